@@ -1,0 +1,9 @@
+//! The packet core of weir: parse, flow table, NAT, balancing, tables. No DPDK, no Lua, no clock, no unsafe.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod balance;
+pub mod io;
+pub mod policy;
+pub mod snapshot;
+pub mod table;
