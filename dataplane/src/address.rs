@@ -1,0 +1,107 @@
+//! Addresses and flow keys as plain bytes, so that they hash and compare without branches.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::snapshot::Protocol;
+
+/// An IPv4 (as IPv4-mapped, RFC 4291 2.5.5.2) or IPv6 address: 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Address(pub [u8; 16]);
+
+impl Address {
+    /// From the four bytes of an IPv4 header.
+    #[must_use]
+    pub fn from_v4(octets: [u8; 4]) -> Self {
+        Address(Ipv4Addr::from(octets).to_ipv6_mapped().octets())
+    }
+
+    /// True for an IPv4 address.
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        self.v4().is_some()
+    }
+
+    /// The four bytes of an IPv4 address.
+    #[must_use]
+    pub fn v4(&self) -> Option<[u8; 4]> {
+        match self.0 {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+            _ => None,
+        }
+    }
+
+    /// As the standard library's type.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        match self.v4() {
+            Some(octets) => IpAddr::V4(octets.into()),
+            None => IpAddr::V6(Ipv6Addr::from(self.0)),
+        }
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Address::from_v4(v4.octets()),
+            IpAddr::V6(v6) => Address(v6.octets()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.ip().fmt(f)
+    }
+}
+
+/// What identifies a packet's flow and direction, as the packet arrives at weir: 40 bytes without padding.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Source address of arriving packets.
+    pub source: Address,
+    /// Destination address of arriving packets.
+    pub destination: Address,
+    /// Source port, host byte order.
+    pub source_port: u16,
+    /// Destination port, host byte order.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always 0.
+    pub reserved: u8,
+    /// 0, or server index + 1 where one client tuple has a flow per server (UDP balanced per packet).
+    pub branch: u16,
+}
+
+impl FlowKey {
+    /// The key of packets from `source` to `destination`.
+    #[must_use]
+    pub fn new(protocol: Protocol, source: SocketAddr, destination: SocketAddr) -> Self {
+        FlowKey {
+            source: source.ip().into(),
+            destination: destination.ip().into(),
+            source_port: source.port(),
+            destination_port: destination.port(),
+            protocol: protocol as u8,
+            reserved: 0,
+            branch: 0,
+        }
+    }
+
+    /// Source address and port.
+    #[must_use]
+    pub fn source_socket(&self) -> SocketAddr {
+        SocketAddr::new(self.source.ip(), self.source_port)
+    }
+
+    /// Destination address and port.
+    #[must_use]
+    pub fn destination_socket(&self) -> SocketAddr {
+        SocketAddr::new(self.destination.ip(), self.destination_port)
+    }
+}

@@ -1,0 +1,148 @@
+//! Where every received packet went: `rx = forwarded + consumed + dropped`.
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal),* $(,)?) => {
+        /// Why a packet was dropped. Each is a counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $name),* }
+
+        impl DropReason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name),*];
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in metrics and `weir show counters`.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self { $(DropReason::$name => $label),* }
+            }
+
+            /// What it means, in one sentence.
+            #[must_use]
+            pub fn description(self) -> &'static str {
+                match self { $(DropReason::$name => concat!($($doc),+).trim_ascii()),* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame is shorter than a header that it announces.
+    Truncated = "truncated",
+    /// A header field contradicts another one or its RFC (version, header length, total length, reserved address).
+    Malformed = "malformed",
+    /// The EtherType is neither ARP, IPv4 nor IPv6.
+    EtherType = "ethertype",
+    /// The 802.1Q tag is not the port's.
+    Vlan = "vlan",
+    /// The frame is not for weir's MAC address, nor broadcast, nor a multicast group that weir listens to.
+    NotForUs = "not_for_us",
+    /// An IPv4 fragment or an IPv6 fragment header.
+    Fragment = "fragment",
+    /// IPv4 header checksum.
+    IpChecksum = "ip_checksum",
+    /// TCP, UDP or ICMP checksum of a packet that weir itself takes in.
+    L4Checksum = "l4_checksum",
+    /// TTL or hop limit used up.
+    TtlExpired = "ttl_expired",
+    /// IP protocol or ICMP type that weir does not handle.
+    Protocol = "protocol",
+    /// The destination address is neither a VIP nor one of weir's own.
+    NoAddress = "no_address",
+    /// The address is weir's, but no service and no flow is on that port.
+    NoService = "no_service",
+    /// A TCP segment without SYN that belongs to no flow.
+    NoFlow = "no_flow",
+    /// TCP flags that no state allows (SYN with FIN or RST, none at all).
+    TcpFlags = "tcp_flags",
+    /// A TCP segment that its connection does not accept (RFC 9293, 3.10.7.4).
+    TcpUnacceptable = "tcp_unacceptable",
+    /// The flow table is full.
+    FlowTableFull = "flow_table_full",
+    /// The limit of incomplete handshakes is reached.
+    EmbryonicLimit = "embryonic_limit",
+    /// The limit of flows that wait for a decision or a server is reached.
+    WaitingLimit = "waiting_limit",
+    /// No free SNAT port.
+    SnatExhausted = "snat_exhausted",
+    /// No server of the chosen pool is up.
+    NoServer = "no_server",
+    /// Neither a script nor the service chose a pool.
+    NoPool = "no_pool",
+    /// The script closed the flow.
+    ScriptClosed = "script_closed",
+    /// The script failed and the service closes such flows.
+    ScriptError = "script_error",
+    /// No route to the next hop.
+    NoRoute = "no_route",
+    /// The next hop did not answer ARP or ND, or too many packets waited for it.
+    NoNeighbor = "no_neighbor",
+    /// The packet is larger than the MTU of the port it leaves by.
+    TooBig = "too_big",
+    /// Datagrams held for a script would exceed the service's buffer, or the flow ended while they waited.
+    HeldLimit = "held_limit",
+    /// An ARP or ND message that is malformed or not for weir.
+    Neighbor = "neighbor",
+    /// The ring to the control thread is full or the control thread did not ask for it.
+    Punt = "punt",
+    /// The transmit queue did not take the packet.
+    TxFull = "tx_full",
+    /// No packet buffer for what had to be sent.
+    NoBuffer = "no_buffer",
+}
+
+/// Counters of one worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames received.
+    pub rx: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Received frames that left translated.
+    pub forwarded: u64,
+    /// Received frames taken in: handshakes, payload for scripts, ARP, ND, ping, packets for control.
+    pub consumed: u64,
+    /// Received frames dropped, by [`DropReason`].
+    pub dropped: [u64; DropReason::COUNT],
+    /// Frames that weir made itself and sent.
+    pub originated: u64,
+    /// Frames that weir made itself and could not send.
+    pub originate_failed: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Flows created.
+    pub flows_created: u64,
+    /// Flows ended.
+    pub flows_ended: u64,
+    /// Connection records lost because the control thread was too slow.
+    pub records_lost: u64,
+}
+
+impl Counters {
+    /// Counts one dropped packet.
+    pub fn drop(&mut self, reason: DropReason) {
+        if let Some(counter) = self.dropped.get_mut(reason as usize) {
+            *counter += 1;
+        }
+    }
+
+    /// Count of one reason.
+    #[must_use]
+    pub fn dropped_for(&self, reason: DropReason) -> u64 {
+        self.dropped.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// All dropped packets.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// `rx = forwarded + consumed + dropped`.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        self.rx == self.forwarded + self.consumed + self.dropped_total()
+    }
+}
