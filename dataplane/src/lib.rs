@@ -4,8 +4,12 @@
 pub mod address;
 pub mod api;
 pub mod balance;
+pub mod checksum;
 pub mod counters;
+pub mod frame;
+pub mod header;
 pub mod io;
+pub mod parse;
 pub mod policy;
 pub mod snapshot;
 pub mod table;
