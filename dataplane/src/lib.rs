@@ -4,6 +4,7 @@
 pub mod address;
 pub mod api;
 pub mod balance;
+pub mod channel;
 pub mod checksum;
 pub mod counters;
 pub mod frame;
