@@ -218,4 +218,4 @@ fn put_u16(segment: &mut [u8], at: usize, value: u16) -> Result<(), DropReason> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

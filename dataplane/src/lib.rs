@@ -12,5 +12,6 @@ pub mod header;
 pub mod io;
 pub mod parse;
 pub mod policy;
+pub mod rewrite;
 pub mod snapshot;
 pub mod table;

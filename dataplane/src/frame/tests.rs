@@ -13,6 +13,10 @@ impl TestBuf {
     pub(crate) fn new(limit: usize) -> Self {
         TestBuf { bytes: Vec::new(), limit }
     }
+
+    pub(crate) fn holding(bytes: &[u8]) -> Self {
+        TestBuf { bytes: bytes.to_vec(), limit: 2048 }
+    }
 }
 
 impl PacketBuf for TestBuf {
