@@ -95,6 +95,9 @@ pub struct Persist {
     pub key: Vec<u8>,
     /// Lifetime in seconds.
     pub lifetime: u32,
+    /// The server that `persist` chose or found, if it did. While it is the [`Record::selection`] the script has not
+    /// pinned it: others may be tried when it does not answer ([`crate::api::retry_target`]).
+    pub server: Option<ServerId>,
 }
 
 /// What the runs of one flow have decided and said so far; lives as long as the flow.
