@@ -13,5 +13,7 @@ pub mod io;
 pub mod parse;
 pub mod policy;
 pub mod rewrite;
+pub mod route;
+pub mod rss;
 pub mod snapshot;
 pub mod table;
