@@ -237,3 +237,6 @@ fn value_bytes(value: &Value) -> usize {
         Value::Boolean(_) | Value::Number(_) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,9 @@
 //! the same configuration and the same servers up.
 //!
 //! [`Balancer::pick`] does not allocate. It costs one pass over the members of the pool, for
-//! [`Algorithm::SourceIpHash`] one table lookup. A change of health costs a pass over nothing or, for a pool with
-//! that algorithm, a rebuild of its table (some 10 microseconds for 10 servers, 1 to 2 milliseconds for 600).
+//! [`Algorithm::SourceIpHash`] one table lookup. A change of health costs a pass over all servers and, for a pool with
+//! that algorithm, a rebuild of its tables: some ten accesses per slot, 1021 slots for up to 10 servers of equal
+//! weight, 65537 for more than 320.
 
 mod maglev;
 
@@ -403,3 +404,8 @@ fn eligible(state: &ServerState, id: ServerId, family: Family, exclude: &[Server
 fn fewer_flows(a: &ServerState, b: &ServerState) -> bool {
     u64::from(a.status.flows) * u64::from(b.weight) < u64::from(b.status.flows) * u64::from(a.weight)
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

@@ -111,7 +111,7 @@ struct ServiceTables {
 pub struct TableStore {
     /// By [`ServiceId`].
     services: Vec<ServiceTables>,
-    /// Where [`TableStore::expire`] goes on.
+    /// The service that [`TableStore::expire`] swept last.
     sweep: usize,
 }
 
@@ -188,22 +188,19 @@ impl TableStore {
         self.services.get_mut(service.index()).is_some_and(|tables| tables.remove(table, key))
     }
 
-    /// Frees expired entries in at most `budget` steps of some 100 nanoseconds, over all services in turn. Returns
-    /// the number of entries freed.
+    /// Frees expired entries in at most `budget` steps, each of which looks at one entry whose time may have come;
+    /// services are served in turn. Returns the number of entries freed.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
         let (mut freed, mut left) = (0, budget);
         for _ in 0..self.services.len() {
-            let Some(tables) = self.services.get_mut(self.sweep) else {
-                self.sweep = 0;
-                continue;
-            };
+            self.sweep = if self.sweep + 1 < self.services.len() { self.sweep + 1 } else { 0 };
+            let Some(tables) = self.services.get_mut(self.sweep) else { break };
             let (steps, count) = tables.expire(now, left, usize::MAX);
             freed += count;
             left = left.saturating_sub(steps);
             if left == 0 {
                 break;
             }
-            self.sweep += 1;
         }
         freed
     }
@@ -378,3 +375,6 @@ fn later(time: Instant, seconds: u32) -> Instant {
     let micros = i64::from(seconds).saturating_mul(1_000_000);
     Instant::from_micros(time.total_micros().saturating_add(micros))
 }
+
+#[cfg(test)]
+mod tests;
