@@ -3,13 +3,17 @@
 
 pub mod address;
 pub mod api;
+pub mod arp;
 pub mod balance;
 pub mod channel;
 pub mod checksum;
 pub mod counters;
 pub mod frame;
 pub mod header;
+pub mod icmp;
 pub mod io;
+pub mod nd;
+pub mod neighbor;
 pub mod parse;
 pub mod policy;
 pub mod rewrite;

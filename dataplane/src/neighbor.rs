@@ -1,0 +1,432 @@
+//! MAC addresses of the neighbours (ARP, RFC 826; neighbour discovery, RFC 4861).
+//!
+//! Each worker has its own table. Calls, in their order: [`Neighbors::resolve`] when a flow learns its next hop,
+//! [`Neighbors::retain`] while it holds the id, [`Neighbors::mac`] per packet; [`Neighbors::learn`] with what
+//! [`crate::arp::receive`] and [`crate::nd::receive`] saw; [`Neighbors::poll_transmit`] and then
+//! [`Neighbors::poll_failed`] after each burst; [`Neighbors::release`] when the flow ends. Packets that wait for an
+//! answer are kept in [`Pending`].
+
+mod pending;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use smoltcp::time::{Duration, Instant};
+
+pub use self::pending::{PENDING_PER_NEIGHBOR, Pending};
+use crate::address::Address;
+use crate::counters::DropReason;
+use crate::frame::Link;
+use crate::header::{BROADCAST, Mac};
+use crate::io::{PacketBuf, PortId};
+
+/// Time between two requests for one neighbour (RFC 4861, 10: RETRANS_TIMER; RFC 1122, 2.3.2.1: not more often).
+pub const RETRANSMIT: Duration = Duration::from_secs(1);
+/// Requests without an answer after which a neighbour is given up (RFC 4861, 10: MAX_MULTICAST_SOLICIT and
+/// MAX_UNICAST_SOLICIT).
+pub const ATTEMPTS: u8 = 3;
+/// Time after which an answer is no longer taken for granted (RFC 4861, 10: REACHABLE_TIME).
+pub const REACHABLE: Duration = Duration::from_secs(30);
+/// Time from the first use of an unconfirmed address to asking for it (RFC 4861, 10: DELAY_FIRST_PROBE_TIME).
+pub const DELAY: Duration = Duration::from_secs(5);
+
+/// A neighbour in its table. An id that outlives its entry names nothing: it never names another neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NeighborId(u32);
+
+impl NeighborId {
+    fn new(slot: u16, generation: u16) -> Self {
+        NeighborId(u32::from(generation) << 16 | u32::from(slot))
+    }
+
+    fn slot(self) -> u16 {
+        (self.0 & 0xffff) as u16
+    }
+
+    fn generation(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
+
+/// What a received ARP or ND message says about a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The port it came in by.
+    pub port: PortId,
+    /// The neighbour.
+    pub address: Address,
+    /// Its MAC address; an advertisement may come without.
+    pub mac: Option<Mac>,
+    /// How much that is worth.
+    pub evidence: Evidence,
+}
+
+/// How an [`Observation`] was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The neighbour asked for one of weir's addresses: it exists, but whether it hears weir is open.
+    Request,
+    /// The neighbour told its address. An ARP reply is solicited, a gratuitous ARP is not; both override.
+    Advertisement {
+        /// It answers a question of weir's, so the path works both ways.
+        solicited: bool,
+        /// It replaces another MAC address.
+        overrides: bool,
+    },
+}
+
+/// A question to send: an ARP request or a neighbour solicitation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Solicitation {
+    /// The port to send it by.
+    pub port: PortId,
+    /// The neighbour asked for.
+    pub target: Address,
+    /// Its MAC address as far as known: the question goes to it alone; `None`: to all.
+    pub mac: Option<Mac>,
+}
+
+impl Solicitation {
+    /// Makes `buf` the frame to send. `own` is the port's MAC address, `vlan` its tag, `source` weir's address there
+    /// ([`crate::route::NextHop::source`]).
+    ///
+    /// # Errors
+    /// `NoBuffer`: no room. `Malformed`: `source` is of the other family.
+    pub fn build<B: PacketBuf>(
+        &self,
+        buf: &mut B,
+        own: Mac,
+        vlan: Option<u16>,
+        source: Address,
+    ) -> Result<(), DropReason> {
+        if self.target.is_v4() {
+            let link = Link { source_mac: own, destination_mac: self.mac.unwrap_or(BROADCAST), vlan };
+            crate::arp::request(buf, &link, source, self.target)
+        } else {
+            crate::nd::solicit(buf, own, vlan, source, self.target, self.mac)
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Asked for `sent` times.
+    Incomplete { sent: u8 },
+    /// In use; `probes` unicast questions are open. Not reachable is STALE, DELAY or PROBE of RFC 4861, 7.3.2.
+    Known { mac: Mac, reachable: bool, probes: u8 },
+    /// Did not answer.
+    Failed,
+}
+
+impl State {
+    fn mac(&self) -> Option<Mac> {
+        match self {
+            State::Known { mac, .. } => Some(*mac),
+            State::Incomplete { .. } | State::Failed => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    port: PortId,
+    address: Address,
+    generation: u16,
+    references: u32,
+    state: State,
+    last_used: Instant,
+    /// Its time in `Neighbors::timers`.
+    due: Option<Instant>,
+}
+
+impl Entry {
+    /// Somebody sends to it, or did lately.
+    fn wanted(&self, now: Instant) -> bool {
+        self.references > 0 || self.last_used + REACHABLE > now
+    }
+}
+
+/// The neighbours of one worker, at most as many as the table was made for.
+///
+/// An entry that flows refer to ([`Neighbors::retain`]) stays; of the others, the one that was not used for the
+/// longest time makes room when the table is full. An entry in use is asked for anew each 30 s by unicast, and its
+/// MAC address is used until three such questions went unanswered.
+///
+/// [`Neighbors::mac`] is one array access. The rest is logarithmic in the number of neighbours.
+#[derive(Debug)]
+pub struct Neighbors {
+    capacity: u16,
+    entries: Vec<Entry>,
+    index: HashMap<(PortId, Address), u16>,
+    timers: BTreeSet<(Instant, u16)>,
+    /// Entries without references, by last use.
+    idle: BTreeSet<(Instant, u16)>,
+    failed: VecDeque<NeighborId>,
+}
+
+impl Neighbors {
+    /// A table for `capacity` neighbours, 1 to 65,535; about 150 bytes each.
+    #[must_use]
+    pub fn new(capacity: u32) -> Self {
+        let capacity = u16::try_from(capacity).unwrap_or(u16::MAX).max(1);
+        Neighbors {
+            capacity,
+            entries: Vec::with_capacity(usize::from(capacity)),
+            index: HashMap::with_capacity(usize::from(capacity)),
+            timers: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            failed: VecDeque::new(),
+        }
+    }
+
+    /// Number of neighbours in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True for a table without neighbours.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All neighbours with their MAC addresses, for the operator.
+    pub fn iter(&self) -> impl Iterator<Item = (PortId, Address, Option<Mac>)> + '_ {
+        self.entries.iter().map(|entry| (entry.port, entry.address, entry.state.mac()))
+    }
+
+    /// The entry of a next hop; a new one is asked for by the following [`Neighbors::poll_transmit`], one that failed
+    /// is tried again. `None`: the table is full of entries that flows refer to.
+    pub fn resolve(&mut self, now: Instant, next_hop: (PortId, Address)) -> Option<NeighborId> {
+        let slot = match self.index.get(&next_hop) {
+            Some(slot) => *slot,
+            None => {
+                let slot = self.insert(now, next_hop)?;
+                self.set_due(slot, Some(now));
+                slot
+            }
+        };
+        self.want_slot(now, slot);
+        self.id(slot)
+    }
+
+    /// Says that a packet for a neighbour is there. Where [`Neighbors::mac`] gave `None`, this makes
+    /// [`Neighbors::poll_transmit`] ask again. `false`: the id is out of date, [`Neighbors::resolve`] anew.
+    pub fn want(&mut self, now: Instant, id: NeighborId) -> bool {
+        let current = self.entry(id).is_some();
+        if current {
+            self.want_slot(now, id.slot());
+        }
+        current
+    }
+
+    /// The MAC address, or `None` while the neighbour has not answered.
+    #[must_use]
+    pub fn mac(&self, id: NeighborId) -> Option<Mac> {
+        self.entry(id)?.state.mac()
+    }
+
+    /// Port and address of a neighbour.
+    #[must_use]
+    pub fn next_hop(&self, id: NeighborId) -> Option<(PortId, Address)> {
+        self.entry(id).map(|entry| (entry.port, entry.address))
+    }
+
+    /// Keeps an entry in the table until as many [`Neighbors::release`]. `false`: the id is out of date.
+    pub fn retain(&mut self, id: NeighborId) -> bool {
+        let Some(entry) = self.entry_mut(id) else { return false };
+        entry.references = entry.references.saturating_add(1);
+        let key = (entry.last_used, id.slot());
+        self.idle.remove(&key);
+        true
+    }
+
+    /// Gives back one [`Neighbors::retain`].
+    pub fn release(&mut self, now: Instant, id: NeighborId) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        match entry.references {
+            0 => {}
+            1 => {
+                entry.references = 0;
+                entry.last_used = now;
+                self.idle.insert((now, id.slot()));
+            }
+            more => entry.references = more - 1,
+        }
+    }
+
+    /// Takes in what a message says (RFC 4861, 7.2.3 and 7.2.5; RFC 826). A request makes an entry, an advertisement
+    /// only changes one. The id is given when the neighbour's MAC address has just become known: its packets in
+    /// [`Pending`] can go.
+    pub fn learn(&mut self, now: Instant, seen: &Observation) -> Option<NeighborId> {
+        let next_hop = (seen.port, seen.address);
+        let slot = match (self.index.get(&next_hop), seen.evidence, seen.mac) {
+            (Some(slot), ..) => *slot,
+            (None, Evidence::Request, Some(_)) => self.insert(now, next_hop)?,
+            _ => return None,
+        };
+        let entry = self.entries.get_mut(usize::from(slot))?;
+        let (mac, reachable) = learned(entry.state, seen)?;
+        let was_unknown = entry.state.mac().is_none();
+        let used = entry.references > 0 || entry.due.is_some();
+        entry.state = State::Known { mac, reachable, probes: 0 };
+        let due = match (reachable, used) {
+            (true, _) => Some(now + REACHABLE),
+            (false, true) => Some(now + DELAY),
+            (false, false) => None,
+        };
+        self.set_due(slot, due);
+        self.id(slot).filter(|_| was_unknown)
+    }
+
+    /// The next question to send, until `None`.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Solicitation> {
+        while let Some((at, slot)) = self.timers.first().copied() {
+            if at > now {
+                return None;
+            }
+            let solicitation = self.fire(now, slot);
+            if solicitation.is_some() {
+                return solicitation;
+            }
+        }
+        None
+    }
+
+    /// The next neighbour that was given up or evicted, until `None`: drop what waits for it in [`Pending`].
+    pub fn poll_failed(&mut self) -> Option<NeighborId> {
+        self.failed.pop_front()
+    }
+
+    /// When [`Neighbors::poll_transmit`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    fn entry(&self, id: NeighborId) -> Option<&Entry> {
+        self.entries.get(usize::from(id.slot())).filter(|entry| entry.generation == id.generation())
+    }
+
+    fn entry_mut(&mut self, id: NeighborId) -> Option<&mut Entry> {
+        self.entries.get_mut(usize::from(id.slot())).filter(|entry| entry.generation == id.generation())
+    }
+
+    fn id(&self, slot: u16) -> Option<NeighborId> {
+        self.entries.get(usize::from(slot)).map(|entry| NeighborId::new(slot, entry.generation))
+    }
+
+    /// A new entry without a timer, in a free slot or in that of the longest unused entry.
+    fn insert(&mut self, now: Instant, (port, address): (PortId, Address)) -> Option<u16> {
+        let fresh = |generation| Entry {
+            port,
+            address,
+            generation,
+            references: 0,
+            state: State::Incomplete { sent: 0 },
+            last_used: now,
+            due: None,
+        };
+        let slot = match u16::try_from(self.entries.len()) {
+            Ok(free) if free < self.capacity => {
+                self.entries.push(fresh(0));
+                free
+            }
+            _ => {
+                let (_, slot) = self.idle.pop_first()?;
+                self.set_due(slot, None);
+                self.fail(slot);
+                let entry = self.entries.get_mut(usize::from(slot))?;
+                self.index.remove(&(entry.port, entry.address));
+                *entry = fresh(entry.generation.wrapping_add(1));
+                slot
+            }
+        };
+        self.index.insert((port, address), slot);
+        self.idle.insert((now, slot));
+        Some(slot)
+    }
+
+    /// Marks an entry as used and makes sure that somebody asks for it in time.
+    fn want_slot(&mut self, now: Instant, slot: u16) {
+        let Some(entry) = self.entries.get_mut(usize::from(slot)) else { return };
+        let before = std::mem::replace(&mut entry.last_used, now);
+        if entry.references == 0 && before != now {
+            self.idle.remove(&(before, slot));
+            self.idle.insert((now, slot));
+        }
+        match (entry.state, entry.due) {
+            (State::Failed, _) => {
+                entry.state = State::Incomplete { sent: 0 };
+                self.set_due(slot, Some(now));
+            }
+            (State::Known { .. }, None) => self.set_due(slot, Some(now + DELAY)),
+            _ => {}
+        }
+    }
+
+    fn set_due(&mut self, slot: u16, due: Option<Instant>) {
+        let Some(entry) = self.entries.get_mut(usize::from(slot)) else { return };
+        if let Some(before) = std::mem::replace(&mut entry.due, due) {
+            self.timers.remove(&(before, slot));
+        }
+        if let Some(due) = due {
+            self.timers.insert((due, slot));
+        }
+    }
+
+    /// What a timer that has run out means for its entry.
+    fn fire(&mut self, now: Instant, slot: u16) -> Option<Solicitation> {
+        let entry = self.entries.get_mut(usize::from(slot))?;
+        let wanted = entry.wanted(now);
+        let ask = |mac| Some(Solicitation { port: entry.port, target: entry.address, mac });
+        let again = Some(now + RETRANSMIT);
+        let (state, due, solicitation) = match entry.state {
+            State::Incomplete { sent } if sent < ATTEMPTS && wanted => {
+                (State::Incomplete { sent: sent + 1 }, again, ask(None))
+            }
+            State::Incomplete { .. } | State::Failed => (State::Failed, None, None),
+            State::Known { mac, probes: 0, .. } if !wanted => {
+                (State::Known { mac, reachable: false, probes: 0 }, None, None)
+            }
+            State::Known { mac, probes, .. } if probes < ATTEMPTS => {
+                (State::Known { mac, reachable: false, probes: probes + 1 }, again, ask(Some(mac)))
+            }
+            State::Known { .. } => (State::Incomplete { sent: 0 }, Some(now), None),
+        };
+        entry.state = state;
+        self.set_due(slot, due);
+        if matches!(state, State::Failed) {
+            self.fail(slot);
+        }
+        solicitation
+    }
+
+    /// Reports an entry to [`Neighbors::poll_failed`]; whoever does not poll loses the oldest reports.
+    fn fail(&mut self, slot: u16) {
+        if self.failed.len() >= usize::from(self.capacity) {
+            self.failed.pop_front();
+        }
+        self.failed.extend(self.id(slot));
+    }
+}
+
+/// MAC address and reachability after an observation, or `None` if it changes nothing.
+fn learned(state: State, seen: &Observation) -> Option<(Mac, bool)> {
+    match (state, seen.evidence, seen.mac) {
+        (State::Known { mac, .. }, Evidence::Request, Some(new)) => (new != mac).then_some((new, false)),
+        (_, Evidence::Request, new) => new.map(|new| (new, false)),
+        (State::Known { mac, reachable, .. }, Evidence::Advertisement { solicited, overrides }, new) => {
+            let new = new.unwrap_or(mac);
+            match (new == mac, overrides) {
+                (false, false) => reachable.then_some((mac, false)),
+                (false, true) => Some((new, solicited)),
+                (true, _) => solicited.then_some((mac, true)),
+            }
+        }
+        (_, Evidence::Advertisement { solicited, .. }, new) => new.map(|new| (new, solicited)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
