@@ -1,7 +1,7 @@
 //! Building the packets that weir originates.
 
-use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::address::Address;
 use crate::checksum::{self, Sum};
@@ -174,8 +174,9 @@ pub fn encapsulate<B: PacketBuf>(buf: &mut B, link: &Link, packet: &[u8]) -> Res
 /// # Errors
 /// `Truncated`: `frame` is shorter than an Ethernet header.
 pub fn set_macs(frame: &mut [u8], source: Mac, destination: Mac) -> Result<(), DropReason> {
-    let macs = frame.first_chunk_mut::<12>().ok_or(DropReason::Truncated)?;
-    destination.iter().chain(&source).zip(macs).for_each(|(from, to)| *to = *from);
+    let (ethernet, _) = Ethernet::mut_from_prefix(frame).map_err(|_| DropReason::Truncated)?;
+    ethernet.source = source;
+    ethernet.destination = destination;
     Ok(())
 }
 
