@@ -1,0 +1,366 @@
+//! The functions of `avi`. What they mean is in [`dataplane::api`]; here are their arguments and results.
+
+use dataplane::api::ApiError;
+use dataplane::policy::{self, Event};
+use tcp::Side;
+
+use crate::arguments::{absent, byte_count, kind, lifetime, name, optional_name, port, stored};
+use crate::number;
+use crate::raw::{Answer, Argument, Arguments, Entry, Native, Refusal, Reply, Slot, Value, count};
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Refusal::Text(error.to_string())
+    }
+}
+
+/// Declares one function of the API.
+macro_rules! native {
+    ($(#[$doc:meta])* $type:ident = $name:literal, $function:path) => {
+        $(#[$doc])*
+        struct $type;
+        impl Native for $type {
+            const NAME: &'static str = $name;
+            fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+                $function(arguments, slot)
+            }
+        }
+    };
+}
+
+native!(Read = "avi.l4.read", read);
+native!(Collect = "avi.l4.collect", collect);
+native!(L4Done = "avi.l4.ds_done", done);
+native!(VsDone = "avi.vs.ds_done", done);
+native!(Log = "avi.vs.log", log);
+native!(DebugLog = "avi.vs.debuglog", debug_log);
+native!(CloseConn = "avi.vs.close_conn", close_conn);
+native!(ClientIp = "avi.vs.client_ip", client_ip);
+native!(ClientPort = "avi.vs.client_port", client_port);
+native!(VipIp = "avi.vs.ip", vip_ip);
+native!(VipPort = "avi.vs.port", vip_port);
+native!(ServiceName = "avi.vs.name", service_name);
+native!(Persist = "avi.vs.persist", persist);
+native!(TableInsert = "avi.vs.table_insert", table_insert);
+native!(TableLookup = "avi.vs.table_lookup", table_lookup);
+native!(TableRefresh = "avi.vs.table_refresh", table_refresh);
+native!(TableRemove = "avi.vs.table_remove", table_remove);
+native!(Variable = "avi.vs.reqvar", variable);
+native!(SetVariable = "avi.vs.reqvar=", set_variable);
+native!(ServerStatus = "avi.pool.get_server_status", server_status);
+native!(Servers = "avi.pool.get_servers", servers);
+native!(ServerIp = "avi.pool.server_ip", server_ip);
+native!(GetServerIp = "avi.pool.get_server_ip", server_ip);
+native!(ServerInfo = "avi.pool.get_server_info", server_info);
+native!(SelectPool = "avi.pool.select", select_pool);
+native!(SelectGroup = "avi.poolgroup.select", select_group);
+
+/// All functions of this file.
+pub(crate) fn entries() -> Vec<Entry> {
+    vec![
+        Entry::of::<Read>(),
+        Entry::of::<Collect>(),
+        Entry::of::<L4Done>(),
+        Entry::of::<VsDone>(),
+        Entry::of::<Log>(),
+        Entry::of::<DebugLog>(),
+        Entry::of::<CloseConn>(),
+        Entry::of::<ClientIp>(),
+        Entry::of::<ClientPort>(),
+        Entry::of::<VipIp>(),
+        Entry::of::<VipPort>(),
+        Entry::of::<ServiceName>(),
+        Entry::of::<Persist>(),
+        Entry::of::<TableInsert>(),
+        Entry::of::<TableLookup>(),
+        Entry::of::<TableRefresh>(),
+        Entry::of::<TableRemove>(),
+        Entry::of::<Variable>(),
+        Entry::of::<SetVariable>(),
+        Entry::of::<ServerStatus>(),
+        Entry::of::<Servers>(),
+        Entry::of::<ServerIp>(),
+        Entry::of::<GetServerIp>(),
+        Entry::of::<ServerInfo>(),
+        Entry::of::<SelectPool>(),
+        Entry::of::<SelectGroup>(),
+    ]
+}
+
+fn flag<'s>(value: bool) -> Answer<'s> {
+    Ok(Reply::One(Value::Boolean(value)))
+}
+
+/// `text` as the only result.
+fn text<'s>(slot: &'s mut Slot, text: &str) -> Answer<'s> {
+    slot.scratch.clear();
+    slot.scratch.extend_from_slice(text.as_bytes());
+    Ok(Reply::One(Value::Bytes(&slot.scratch)))
+}
+
+fn read<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let n = byte_count(arguments, 1)?.unwrap_or(0);
+    let offset = byte_count(arguments, 2)?.unwrap_or(0);
+    let side = match arguments.at(3) {
+        Argument::Missing | Argument::Nil => None,
+        Argument::String(b"client") => Some(Side::Client),
+        Argument::String(b"server") => Some(Side::Server),
+        _ => return Err(Refusal::text("bad argument #3 (\"client\" or \"server\" expected)")),
+    };
+    Ok(Reply::One(Value::Bytes(slot.context()?.read(n, offset, side)?)))
+}
+
+fn collect<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let Some(n) = byte_count(arguments, 1)? else {
+        return Err(Refusal::Text(format!(
+            "bad argument #1 (number expected, got {})",
+            kind(arguments.at(1))
+        )));
+    };
+    let context = slot.context()?;
+    if context.collect_ready(n)? {
+        return Ok(Reply::One(Value::Number(count(context.buffered()))));
+    }
+    slot.wait_for(n);
+    Ok(Reply::Wait)
+}
+
+fn done<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    slot.with_context(|context| context.done())?;
+    Ok(Reply::Nothing)
+}
+
+/// All arguments but a last `avi.SIG_ENABLE`, as one text; and whether it was there.
+fn joined(arguments: Arguments<'_>) -> Result<(Vec<u8>, bool), Refusal> {
+    let given = arguments.count();
+    let significant = arguments.at(given) == Argument::Significant;
+    let mut text = Vec::new();
+    for position in 1..=given - usize::from(significant) {
+        match arguments.at(position) {
+            Argument::Missing | Argument::Nil => text.extend_from_slice(b"nil"),
+            Argument::Boolean(b) => text.extend_from_slice(if b { b"true" } else { b"false" }),
+            Argument::Number(n) => number::write(n, &mut text),
+            Argument::String(bytes) => text.extend_from_slice(bytes),
+            Argument::Significant => {}
+            Argument::Other(kind) => {
+                return Err(Refusal::Text(format!(
+                    "bad argument #{position} (string, number, boolean or nil expected, got {kind})"
+                )));
+            }
+        }
+    }
+    Ok((text, significant))
+}
+
+fn log<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let (text, significant) = joined(arguments)?;
+    slot.with_context(|context| context.log(&text, significant))?;
+    Ok(Reply::Nothing)
+}
+
+fn debug_log<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let (text, _) = joined(arguments)?;
+    slot.with_context(|context| context.debug_log(&text))?;
+    Ok(Reply::Nothing)
+}
+
+fn close_conn<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let reset = !matches!(arguments.at(1), Argument::Missing | Argument::Nil | Argument::Boolean(false));
+    slot.with_context(|context| context.close(reset))?;
+    Ok(Reply::Nothing)
+}
+
+fn client_ip<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let ip = slot.context()?.client_ip();
+    text(slot, &ip)
+}
+
+fn client_port<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let port = slot.context()?.client_port();
+    text(slot, &port)
+}
+
+fn vip_ip<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let ip = slot.context()?.vip_ip();
+    text(slot, &ip)
+}
+
+fn vip_port<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let port = slot.context()?.vip_port();
+    text(slot, &port)
+}
+
+fn service_name<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let name = slot.context()?.service_name().to_owned();
+    text(slot, &name)
+}
+
+fn persist<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let set = slot.set();
+    let key = stored(arguments, 1)?;
+    let lifetime = lifetime(arguments, 2)?;
+    let pool = optional_name(arguments, 3)?;
+    let Some(key) = key else {
+        // Nothing to remember the flow by: it is balanced as if persist had not been called. Where persist is not
+        // allowed it must still say so.
+        return match slot.context()?.event {
+            Event::Request => Ok(Reply::Nothing),
+            Event::Response => Err(Refusal::text("not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE")),
+        };
+    };
+    slot.with_context(|context| context.persist(set, &key, lifetime, pool.as_deref()))??;
+    Ok(Reply::Nothing)
+}
+
+/// Positions of table, key and what follows the key.
+struct Positions {
+    table: Option<usize>,
+    key: usize,
+}
+
+fn table_name(arguments: Arguments<'_>, at: &Positions) -> Result<Option<Vec<u8>>, Refusal> {
+    at.table.map_or(Ok(None), |position| stored(arguments, position))
+}
+
+/// `([table,] key [, exten])`: of two arguments, a number is the second of `(key, exten)`.
+fn key_positions(arguments: Arguments<'_>) -> Result<Positions, Refusal> {
+    match arguments.count() {
+        0 => Err(Refusal::text("bad argument #1 (key expected, got no value)")),
+        1 => Ok(Positions { table: None, key: 1 }),
+        2 if matches!(arguments.at(2), Argument::Number(_)) => Ok(Positions { table: None, key: 1 }),
+        _ => Ok(Positions { table: Some(1), key: 2 }),
+    }
+}
+
+fn table_insert<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let at = match (arguments.count(), arguments.at(3)) {
+        (0 | 1, _) => return Err(Refusal::text("bad argument #2 (value expected, got no value)")),
+        (2, _) | (3, Argument::Number(_)) => Positions { table: None, key: 1 },
+        _ => Positions { table: Some(1), key: 2 },
+    };
+    let table = table_name(arguments, &at)?;
+    let key = stored(arguments, at.key)?;
+    let value = stored(arguments, at.key + 1)?;
+    let lifetime = lifetime(arguments, at.key + 2)?;
+    let (Some(key), Some(value)) = (key, value) else { return flag(false) };
+    let made =
+        slot.with_context(|context| context.table_insert(table.as_deref(), &key, &value, lifetime))??;
+    flag(made)
+}
+
+fn table_lookup<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let at = key_positions(arguments)?;
+    let table = table_name(arguments, &at)?;
+    let exten = lifetime(arguments, at.key + 1)?;
+    let Some(key) = stored(arguments, at.key)? else { return Ok(Reply::One(Value::Nil)) };
+    let entry = slot.with_context(|context| context.table_lookup(table.as_deref(), &key, exten))??;
+    let Some((value, seconds)) = entry else { return Ok(Reply::One(Value::Nil)) };
+    slot.scratch = value;
+    let seconds = count(usize::try_from(seconds).unwrap_or(usize::MAX));
+    Ok(Reply::Two(Value::Bytes(&slot.scratch), Value::Number(seconds)))
+}
+
+fn table_refresh<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let at = key_positions(arguments)?;
+    let table = table_name(arguments, &at)?;
+    let exten = lifetime(arguments, at.key + 1)?;
+    let Some(key) = stored(arguments, at.key)? else { return flag(false) };
+    let there = slot.with_context(|context| context.table_refresh(table.as_deref(), &key, exten))??;
+    flag(there)
+}
+
+fn table_remove<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let at = match arguments.count() {
+        0 => return Err(Refusal::text("bad argument #1 (key expected, got no value)")),
+        1 => Positions { table: None, key: 1 },
+        _ => Positions { table: Some(1), key: 2 },
+    };
+    let table = table_name(arguments, &at)?;
+    let Some(key) = stored(arguments, at.key)? else { return Ok(Reply::Nothing) };
+    slot.with_context(|context| context.table_remove(table.as_deref(), &key))?;
+    Ok(Reply::Nothing)
+}
+
+/// The name of a variable: what follows `avi.vs.reqvar.`
+fn variable_name(arguments: Arguments<'_>) -> Result<String, Refusal> {
+    name(arguments, 2)
+}
+
+fn variable<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let name = variable_name(arguments)?;
+    Ok(Reply::One(match slot.context()?.variable(&name) {
+        None => Value::Nil,
+        Some(policy::Value::Boolean(b)) => Value::Boolean(*b),
+        Some(policy::Value::Number(n)) => Value::Number(*n),
+        Some(policy::Value::String(bytes)) => Value::Bytes(bytes),
+    }))
+}
+
+fn set_variable<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let name = variable_name(arguments)?;
+    let value = match arguments.at(3) {
+        Argument::Missing | Argument::Nil => None,
+        Argument::Boolean(b) => Some(policy::Value::Boolean(b)),
+        Argument::Number(n) => Some(policy::Value::Number(n)),
+        Argument::String(bytes) => Some(policy::Value::String(bytes.to_vec())),
+        other => {
+            let kind = kind(other);
+            return Err(Refusal::Text(format!("holds strings, numbers and booleans, no {kind}")));
+        }
+    };
+    slot.with_context(|context| context.set_variable(&name, value))??;
+    Ok(Reply::Nothing)
+}
+
+fn server_status<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let pool = name(arguments, 1)?;
+    let server = name(arguments, 2)?;
+    let Some(port) = port(arguments, 3)? else {
+        return Err(Refusal::Text(format!(
+            "bad argument #3 (port number expected, got {})",
+            kind(arguments.at(3))
+        )));
+    };
+    let up = slot.context()?.server_status(slot.set(), &pool, &server, port)?;
+    Ok(Reply::One(Value::Number(if up { 1.0 } else { 0.0 })))
+}
+
+fn servers<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let pool = optional_name(arguments, 1)?;
+    let (up, total) = slot.context()?.servers(slot.set(), pool.as_deref())?;
+    Ok(Reply::Two(Value::Number(count(up)), Value::Number(count(total))))
+}
+
+fn server_ip<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    match slot.context()?.flow_server() {
+        None => Ok(Reply::One(Value::Nil)),
+        Some(server) => text(slot, &server.ip().to_string()),
+    }
+}
+
+fn server_info<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let Some(server) = slot.context()?.flow_server() else {
+        return Ok(Reply::Two(Value::Nil, Value::Nil));
+    };
+    slot.scratch = server.ip().to_string().into_bytes();
+    Ok(Reply::Two(Value::Bytes(&slot.scratch), Value::Number(f64::from(server.port()))))
+}
+
+fn select_pool<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let set = slot.set();
+    let pool = name(arguments, 1)?;
+    let server = optional_name(arguments, 2)?;
+    let port = port(arguments, 3)?;
+    if server.is_none() && !absent(arguments.at(3)) {
+        return Err(Refusal::text("bad argument #2 (a port needs a server before it)"));
+    }
+    slot.with_context(|context| context.select_pool(set, &pool, server.as_deref(), port))??;
+    Ok(Reply::Nothing)
+}
+
+fn select_group<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    let set = slot.set();
+    let group = name(arguments, 1)?;
+    slot.with_context(|context| context.select_pool_group(set, &group))??;
+    Ok(Reply::Nothing)
+}

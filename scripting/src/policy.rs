@@ -1,0 +1,398 @@
+//! [`LuaPolicy`]: the [`Policy`] that runs DataScripts.
+
+use std::sync::Arc;
+
+use dataplane::policy::{Context, Event, Outcome, Policy, RunId, ScriptFailure, ScriptReport};
+use dataplane::snapshot::{ScriptSet, ScriptSetId, ServiceId, Snapshot, Source};
+
+use crate::compile::compile_error;
+use crate::raw::{Clock, Compiled, Coroutine, Failure, Machine, Modules, Step};
+use crate::script::Script;
+use crate::source::{ScriptError, chunk_name, wrapped};
+use crate::{api, strings};
+
+/// Garbage in bytes that may come up before the collector does a step.
+const GARBAGE_STEP: usize = 64 << 10;
+
+/// A garbage collection starts when the memory in use has grown by this since the last one, in bytes, and by half.
+const GARBAGE_CYCLE: usize = 256 << 10;
+
+/// Runs the DataScripts of a configuration: one per worker, made on the worker's own thread.
+///
+/// A run costs some 100 nanoseconds beyond what its script does. Its coroutine comes from a list of finished ones;
+/// one that waits in `collect` stays with its flow until it goes on or is cancelled. At most
+/// [`dataplane::snapshot::Limits::waiting`] runs wait at a time.
+pub struct LuaPolicy {
+    snapshot: Arc<Snapshot>,
+    machine: Machine,
+    scripts: Vec<Script>,
+    /// Scripts per service and event: places in `scripts`, in the order in which they run.
+    services: Vec<[Vec<usize>; 2]>,
+    waiting: Slab,
+    budget: u64,
+    memory: usize,
+    /// Memory in use after the last step of the collector.
+    collected: usize,
+    /// Memory in use at the end of the last complete collection, and whether one is under way.
+    live: usize,
+    collecting: bool,
+}
+
+/// How far the runs of one flow and event are.
+#[derive(Clone, Copy)]
+struct Place {
+    service: usize,
+    event: Event,
+    /// Place in the list of the service's scripts.
+    turn: usize,
+    /// Nanoseconds left of the budget of this script.
+    budget: u64,
+    /// Nanoseconds in Lua so far.
+    spent: u64,
+}
+
+struct Waiting {
+    coroutine: Coroutine,
+    need: usize,
+    place: Place,
+}
+
+fn event_index(event: Event) -> usize {
+    match event {
+        Event::Request => 0,
+        Event::Response => 1,
+    }
+}
+
+impl LuaPolicy {
+    /// Compiles every script of every set once. `clock` gives the nanoseconds of a monotonic clock; it is read at
+    /// the start and the end of each run and every 1000 instructions.
+    ///
+    /// # Errors
+    /// Everything that Lua does not compile. Names in the scripts are the business of [`crate::check`].
+    pub fn new(snapshot: &Arc<Snapshot>, clock: Clock) -> Result<LuaPolicy, Vec<ScriptError>> {
+        let unplaced = |error: mlua::Error| {
+            let nowhere = Source { name: "LuaJIT".to_owned(), text: Vec::new() };
+            vec![ScriptError::whole(&nowhere, error.to_string())]
+        };
+        let machine = machine(clock).map_err(unplaced)?;
+        let mut scripts = Vec::new();
+        let mut places = Vec::new();
+        let mut errors = Vec::new();
+        for (set, id) in snapshot.script_sets.iter().zip(0u16..) {
+            match compile_set(&machine, set, ScriptSetId(id)) {
+                Ok(pair) => places.push(pair.map(|script| {
+                    script.map(|script| {
+                        scripts.push(script);
+                        scripts.len() - 1
+                    })
+                })),
+                Err(found) => errors.extend(found),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let services = snapshot.services.iter().map(|service| {
+            [0, 1].map(|event| {
+                let of_set = |set: &ScriptSetId| *places.get(set.index())?.get(event)?;
+                service.script_sets.iter().filter_map(of_set).collect()
+            })
+        });
+        let services = services.collect();
+        let memory = usize::try_from(snapshot.limits.script_memory).unwrap_or(usize::MAX);
+        machine.limit_memory(memory).map_err(unplaced)?;
+        let used = machine.memory();
+        Ok(LuaPolicy {
+            services,
+            waiting: Slab::new(usize::try_from(snapshot.limits.waiting).unwrap_or(usize::MAX)),
+            budget: snapshot.limits.script_budget.total_micros().saturating_mul(1000),
+            snapshot: Arc::clone(snapshot),
+            machine,
+            scripts,
+            memory,
+            collected: used,
+            live: used,
+            collecting: false,
+        })
+    }
+
+    /// Bytes that the Lua state uses.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.machine.memory()
+    }
+
+    /// Number of runs that wait in `collect`.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.used
+    }
+
+    fn script_at(&self, place: &Place) -> Option<usize> {
+        self.services.get(place.service)?.get(event_index(place.event))?.get(place.turn).copied()
+    }
+
+    /// Runs the scripts from `place` on, the first of them by `step` where it has begun already.
+    fn run(&mut self, mut place: Place, mut step: Option<Step>, context: &mut Context<'_>) -> Outcome {
+        while let Some(index) = self.script_at(&place) {
+            let step = match step.take() {
+                Some(step) => step,
+                None => match self.begin(index, &mut place, context) {
+                    Ok(step) => step,
+                    Err(failure) => return failure,
+                },
+            };
+            match step {
+                Step::Done => self.finish(index, &place, None, context),
+                Step::Waiting(coroutine, need) => {
+                    return self.suspend(index, place, coroutine, need, context);
+                }
+                Step::Failed(failure) => {
+                    let (kind, text) = match failure {
+                        Failure::Error(text) => (ScriptFailure::Error, text),
+                        Failure::Budget(text) => (ScriptFailure::Budget, text),
+                        Failure::Memory(text) => (ScriptFailure::Memory, text),
+                    };
+                    context.record.error = Some(text);
+                    self.finish(index, &place, Some(kind), context);
+                    return Outcome::Failed(kind);
+                }
+            }
+            place = Place { turn: place.turn + 1, budget: self.budget, spent: 0, ..place };
+        }
+        Outcome::Done
+    }
+
+    fn begin(&mut self, index: usize, place: &mut Place, context: &mut Context<'_>) -> Result<Step, Outcome> {
+        let Some(script) = self.scripts.get_mut(index) else { return Ok(Step::Done) };
+        if !script.admit(context.now) {
+            context.record.error = Some(format!("{}: quarantined after repeated overruns", script.name));
+            return Err(Outcome::Failed(ScriptFailure::Quarantined));
+        }
+        let (compiled, set) = (script.compiled, script.set);
+        let before = self.machine.now();
+        let step = self.machine.start(compiled, set, place.budget, context);
+        place.spend(self.machine.now().saturating_sub(before));
+        Ok(step)
+    }
+
+    fn suspend(
+        &mut self,
+        index: usize,
+        place: Place,
+        coroutine: Coroutine,
+        need: usize,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        match self.waiting.insert(Waiting { coroutine, need, place }) {
+            Ok(run) => Outcome::Suspended { run, need },
+            Err(waiting) => {
+                self.machine.discard(waiting.coroutine);
+                context.record.error =
+                    Some(format!("avi.l4.collect: {} runs wait already on this core", self.waiting.used));
+                self.finish(index, &place, Some(ScriptFailure::TooManySuspended), context);
+                Outcome::Failed(ScriptFailure::TooManySuspended)
+            }
+        }
+    }
+
+    fn finish(&mut self, index: usize, place: &Place, failure: Option<ScriptFailure>, context: &Context<'_>) {
+        if let Some(script) = self.scripts.get_mut(index) {
+            script.finished(context.now, place.spent, failure);
+        }
+        let used = self.machine.memory();
+        if failure == Some(ScriptFailure::Memory) || used > self.memory / 4 * 3 {
+            self.machine.collect_all();
+            self.live = self.machine.memory();
+            self.collected = self.live;
+            self.collecting = false;
+        } else if used > self.collected.saturating_add(GARBAGE_STEP) {
+            self.collect();
+        }
+    }
+
+    /// One step of the collector, if there is something to collect: twice the work that the growth since the last
+    /// step asks for.
+    fn collect(&mut self) {
+        let used = self.machine.memory();
+        self.collecting |= used > self.live + (self.live / 2).max(GARBAGE_CYCLE);
+        if !self.collecting {
+            return;
+        }
+        let grown = used.saturating_sub(self.collected) / 1024;
+        if self.machine.collect_step(grown.clamp(16, 1024)) {
+            self.collecting = false;
+            self.live = self.machine.memory();
+        }
+        self.collected = self.machine.memory();
+    }
+}
+
+impl Place {
+    fn spend(&mut self, nanoseconds: u64) {
+        self.spent = self.spent.saturating_add(nanoseconds);
+        self.budget = self.budget.saturating_sub(nanoseconds);
+    }
+}
+
+impl Policy for LuaPolicy {
+    fn handles(&self, service: ServiceId, event: Event) -> bool {
+        let scripts = self.services.get(service.index()).and_then(|events| events.get(event_index(event)));
+        scripts.is_some_and(|scripts| !scripts.is_empty())
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) -> Outcome {
+        let done = match context.event {
+            Event::Request => context.record.request_done,
+            Event::Response => context.record.response_done,
+        };
+        if done {
+            return Outcome::Done;
+        }
+        let place = Place {
+            service: context.facts.service.index(),
+            event: context.event,
+            turn: 0,
+            budget: self.budget,
+            spent: 0,
+        };
+        self.run(place, None, context)
+    }
+
+    fn resume(&mut self, run: RunId, context: &mut Context<'_>) -> Outcome {
+        let Some(Waiting { coroutine, need, mut place }) = self.waiting.remove(run) else {
+            context.record.error = Some("no such run is suspended".to_owned());
+            return Outcome::Failed(ScriptFailure::Error);
+        };
+        let Some((index, set)) =
+            self.script_at(&place).and_then(|index| Some((index, self.scripts.get(index)?.set)))
+        else {
+            return Outcome::Done;
+        };
+        match context.collect_ready(need) {
+            Ok(true) => {}
+            Ok(false) => return self.suspend(index, place, coroutine, need, context),
+            Err(error) => {
+                self.machine.discard(coroutine);
+                context.record.error = Some(format!("avi.l4.collect: {error}"));
+                self.finish(index, &place, Some(ScriptFailure::Error), context);
+                return Outcome::Failed(ScriptFailure::Error);
+            }
+        }
+        let before = self.machine.now();
+        let step = self.machine.resume(coroutine, context.buffered(), set, place.budget, context);
+        place.spend(self.machine.now().saturating_sub(before));
+        self.run(place, Some(step), context)
+    }
+
+    fn cancel(&mut self, run: RunId) {
+        let Some(waiting) = self.waiting.remove(run) else { return };
+        self.machine.discard(waiting.coroutine);
+        let script = self.script_at(&waiting.place).and_then(|index| self.scripts.get_mut(index));
+        if let Some(script) = script {
+            script.cancelled(waiting.place.spent);
+        }
+    }
+
+    fn idle(&mut self) {
+        self.collect();
+    }
+
+    fn report(&self) -> Vec<ScriptReport> {
+        self.scripts.iter().map(|script| script.report(&self.snapshot)).collect()
+    }
+}
+
+/// The Lua state with the sandbox and all functions.
+pub(crate) fn machine(clock: Clock) -> mlua::Result<Machine> {
+    let mut entries = api::entries();
+    entries.extend(strings::entries());
+    Machine::new(include_str!("sandbox.lua"), &entries, clock)
+}
+
+/// The scripts of a set, request and response.
+fn compile_set(
+    machine: &Machine,
+    set: &ScriptSet,
+    id: ScriptSetId,
+) -> Result<[Option<Script>; 2], Vec<ScriptError>> {
+    let mut errors = Vec::new();
+    let parsers = set.parsers.iter().map(|(_, source)| source);
+    for source in set.request.iter().chain(&set.response).chain(parsers) {
+        errors.extend(compile_error(machine, source));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let texts: Vec<_> = set
+        .parsers
+        .iter()
+        .map(|(module, source)| (module.clone(), chunk_name(source), wrapped(&source.text)))
+        .collect();
+    let set_error = |text: String| {
+        let source = Source { name: set.name.clone(), text: Vec::new() };
+        vec![ScriptError::whole(&source, text)]
+    };
+    let modules = machine.modules(&texts).map_err(|e| set_error(e.to_string()))?;
+    let compile = |source: &Source, event| {
+        let compiled = compile_script(machine, source, modules).map_err(|e| set_error(e.to_string()))?;
+        Script::new(compiled, id, event, source.name.clone()).map_err(|e| set_error(e.to_string()))
+    };
+    let request = set.request.as_ref().map(|source| compile(source, Event::Request)).transpose()?;
+    let response = set.response.as_ref().map(|source| compile(source, Event::Response)).transpose()?;
+    Ok([request, response])
+}
+
+fn compile_script(machine: &Machine, source: &Source, modules: Modules) -> mlua::Result<Compiled> {
+    machine.compile(&chunk_name(source), &wrapped(&source.text), modules)
+}
+
+/// The runs that wait, by their ids: 24 bits of place, 8 bits that change with each use of the place.
+struct Slab {
+    places: Vec<(u8, Option<Waiting>)>,
+    free: Vec<u32>,
+    used: usize,
+    most: usize,
+}
+
+const PLACE_BITS: u32 = 24;
+
+impl Slab {
+    fn new(most: usize) -> Self {
+        Slab { places: Vec::new(), free: Vec::new(), used: 0, most: most.min(1 << PLACE_BITS) }
+    }
+
+    fn insert(&mut self, waiting: Waiting) -> Result<RunId, Waiting> {
+        if self.used >= self.most {
+            return Err(waiting);
+        }
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None => match u32::try_from(self.places.len()) {
+                Ok(place) => {
+                    self.places.push((0, None));
+                    place
+                }
+                Err(_) => return Err(waiting),
+            },
+        };
+        let Some((generation, held)) = self.places.get_mut(place as usize) else { return Err(waiting) };
+        *held = Some(waiting);
+        self.used += 1;
+        Ok(RunId(u32::from(*generation) << PLACE_BITS | place))
+    }
+
+    fn remove(&mut self, run: RunId) -> Option<Waiting> {
+        let place = run.0 & ((1 << PLACE_BITS) - 1);
+        let (generation, held) = self.places.get_mut(place as usize)?;
+        if u32::from(*generation) != run.0 >> PLACE_BITS {
+            return None;
+        }
+        let waiting = held.take()?;
+        *generation = generation.wrapping_add(1);
+        self.free.push(place);
+        self.used -= 1;
+        Some(waiting)
+    }
+}

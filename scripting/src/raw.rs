@@ -1,0 +1,886 @@
+//! The one file that talks to Lua's C interface. Everything unsafe of this crate is here.
+//!
+//! Three rules keep it sound:
+//!
+//! 1. A Lua error is a foreign exception. Rust cannot catch it, so nothing that may raise runs inside
+//!    `catch_unwind`, and nothing with a destructor is alive where something may raise. A function of the API
+//!    therefore has three steps: read the arguments (raises nothing), do the work in safe Rust (panics are caught),
+//!    push the results or raise (only plain data is alive).
+//! 2. What allocates outside of a coroutine goes through `lua_cpcall` or mlua, so that an allocation failure is an
+//!    error code.
+//! 3. The [`Slot`] is shared between Rust and the C functions by a raw pointer. The functions borrow it only while
+//!    they run, and [`Machine`] touches it only while no Lua code runs.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
+
+use dataplane::policy::Context;
+use dataplane::snapshot::ScriptSetId;
+use mlua::chunk::ChunkMode;
+use mlua::ffi::{self, lua_State};
+use mlua::{Function, LightUserData, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
+
+use crate::pattern::{Capture, Captures};
+
+/// Reads a monotonic clock: nanoseconds since any fixed point.
+pub type Clock = fn() -> u64;
+
+/// VM instructions between two looks at the clock.
+const HOOK_INSTRUCTIONS: c_int = 1000;
+
+/// Chunk name of the crate's own Lua code; such frames are left out of messages.
+pub(crate) const SANDBOX: &CStr = c"=[weir]";
+
+/// Frames that a traceback shows.
+const TRACEBACK_FRAMES: c_int = 16;
+
+/// The address of this is the registry key of the [`Slot`].
+static SLOT_KEY: u8 = 0;
+/// The address of this is `avi.SIG_ENABLE`.
+static SIGNIFICANT: u8 = 0;
+
+/// What the functions of the API share with the machine that runs them.
+pub(crate) struct Slot {
+    /// Null outside of a run.
+    context: *mut Context<'static>,
+    set: ScriptSetId,
+    clock: Clock,
+    deadline: u64,
+    overrun: bool,
+    need: usize,
+    /// Registry reference of the text raised at the end of the budget.
+    overrun_text: c_int,
+    /// Bytes of results and error texts, so that nothing with a destructor is alive while they are pushed.
+    pub(crate) scratch: Vec<u8>,
+    /// Captures of the last match.
+    pub(crate) captures: Captures,
+}
+
+impl Slot {
+    /// The context of the run, to read.
+    pub(crate) fn context(&self) -> Result<&Context<'_>, Refusal> {
+        // SAFETY: `Machine::go` sets the pointer from a live `&mut Context` and clears it before that borrow ends;
+        // the result is bound to a borrow of the slot, which a function of the API holds only within `go`. A shared
+        // `Context` is covariant, so shortening its lifetime is sound.
+        unsafe { self.context.as_ref() }.ok_or(Refusal::text("called outside of a run"))
+    }
+
+    /// Calls `f` with the context of the run.
+    pub(crate) fn with_context<R>(&mut self, f: impl FnOnce(&mut Context<'_>) -> R) -> Result<R, Refusal> {
+        // SAFETY: as in `context`; the borrow is exclusive because the slot is borrowed exclusively. The closure is
+        // generic over the lifetime, so it cannot put anything of its own into the context.
+        let context = unsafe { self.context.as_mut() }.ok_or(Refusal::text("called outside of a run"))?;
+        Ok(f(context))
+    }
+
+    /// The DataScript set whose script runs.
+    pub(crate) fn set(&self) -> ScriptSetId {
+        self.set
+    }
+
+    /// Notes how many bytes a `collect` waits for.
+    pub(crate) fn wait_for(&mut self, need: usize) {
+        self.need = need;
+    }
+
+    /// What tells whether the run's time is over.
+    pub(crate) fn deadline(&self) -> impl Fn() -> bool + use<> {
+        let (clock, deadline) = (self.clock, self.deadline);
+        move || clock() >= deadline
+    }
+}
+
+/// The arguments of a call. They stay where they are, on Lua's stack, until the function returns.
+#[derive(Clone, Copy)]
+pub(crate) struct Arguments<'s> {
+    state: *mut lua_State,
+    count: c_int,
+    stack: PhantomData<&'s ()>,
+}
+
+/// One argument.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Argument<'s> {
+    /// Not given.
+    Missing,
+    /// `nil`.
+    Nil,
+    /// A boolean.
+    Boolean(bool),
+    /// A number.
+    Number(f64),
+    /// A string.
+    String(&'s [u8]),
+    /// `avi.SIG_ENABLE`.
+    Significant,
+    /// Anything else, by the name of its type.
+    Other(&'static str),
+}
+
+impl<'s> Arguments<'s> {
+    /// Number of arguments given.
+    pub(crate) fn count(self) -> usize {
+        usize::try_from(self.count).unwrap_or(0)
+    }
+
+    /// The argument at `position`, counted from 1.
+    pub(crate) fn at(self, position: usize) -> Argument<'s> {
+        let Ok(index) = c_int::try_from(position) else { return Argument::Missing };
+        if index < 1 || index > self.count {
+            return Argument::Missing;
+        }
+        // SAFETY: `index` is a valid stack position. None of these calls allocates or raises: `lua_tolstring` is
+        // used on strings only, where it converts nothing. The string lives as long as its stack position, which
+        // nothing removes before the C function returns ('s).
+        unsafe {
+            match ffi::lua_type(self.state, index) {
+                ffi::LUA_TNIL => Argument::Nil,
+                ffi::LUA_TBOOLEAN => Argument::Boolean(ffi::lua_toboolean(self.state, index) != 0),
+                ffi::LUA_TNUMBER => Argument::Number(ffi::lua_tonumber(self.state, index)),
+                ffi::LUA_TSTRING => {
+                    let mut len = 0;
+                    let text = ffi::lua_tolstring(self.state, index, &raw mut len);
+                    Argument::String(std::slice::from_raw_parts(text.cast(), len))
+                }
+                ffi::LUA_TLIGHTUSERDATA
+                    if ptr::eq(ffi::lua_touserdata(self.state, index), significant_address()) =>
+                {
+                    Argument::Significant
+                }
+                other => Argument::Other(type_name(other)),
+            }
+        }
+    }
+
+    /// The number that a string spells as Lua reads it (`"10"`, `" 0x1f "`), or the number itself.
+    pub(crate) fn number_at(self, position: usize) -> Option<f64> {
+        let index = c_int::try_from(position).ok().filter(|i| (1..=self.count).contains(i))?;
+        // SAFETY: a valid stack position; neither call allocates or raises.
+        unsafe { (ffi::lua_isnumber(self.state, index) != 0).then(|| ffi::lua_tonumber(self.state, index)) }
+    }
+}
+
+fn type_name(kind: c_int) -> &'static str {
+    match kind {
+        ffi::LUA_TTABLE => "table",
+        ffi::LUA_TFUNCTION => "function",
+        ffi::LUA_TTHREAD => "thread",
+        _ => "userdata",
+    }
+}
+
+fn significant_address() -> *const c_void {
+    (&raw const SIGNIFICANT).cast()
+}
+
+/// A result of a function.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value<'s> {
+    /// `nil`.
+    Nil,
+    /// A boolean.
+    Boolean(bool),
+    /// A number.
+    Number(f64),
+    /// A string.
+    Bytes(&'s [u8]),
+}
+
+/// The results of a function.
+#[derive(Clone, Copy)]
+pub(crate) enum Reply<'s> {
+    /// No result.
+    Nothing,
+    /// One result.
+    One(Value<'s>),
+    /// Two results.
+    Two(Value<'s>, Value<'s>),
+    /// The captures of a match, after its bounds (first and last byte, counted from 1) if they are wanted.
+    Match { bounds: Option<(usize, usize)>, subject: &'s [u8], captures: &'s [Capture] },
+    /// The run waits in `collect`; the results come with the resume.
+    Wait,
+}
+
+/// Why a function gives no results.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// A Lua error with this text.
+    Text(String),
+    /// The time budget is over.
+    Overrun,
+}
+
+impl Refusal {
+    pub(crate) fn text(text: &str) -> Self {
+        Refusal::Text(text.to_owned())
+    }
+}
+
+/// What a function comes to.
+pub(crate) type Answer<'s> = Result<Reply<'s>, Refusal>;
+
+/// A function that scripts can call.
+pub(crate) trait Native {
+    /// Name in error texts.
+    const NAME: &'static str;
+    /// Does the work. Must not touch Lua.
+    fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s>;
+}
+
+/// A [`Native`] as Lua takes it.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    function: ffi::lua_CFunction,
+}
+
+impl Entry {
+    pub(crate) fn of<N: Native>() -> Self {
+        Entry { name: N::NAME, function: enter::<N> }
+    }
+}
+
+/// What is left of an answer when all destructors have run.
+enum Done<'s> {
+    Reply(Reply<'s>),
+    Raise,
+    Overrun,
+}
+
+fn attempt<'s, N: Native>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Done<'s> {
+    // The slot is needed again after a refusal, which the borrow of a reply would forbid.
+    let shared: *mut Slot = slot;
+    // SAFETY: `shared` comes from the exclusive borrow just above, which is not used otherwise.
+    let answer = catch_unwind(AssertUnwindSafe(|| N::call(arguments, unsafe { &mut *shared })));
+    let refusal = match answer {
+        Ok(Ok(reply)) => return Done::Reply(reply),
+        Ok(Err(refusal)) => refusal,
+        Err(_panic) => Refusal::text("internal error"),
+    };
+    let Refusal::Text(text) = refusal else { return Done::Overrun };
+    // SAFETY: the call is over and its answer holds no borrow, so this is the only use of the slot.
+    let scratch = unsafe { &mut (*shared).scratch };
+    scratch.clear();
+    scratch.extend_from_slice(N::NAME.as_bytes());
+    scratch.extend_from_slice(b": ");
+    scratch.extend_from_slice(text.as_bytes());
+    Done::Raise
+}
+
+/// The C function of a [`Native`]; its first upvalue is the slot.
+unsafe extern "C-unwind" fn enter<N: Native>(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this with a valid state whose stack holds the arguments; the upvalue was set by `closure`
+    // and the slot outlives the state. No other borrow of the slot is alive: functions do not call Lua, and the
+    // machine does not touch the slot while Lua runs. Only plain data is alive where the calls below may raise.
+    unsafe {
+        let slot: *mut Slot = ffi::lua_touserdata(state, ffi::lua_upvalueindex(1)).cast();
+        let arguments = Arguments { state, count: ffi::lua_gettop(state), stack: PhantomData };
+        match attempt::<N>(arguments, &mut *slot) {
+            Done::Reply(Reply::Wait) => ffi::lua_yield(state, 0),
+            Done::Reply(reply) => push_reply(state, reply),
+            Done::Raise => {
+                let text: *const Vec<u8> = &raw const (*slot).scratch;
+                raise(state, (*text).as_ptr(), (*text).len())
+            }
+            Done::Overrun => stop(state, slot),
+        }
+    }
+}
+
+/// # Safety
+/// `state` must be running a C function. May raise.
+unsafe fn push_reply(state: *mut lua_State, reply: Reply<'_>) -> c_int {
+    // SAFETY: at most two values fit into the stack that Lua grants a C function; more are asked for.
+    unsafe {
+        match reply {
+            Reply::Nothing | Reply::Wait => 0,
+            Reply::One(value) => {
+                push(state, value);
+                1
+            }
+            Reply::Two(first, second) => {
+                push(state, first);
+                push(state, second);
+                2
+            }
+            Reply::Match { bounds, subject, captures } => {
+                ffi::luaL_checkstack(state, 40, ptr::null());
+                let mut pushed = 0;
+                if let Some((first, last)) = bounds {
+                    push(state, Value::Number(count(first)));
+                    push(state, Value::Number(count(last)));
+                    pushed = 2;
+                }
+                for capture in captures {
+                    push(state, captured(subject, *capture));
+                    pushed += 1;
+                }
+                pushed
+            }
+        }
+    }
+}
+
+/// A length or position as Lua's number; exact below 2^53.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn count(n: usize) -> f64 {
+    n as f64
+}
+
+fn captured(subject: &[u8], capture: Capture) -> Value<'_> {
+    match capture {
+        Capture::Open(at) | Capture::Position(at) => Value::Number(count(at + 1)),
+        Capture::Text(start, end) => Value::Bytes(subject.get(start..end).unwrap_or(&[])),
+    }
+}
+
+/// # Safety
+/// `state` must have a free stack position. May raise.
+unsafe fn push(state: *mut lua_State, value: Value<'_>) {
+    // SAFETY: the caller grants the stack position; the bytes are valid for the length of the slice.
+    unsafe {
+        match value {
+            Value::Nil => ffi::lua_pushnil(state),
+            Value::Boolean(b) => ffi::lua_pushboolean(state, c_int::from(b)),
+            Value::Number(n) => ffi::lua_pushnumber(state, n),
+            Value::Bytes(bytes) => ffi::lua_pushlstring_(state, bytes.as_ptr().cast(), bytes.len()),
+        }
+    }
+}
+
+/// Raises a text, with file and line of the innermost frame of a script before it.
+///
+/// # Safety
+/// `state` must be running a C function, `text` valid for `len` bytes. Does not return.
+unsafe fn raise(state: *mut lua_State, text: *const u8, len: usize) -> c_int {
+    // SAFETY: a C function has 20 free stack positions; `luaL_where` takes any level.
+    unsafe {
+        ffi::luaL_where(state, script_level(state));
+        ffi::lua_pushlstring_(state, text.cast(), len);
+        ffi::lua_concat(state, 2);
+        ffi::lua_error(state)
+    }
+}
+
+/// The level of the innermost function that is neither C nor the sandbox's own.
+///
+/// # Safety
+/// `state` must be running.
+unsafe fn script_level(state: *mut lua_State) -> c_int {
+    for level in 1..6 {
+        // SAFETY: `ar` is filled by `lua_getstack` and read only when that succeeds; strings of `lua_getinfo` live
+        // as long as the function.
+        unsafe {
+            let mut ar: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(state, level, &raw mut ar) == 0 {
+                break;
+            }
+            ffi::lua_getinfo(state, c"S".as_ptr(), &raw mut ar);
+            if CStr::from_ptr(ar.source) != SANDBOX {
+                return level;
+            }
+        }
+    }
+    1
+}
+
+/// Ends a run whose time is over: from here on every instruction raises, so that no `pcall` survives.
+///
+/// # Safety
+/// `state` must be running, `slot` valid. Does not return.
+unsafe fn stop(state: *mut lua_State, slot: *mut Slot) -> c_int {
+    // SAFETY: the reference was made by `Machine::new`; hooks and C functions have free stack positions.
+    unsafe {
+        (*slot).overrun = true;
+        ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, 1);
+        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, (*slot).overrun_text);
+        ffi::lua_error(state)
+    }
+}
+
+/// The count hook: compares the clock with the run's deadline.
+unsafe extern "C-unwind" fn hook(state: *mut lua_State, _ar: *mut ffi::lua_Debug) {
+    // SAFETY: Lua calls hooks with free stack positions. The registry entry is set by `Machine::new`, and the slot
+    // is not borrowed: hooks run between instructions, never inside a function of the API.
+    unsafe {
+        ffi::lua_pushlightuserdata(state, (&raw const SLOT_KEY).cast_mut().cast());
+        ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
+        let slot: *mut Slot = ffi::lua_touserdata(state, -1).cast();
+        ffi::lua_settop(state, -2);
+        if (*slot).overrun || ((*slot).clock)() >= (*slot).deadline {
+            stop(state, slot);
+        }
+    }
+}
+
+/// A compiled script: the registry references of the function that makes its main function, and of its modules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compiled {
+    outer: c_int,
+    modules: c_int,
+}
+
+/// A coroutine, by its place in the machine's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Coroutine(usize);
+
+/// How far a run came.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// To its end.
+    Done,
+    /// To a `collect` of so many bytes.
+    Waiting(Coroutine, usize),
+    /// To an error.
+    Failed(Failure),
+}
+
+/// Why a run failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A Lua error: message and traceback.
+    Error(String),
+    /// The time budget.
+    Budget(String),
+    /// The memory limit.
+    Memory(String),
+}
+
+/// One Lua state and its coroutines.
+pub(crate) struct Machine {
+    slot: NonNull<Slot>,
+    lua: Lua,
+    main: *mut lua_State,
+    /// Registry reference of the driver function of the sandbox.
+    driver: c_int,
+    /// Registry reference of the table that keeps the coroutines alive.
+    anchors: c_int,
+    coroutines: Vec<*mut lua_State>,
+    /// Finished coroutines that can run again.
+    idle: Vec<Coroutine>,
+    /// Places of dead coroutines.
+    vacant: Vec<Coroutine>,
+}
+
+/// Finished coroutines that are kept for the next runs.
+const IDLE_COROUTINES: usize = 32;
+
+impl Machine {
+    /// A state with the sandbox of `source` around `entries`.
+    ///
+    /// `source` is called with the table of entries by name, the metatable of strings and `avi.SIG_ENABLE`, and
+    /// gives the driver.
+    pub(crate) fn new(source: &str, entries: &[Entry], clock: Clock) -> mlua::Result<Machine> {
+        let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::OS;
+        let lua = Lua::new_with(libraries, LuaOptions::new())?;
+        lua.gc_stop();
+        let slot = NonNull::from(Box::leak(Box::new(Slot {
+            context: ptr::null_mut(),
+            set: ScriptSetId(0),
+            clock,
+            deadline: 0,
+            overrun: false,
+            need: 0,
+            overrun_text: ffi::LUA_NOREF,
+            scratch: Vec::new(),
+            captures: Captures::new(),
+        })));
+        let mut machine = Machine {
+            slot,
+            lua,
+            main: ptr::null_mut(),
+            driver: ffi::LUA_NOREF,
+            anchors: ffi::LUA_NOREF,
+            coroutines: Vec::new(),
+            idle: Vec::new(),
+            vacant: Vec::new(),
+        };
+        machine.prepare(source, entries)?;
+        Ok(machine)
+    }
+
+    fn prepare(&mut self, source: &str, entries: &[Entry]) -> mlua::Result<()> {
+        let slot: *mut Slot = self.slot.as_ptr();
+        let main = &mut self.main;
+        // SAFETY: `exec_raw` runs the closure protected, with free stack positions; nothing in it has a destructor.
+        unsafe {
+            self.lua.exec_raw::<()>((), |state| {
+                *main = state;
+                ffi::lua_pushlightuserdata(state, (&raw const SLOT_KEY).cast_mut().cast());
+                ffi::lua_pushlightuserdata(state, slot.cast());
+                ffi::lua_rawset(state, ffi::LUA_REGISTRYINDEX);
+            })?;
+        }
+        let text = self.lua.create_string("the time budget of the run is over")?;
+        let text = self.reference(LuaValue::String(text))?;
+        // SAFETY: no Lua code runs now, so this is the only use of the slot.
+        unsafe { (*slot).overrun_text = text };
+        let natives = self.lua.create_table()?;
+        for entry in entries {
+            natives.raw_set(entry.name, self.closure(*entry)?)?;
+        }
+        let strings: Table = self.lua.load("return getmetatable('')").eval()?;
+        let significant = LuaValue::LightUserData(LightUserData(significant_address().cast_mut()));
+        let sandbox = self.function(SANDBOX.to_str().unwrap_or("=[weir]"), source.as_bytes())?;
+        let driver: Function = sandbox.call((natives, strings, significant))?;
+        self.driver = self.reference(LuaValue::Function(driver))?;
+        let anchors = self.lua.create_table()?;
+        self.anchors = self.reference(LuaValue::Table(anchors))?;
+        Ok(())
+    }
+
+    /// Bounds the memory of the state, in bytes, what is in use now included.
+    pub(crate) fn limit_memory(&self, bytes: usize) -> mlua::Result<()> {
+        self.lua.set_memory_limit(bytes)?;
+        Ok(())
+    }
+
+    fn closure(&self, entry: Entry) -> mlua::Result<Function> {
+        let slot: *mut Slot = self.slot.as_ptr();
+        // SAFETY: as in `prepare`; `enter` expects the slot as its first upvalue.
+        unsafe {
+            self.lua.exec_raw((), |state| {
+                ffi::lua_pushlightuserdata(state, slot.cast());
+                ffi::lua_pushcclosure(state, entry.function, 1);
+            })
+        }
+    }
+
+    fn function(&self, name: &str, text: &[u8]) -> mlua::Result<Function> {
+        self.lua.load(text).set_name(name).set_mode(ChunkMode::Text).into_function()
+    }
+
+    fn reference(&self, value: LuaValue) -> mlua::Result<c_int> {
+        let mut reference = ffi::LUA_NOREF;
+        let place = &mut reference;
+        // SAFETY: as in `prepare`; the argument is on the stack and `luaL_ref` takes it off.
+        unsafe {
+            self.lua.exec_raw::<()>(value, |state| {
+                *place = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX);
+            })?;
+        }
+        Ok(reference)
+    }
+
+    /// Compiles a text and throws the result away: for its errors.
+    pub(crate) fn try_compile(&self, name: &str, text: &[u8]) -> mlua::Result<()> {
+        self.function(name, text).map(drop)
+    }
+
+    /// A table of modules, by name: `texts` are wrapped so that calling the compiled text gives the main function.
+    pub(crate) fn modules(&self, texts: &[(String, String, Vec<u8>)]) -> mlua::Result<Modules> {
+        let table = self.lua.create_table()?;
+        for (module, name, text) in texts {
+            table.raw_set(module.as_str(), self.function(name, text)?)?;
+        }
+        Ok(Modules(self.reference(LuaValue::Table(table))?))
+    }
+
+    /// Compiles a script, wrapped like a module.
+    pub(crate) fn compile(&self, name: &str, text: &[u8], modules: Modules) -> mlua::Result<Compiled> {
+        let outer = self.reference(LuaValue::Function(self.function(name, text)?))?;
+        Ok(Compiled { outer, modules: modules.0 })
+    }
+
+    /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds.
+    pub(crate) fn start(
+        &mut self,
+        script: Compiled,
+        set: ScriptSetId,
+        budget: u64,
+        context: &mut Context<'_>,
+    ) -> Step {
+        let Some(coroutine) = self.coroutine() else {
+            return Step::Failed(Failure::Memory("no memory for a coroutine".to_owned()));
+        };
+        let Some(&thread) = self.coroutines.get(coroutine.0) else {
+            return Step::Failed(Failure::Error("no such coroutine".to_owned()));
+        };
+        // SAFETY: an idle coroutine is alive (anchored) and its stack is empty; these push without allocating.
+        unsafe {
+            ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, self.driver);
+            ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, script.outer);
+            ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, script.modules);
+        }
+        self.go(coroutine, 2, set, budget, context)
+    }
+
+    /// Goes on after a `collect`, which returns `buffered`.
+    pub(crate) fn resume(
+        &mut self,
+        coroutine: Coroutine,
+        buffered: usize,
+        set: ScriptSetId,
+        budget: u64,
+        context: &mut Context<'_>,
+    ) -> Step {
+        let Some(&thread) = self.coroutines.get(coroutine.0) else {
+            return Step::Failed(Failure::Error("no such coroutine".to_owned()));
+        };
+        // SAFETY: a waiting coroutine is alive (anchored); a number is pushed without allocating.
+        unsafe { ffi::lua_pushnumber(thread, count(buffered)) };
+        self.go(coroutine, 1, set, budget, context)
+    }
+
+    fn go(
+        &mut self,
+        coroutine: Coroutine,
+        arguments: c_int,
+        set: ScriptSetId,
+        budget: u64,
+        context: &mut Context<'_>,
+    ) -> Step {
+        let Some(&thread) = self.coroutines.get(coroutine.0) else {
+            return Step::Failed(Failure::Error("no such coroutine".to_owned()));
+        };
+        let slot = self.slot.as_ptr();
+        // SAFETY: no Lua code runs before `lua_resume_`, so the slot is ours; the context pointer is set from an
+        // exclusive borrow that outlives this function and cleared before it returns (nothing unwinds out of
+        // `lua_resume_`, which is protected). The coroutine is alive and has its arguments on its stack.
+        let (status, overrun, need) = unsafe {
+            (*slot).context = ptr::from_mut(context).cast();
+            (*slot).set = set;
+            (*slot).deadline = ((*slot).clock)().saturating_add(budget);
+            (*slot).overrun = false;
+            ffi::lua_sethook(thread, Some(hook), ffi::LUA_MASKCOUNT, HOOK_INSTRUCTIONS);
+            let status = ffi::lua_resume_(thread, arguments);
+            ffi::lua_sethook(thread, None, 0, 0);
+            (*slot).context = ptr::null_mut();
+            (status, (*slot).overrun, (*slot).need)
+        };
+        match status {
+            ffi::LUA_OK => {
+                self.retire(coroutine);
+                Step::Done
+            }
+            ffi::LUA_YIELD => Step::Waiting(coroutine, need),
+            _ => {
+                // SAFETY: the coroutine is dead but still anchored, its error value on top of its stack.
+                let text = unsafe { describe(thread) };
+                self.discard(coroutine);
+                Step::Failed(match status {
+                    _ if overrun => Failure::Budget(text),
+                    ffi::LUA_ERRMEM => Failure::Memory(text),
+                    _ => Failure::Error(text),
+                })
+            }
+        }
+    }
+
+    /// Nanoseconds on the machine's clock.
+    pub(crate) fn now(&self) -> u64 {
+        // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
+        unsafe { ((*self.slot.as_ptr()).clock)() }
+    }
+
+    fn coroutine(&mut self) -> Option<Coroutine> {
+        if let Some(coroutine) = self.idle.pop() {
+            return Some(coroutine);
+        }
+        let place = self.vacant.pop().unwrap_or(Coroutine(self.coroutines.len()));
+        let mut request = NewThread {
+            anchors: self.anchors,
+            place: c_int::try_from(place.0).ok()?.checked_add(1)?,
+            thread: ptr::null_mut(),
+        };
+        // SAFETY: `new_thread` gets the request it expects, alive during the call; `lua_cpcall` is protected.
+        let status = unsafe {
+            let status = ffi::lua_cpcall(self.main, new_thread, (&raw mut request).cast());
+            if status != ffi::LUA_OK {
+                ffi::lua_settop(self.main, -2);
+            }
+            status
+        };
+        if status != ffi::LUA_OK {
+            if place.0 < self.coroutines.len() {
+                self.vacant.push(place);
+            }
+            return None;
+        }
+        match self.coroutines.get_mut(place.0) {
+            Some(thread) => *thread = request.thread,
+            None => self.coroutines.push(request.thread),
+        }
+        Some(place)
+    }
+
+    /// Keeps a finished coroutine for another run.
+    fn retire(&mut self, coroutine: Coroutine) {
+        if self.idle.len() >= IDLE_COROUTINES {
+            self.discard(coroutine);
+            return;
+        }
+        if let Some(&thread) = self.coroutines.get(coroutine.0) {
+            // SAFETY: a finished coroutine is alive; what the script returned is dropped.
+            unsafe { ffi::lua_settop(thread, 0) };
+            self.idle.push(coroutine);
+        }
+    }
+
+    /// Forgets a coroutine; it never runs again.
+    pub(crate) fn discard(&mut self, coroutine: Coroutine) {
+        let Some(thread) = self.coroutines.get_mut(coroutine.0) else { return };
+        if thread.is_null() {
+            return;
+        }
+        *thread = ptr::null_mut();
+        let Ok(place) = c_int::try_from(coroutine.0 + 1) else { return };
+        // SAFETY: the main state has free stack positions; the table has this place already, so that nothing is
+        // allocated.
+        unsafe {
+            ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, self.anchors);
+            ffi::lua_pushnil(self.main);
+            ffi::lua_rawseti_(self.main, -2, place);
+            ffi::lua_settop(self.main, -2);
+        }
+        self.vacant.push(coroutine);
+    }
+
+    /// Bytes that the state uses.
+    pub(crate) fn memory(&self) -> usize {
+        // SAFETY: reads two counters.
+        let (kilobytes, bytes) = unsafe {
+            (ffi::lua_gc(self.main, ffi::LUA_GCCOUNT, 0), ffi::lua_gc(self.main, ffi::LUA_GCCOUNTB, 0))
+        };
+        usize::try_from(kilobytes).unwrap_or(0) * 1024 + usize::try_from(bytes).unwrap_or(0)
+    }
+
+    /// Collects a little garbage, more for more `kilobytes`. True when a cycle is complete.
+    pub(crate) fn collect_step(&mut self, kilobytes: usize) -> bool {
+        let mut request =
+            GarbageStep { kilobytes: c_int::try_from(kilobytes).unwrap_or(1024), complete: false };
+        // SAFETY: `garbage_step` gets the request it expects, alive during the call; `lua_cpcall` is protected.
+        unsafe {
+            if ffi::lua_cpcall(self.main, garbage_step, (&raw mut request).cast()) != ffi::LUA_OK {
+                ffi::lua_settop(self.main, -2);
+            }
+            ffi::lua_gc(self.main, ffi::LUA_GCSTOP, 0);
+        }
+        request.complete
+    }
+
+    /// Collects all garbage.
+    pub(crate) fn collect_all(&mut self) {
+        // A failure means that an allocation of the collector's own failed: what was freed is freed.
+        let _ = self.lua.gc_collect();
+        self.lua.gc_stop();
+    }
+}
+
+/// The registry reference of a table of modules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Modules(c_int);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The functions that hold the slot's address go with the state; nothing runs any of them any more: the
+        // sandbox has no finalizers. So the slot may go first.
+        // SAFETY: made by `Box::leak` in `new`, freed only here.
+        drop(unsafe { Box::from_raw(self.slot.as_ptr()) });
+    }
+}
+
+struct NewThread {
+    anchors: c_int,
+    place: c_int,
+    thread: *mut lua_State,
+}
+
+unsafe extern "C-unwind" fn new_thread(state: *mut lua_State) -> c_int {
+    // SAFETY: called by `lua_cpcall` with the request as light userdata; only plain data is alive.
+    unsafe {
+        let request: *mut NewThread = ffi::lua_touserdata(state, 1).cast();
+        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, (*request).anchors);
+        let thread = ffi::lua_newthread(state);
+        ffi::lua_rawseti_(state, -2, (*request).place);
+        (*request).thread = thread;
+    }
+    0
+}
+
+struct GarbageStep {
+    kilobytes: c_int,
+    complete: bool,
+}
+
+unsafe extern "C-unwind" fn garbage_step(state: *mut lua_State) -> c_int {
+    // SAFETY: called by `lua_cpcall` with the request as light userdata; only plain data is alive.
+    unsafe {
+        let request: *mut GarbageStep = ffi::lua_touserdata(state, 1).cast();
+        (*request).complete = ffi::lua_gc(state, ffi::LUA_GCSTEP, (*request).kilobytes) != 0;
+    }
+    0
+}
+
+/// The error value of a dead coroutine and the frames it died in, without allocating in Lua.
+///
+/// # Safety
+/// `thread` must be a coroutine whose resume has failed.
+unsafe fn describe(thread: *mut lua_State) -> String {
+    // SAFETY: the error value is on top of the stack; `lua_tolstring` is used on strings only.
+    let mut text = unsafe {
+        match ffi::lua_type(thread, -1) {
+            ffi::LUA_TSTRING => {
+                let mut len = 0;
+                let bytes = ffi::lua_tolstring(thread, -1, &raw mut len);
+                String::from_utf8_lossy(std::slice::from_raw_parts(bytes.cast(), len.min(2048))).into_owned()
+            }
+            ffi::LUA_TNUMBER => crate::number::text(ffi::lua_tonumber(thread, -1)),
+            ffi::LUA_TNIL => "error with a nil value".to_owned(),
+            ffi::LUA_TBOOLEAN => "error with a boolean value".to_owned(),
+            other => format!("error with a {} value", type_name(other)),
+        }
+    };
+    let message = text.clone();
+    text.push_str("\nstack traceback:");
+    for level in 0..TRACEBACK_FRAMES {
+        // SAFETY: `ar` is filled by `lua_getstack` and read only when that succeeds.
+        let frame = unsafe {
+            let mut ar: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(thread, level, &raw mut ar) == 0 {
+                break;
+            }
+            ffi::lua_getinfo(thread, c"nSl".as_ptr(), &raw mut ar);
+            frame(&ar, &message)
+        };
+        text.push_str(&frame.unwrap_or_default());
+    }
+    text
+}
+
+/// One line of a traceback; `None` for the sandbox's own code. LuaJIT no longer knows the line of the function that
+/// failed itself: that one is taken from the message.
+///
+/// # Safety
+/// `ar` must have been filled by `lua_getinfo` with "nSl", for a function that is still alive.
+unsafe fn frame(ar: &ffi::lua_Debug, message: &str) -> Option<String> {
+    // SAFETY: `lua_getinfo` gives NUL-terminated strings; the name may be missing.
+    let (source, short, name) = unsafe {
+        let name = (!ar.name.is_null()).then(|| CStr::from_ptr(ar.name));
+        (CStr::from_ptr(ar.source), CStr::from_ptr(ar.short_src.as_ptr()), name)
+    };
+    if source == SANDBOX {
+        return None;
+    }
+    let mut place = short.to_string_lossy().into_owned();
+    let failed_at =
+        || message.strip_prefix(place.as_str())?.strip_prefix(':')?.split(':').next()?.parse().ok();
+    match ar.currentline {
+        line if line > 0 => place.push_str(&format!(":{line}")),
+        _ => {
+            if let Some(line) = failed_at() {
+                let line: u32 = line;
+                place.push_str(&format!(":{line}"));
+            }
+        }
+    }
+    let function = match name {
+        Some(name) => format!("in function '{}'", name.to_string_lossy()),
+        None if ar.linedefined <= 1 => "in main chunk".to_owned(),
+        None => format!("in function <line {}>", ar.linedefined),
+    };
+    Some(format!("\n    {place}: {function}"))
+}

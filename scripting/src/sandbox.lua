@@ -1,0 +1,357 @@
+-- The world of a script. Runs once per Lua state; what it returns runs each script.
+--
+-- No table that two runs can reach is ever handed to a script: libraries are seen through empty tables made per run,
+-- the tables of `avi` through userdata.
+
+local native, string_meta, significant = ...
+
+local assert, error, getmetatable, ipairs, newproxy = assert, error, getmetatable, ipairs, newproxy
+local pairs, rawget, rawset, select, setfenv = pairs, rawget, rawset, select, setfenv
+local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local base_string, base_table, base_os = string, table, os
+
+-- Longest text that one call may make, in bytes.
+local OUTPUT = 1048576
+-- Most arguments of string.format, and the longest format of it and of os.date.
+local FORMAT_ARGUMENTS, FORMAT_BYTES, DATE_BYTES = 100, 65536, 256
+
+-- The run that is active. `collect` keeps these for its run while others go on.
+local env, modules, loaded
+
+-- What every environment shows.
+local plain = {}
+for _, name in ipairs({
+  "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawset", "select",
+  "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall", "_VERSION",
+}) do
+  plain[name] = _G[name]
+end
+
+local function copy(functions, ...)
+  local result = {}
+  for name, value in pairs(functions) do
+    result[name] = value
+  end
+  for _, name in ipairs({ ... }) do
+    result[name] = nil
+  end
+  return result
+end
+
+local function wrong(position, name, wanted, value)
+  local text = "bad argument #" .. position .. " to '" .. name .. "' (" .. wanted .. " expected, got " ..
+    (value == nil and "no value" or type(value)) .. ")"
+  error(text, 3)
+end
+
+-- string ------------------------------------------------------------------------------------------------------------
+
+local string_library = copy(base_string, "dump", "gfind")
+for _, name in ipairs({ "find", "match", "beginswith", "endswith", "contains" }) do
+  string_library[name] = assert(native["string." .. name])
+end
+
+local step, replace = native["string.gmatch"], native["string.gsub"]
+
+function string_library.gmatch(text, pattern)
+  if type(text) == "number" then text = tostring(text) end
+  if type(pattern) == "number" then pattern = tostring(pattern) end
+  if type(text) ~= "string" then wrong(1, "gmatch", "string", text) end
+  if type(pattern) ~= "string" then wrong(2, "gmatch", "string", pattern) end
+  local at = 1
+  local function advance(first, last, ...)
+    if not first then
+      at = #text + 2
+      return nil
+    end
+    at = last >= first and last + 1 or first + 1
+    return ...
+  end
+  return function()
+    if at > #text + 1 then return nil end
+    return advance(step(text, pattern, at, false))
+  end
+end
+
+local function looked_up(repl, kind, first, last, ...)
+  if not first then return nil end
+  if kind == "table" then return first, last, repl[(...)] end
+  return first, last, (repl(...))
+end
+
+local function add(parts, size, text)
+  size = size + #text
+  if size > OUTPUT then error("string.gsub: result is longer than " .. OUTPUT .. " bytes", 3) end
+  parts[#parts + 1] = text
+  return size
+end
+
+local function replace_by(text, pattern, repl, kind, most)
+  local parts, size, at, count = {}, 0, 1, 0
+  local anchored = base_string.byte(pattern, 1) == 94
+  while count < most do
+    local first, last, value = looked_up(repl, kind, step(text, pattern, at, true))
+    if not first then break end
+    count = count + 1
+    if not value then
+      value = base_string.sub(text, first, last)
+    elseif type(value) == "number" then
+      value = tostring(value)
+    elseif type(value) ~= "string" then
+      error("invalid replacement value (a " .. type(value) .. ")", 3)
+    end
+    size = add(parts, size, base_string.sub(text, at, first - 1))
+    size = add(parts, size, value)
+    at = last + 1
+    if last < first then
+      if first > #text then
+        at = first
+        break
+      end
+      size = add(parts, size, base_string.sub(text, first, first))
+      at = first + 1
+    end
+    if anchored then break end
+  end
+  add(parts, size, base_string.sub(text, at))
+  return base_table.concat(parts), count
+end
+
+function string_library.gsub(text, pattern, repl, most)
+  local kind = type(repl)
+  if kind == "string" or kind == "number" then return replace(text, pattern, repl, most) end
+  if kind ~= "table" and kind ~= "function" then wrong(3, "gsub", "string/function/table", repl) end
+  if type(text) == "number" then text = tostring(text) end
+  if type(pattern) == "number" then pattern = tostring(pattern) end
+  if type(text) ~= "string" then wrong(1, "gsub", "string", text) end
+  if type(pattern) ~= "string" then wrong(2, "gsub", "string", pattern) end
+  if most ~= nil and not tonumber(most) then wrong(4, "gsub", "number", most) end
+  return replace_by(text, pattern, repl, kind, tonumber(most) or #text + 1)
+end
+
+function string_library.rep(text, count, separator)
+  local size = type(text) == "number" and #tostring(text) or type(text) == "string" and #text or 0
+  if type(separator) == "string" then size = size + #separator end
+  local times = tonumber(count)
+  if times and size * times > OUTPUT then
+    error("string.rep: result is longer than " .. OUTPUT .. " bytes", 2)
+  end
+  return base_string.rep(text, count, separator)
+end
+
+function string_library.format(pattern, ...)
+  if select("#", ...) > FORMAT_ARGUMENTS then
+    error("string.format: more than " .. FORMAT_ARGUMENTS .. " arguments", 2)
+  end
+  if type(pattern) == "string" and #pattern > FORMAT_BYTES then
+    error("string.format: format is longer than " .. FORMAT_BYTES .. " bytes", 2)
+  end
+  return base_string.format(pattern, ...)
+end
+
+-- table -------------------------------------------------------------------------------------------------------------
+
+local table_library = copy(base_table, "new", "clear", "move")
+
+function table_library.concat(list, separator, first, last)
+  if type(list) ~= "table" then wrong(1, "concat", "table", list) end
+  local gap = type(separator) == "string" and #separator or type(separator) == "number" and 32 or 0
+  local size = 0
+  for i = tonumber(first) or 1, tonumber(last) or #list do
+    local item = list[i]
+    size = size + gap + (type(item) == "string" and #item or 32)
+    if size > OUTPUT then error("table.concat: result is longer than " .. OUTPUT .. " bytes", 2) end
+    if item == nil then break end
+  end
+  return base_table.concat(list, separator, first, last)
+end
+
+local function merge(from, to, low, middle, high, before)
+  local left, right = low, middle
+  for i = low, high - 1 do
+    if left < middle and (right >= high or not before(from[right], from[left])) then
+      to[i] = from[left]
+      left = left + 1
+    else
+      to[i] = from[right]
+      right = right + 1
+    end
+  end
+end
+
+-- In Lua, so that the budget holds inside of it: a merge sort, which ends whatever `before` says.
+function table_library.sort(list, before)
+  if type(list) ~= "table" then wrong(1, "sort", "table", list) end
+  if before == nil then
+    before = function(a, b) return a < b end
+  elseif type(before) ~= "function" then
+    wrong(2, "sort", "function", before)
+  end
+  local size = #list
+  local from, to = {}, {}
+  for i = 1, size do
+    from[i] = list[i]
+  end
+  local width = 1
+  while width < size do
+    for low = 1, size, 2 * width do
+      local middle, high = low + width, low + 2 * width
+      merge(from, to, low, middle > size + 1 and size + 1 or middle, high > size + 1 and size + 1 or high, before)
+    end
+    from, to = to, from
+    width = 2 * width
+  end
+  for i = 1, size do
+    list[i] = from[i]
+  end
+end
+
+-- math, bit, os -----------------------------------------------------------------------------------------------------
+
+local math_library = copy(math)
+-- The generator is shared by all runs of the state: no script may wind it back for the others.
+function math_library.randomseed() end
+
+local os_library = { time = base_os.time, clock = base_os.clock }
+function os_library.date(format, time)
+  if type(format) == "string" and #format > DATE_BYTES then
+    error("os.date: format is longer than " .. DATE_BYTES .. " bytes", 2)
+  end
+  return base_os.date(format, time)
+end
+
+-- avi ---------------------------------------------------------------------------------------------------------------
+
+-- A name that can be indexed, but neither changed nor listed.
+local function namespace(name, members)
+  local proxy = newproxy(true)
+  local meta = getmetatable(proxy)
+  meta.__index = members
+  meta.__newindex = function(_, key) error(name .. "." .. tostring(key) .. " cannot be set", 2) end
+  meta.__tostring = function() return name end
+  meta.__metatable = false
+  return proxy
+end
+
+local function unsupported(name)
+  return function() error(name .. ": not supported", 2) end
+end
+
+local function members(prefix, names)
+  local result = {}
+  for _, name in ipairs(names) do
+    result[name] = assert(native[prefix .. "." .. name], name)
+  end
+  return setmetatable(result, {
+    __index = function(_, key)
+      if type(key) == "string" and base_string.find(base_string.lower(key), "ftp", 1, true) then
+        return unsupported(prefix .. "." .. key)
+      end
+      return nil
+    end,
+  })
+end
+
+local l4 = members("avi.l4", { "read", "ds_done" })
+for _, name in ipairs({ "modify", "discard", "send", "pause", "resume" }) do
+  l4[name] = unsupported("avi.l4." .. name)
+end
+
+local native_collect = native["avi.l4.collect"]
+function l4.collect(...)
+  local own_env, own_modules, own_loaded, own_methods = env, modules, loaded, string_meta.__index
+  local buffered = native_collect(...)
+  env, modules, loaded, string_meta.__index = own_env, own_modules, own_loaded, own_methods
+  return buffered
+end
+
+local vs = members("avi.vs", {
+  "log", "debuglog", "close_conn", "client_ip", "client_port", "ip", "port", "name", "persist", "table_insert",
+  "table_lookup", "table_refresh", "table_remove", "ds_done",
+})
+vs.reqvar = newproxy(true)
+local reqvar_meta = getmetatable(vs.reqvar)
+reqvar_meta.__index = native["avi.vs.reqvar"]
+reqvar_meta.__newindex = native["avi.vs.reqvar="]
+reqvar_meta.__metatable = false
+
+local pool = members("avi.pool", {
+  "get_server_status", "get_servers", "get_server_info", "get_server_ip", "server_ip", "select",
+})
+
+local function nothing_supported(prefix)
+  return setmetatable({}, { __index = function(_, key) return unsupported(prefix .. "." .. tostring(key)) end })
+end
+
+local avi = namespace("avi", {
+  SIG_ENABLE = significant,
+  l4 = namespace("avi.l4", l4),
+  vs = namespace("avi.vs", vs),
+  pool = namespace("avi.pool", pool),
+  poolgroup = namespace("avi.poolgroup", members("avi.poolgroup", { "select" })),
+  ssl = namespace("avi.ssl", nothing_supported("avi.ssl")),
+  ftp = namespace("avi.ftp", nothing_supported("avi.ftp")),
+})
+
+-- Environments ------------------------------------------------------------------------------------------------------
+
+local views = {}
+for name, functions in pairs({
+  string = string_library, table = table_library, math = math_library, bit = copy(bit), os = os_library,
+}) do
+  views[name] = { __index = functions, __metatable = false }
+end
+
+string_meta.__index = string_library
+string_meta.__metatable = false
+
+-- A library that is named for the first time in a run gets its view there; so a script may add to it for itself.
+setmetatable(plain, {
+  __index = function(_, name)
+    local view = views[name]
+    if not view then return nil end
+    local library = rawget(env, name)
+    if library == nil then
+      library = setmetatable({}, view)
+      rawset(env, name, library)
+      if name == "string" then string_meta.__index = library end
+    end
+    return library
+  end,
+})
+
+local environment = { __index = plain, __metatable = false }
+
+local function fresh()
+  local globals = setmetatable({ avi = avi }, environment)
+  globals._G = globals
+  return globals
+end
+
+local LOADING = {}
+
+function plain.require(name)
+  local module = loaded and loaded[name]
+  if module == LOADING then error("require: module '" .. tostring(name) .. "' requires itself", 2) end
+  if module ~= nil then return module end
+  local outer = type(name) == "string" and modules[name]
+  if not outer then
+    error("require: module '" .. tostring(name) .. "' is not attached to this DataScript set", 2)
+  end
+  loaded = loaded or {}
+  loaded[name] = LOADING
+  local globals = fresh()
+  setfenv(outer, globals)
+  module = outer()(name)
+  if module == nil then module = globals end
+  loaded[name] = module
+  return module
+end
+
+return function(outer, attached)
+  local globals = fresh()
+  env, modules, loaded = globals, attached, nil
+  string_meta.__index = string_library
+  setfenv(outer, globals)
+  return outer()()
+end

@@ -1,0 +1,103 @@
+//! Script texts: what is done to them before Lua sees them, and the errors found in them.
+
+use std::ops::Range;
+
+use dataplane::snapshot::Source;
+
+/// How much an error matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration is refused.
+    Error,
+    /// Worth telling; the script runs.
+    Warning,
+}
+
+/// Something wrong in a script, with its place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{source_name}:{line}:{column}: {message}")]
+pub struct ScriptError {
+    /// How much it matters.
+    pub severity: Severity,
+    /// Name of the source, as in [`Source::name`].
+    pub source_name: String,
+    /// Line, counted from 1; 0 where the error has no place.
+    pub line: usize,
+    /// Column in bytes, counted from 1.
+    pub column: usize,
+    /// The offending bytes of [`Source::text`] as read.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right, or nothing.
+    pub help: Option<String>,
+}
+
+impl ScriptError {
+    /// An error about the whole source.
+    pub(crate) fn whole(source: &Source, message: String) -> Self {
+        ScriptError {
+            severity: Severity::Error,
+            source_name: source.name.clone(),
+            line: 0,
+            column: 0,
+            span: 0..0,
+            message,
+            help: None,
+        }
+    }
+
+    /// An error about the bytes `span` of the text as read.
+    pub(crate) fn at(source: &Source, span: Range<usize>, message: String) -> Self {
+        let before = source.text.get(..span.start).unwrap_or(&[]);
+        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let bom = if line_start == 0 { bom_bytes(&source.text).min(span.start) } else { 0 };
+        ScriptError {
+            line: before.iter().filter(|b| **b == b'\n').count() + 1,
+            column: span.start - line_start - bom + 1,
+            span,
+            ..ScriptError::whole(source, message)
+        }
+    }
+
+    /// An error about one line, without the blanks around it.
+    pub(crate) fn on_line(source: &Source, line: usize, message: String) -> Self {
+        let start = match line.checked_sub(2) {
+            None => bom_bytes(&source.text),
+            Some(breaks) => {
+                let mut ends = source.text.iter().enumerate().filter(|(_, b)| **b == b'\n');
+                ends.nth(breaks).map_or(source.text.len(), |(at, _)| at + 1)
+            }
+        };
+        let rest = source.text.get(start..).unwrap_or(&[]);
+        let text = rest.split(|b| *b == b'\n').next().unwrap_or(&[]);
+        let indent = text.len() - text.trim_ascii_start().len();
+        let length = text.trim_ascii().len();
+        let indent = if length == 0 { 0 } else { indent };
+        ScriptError::at(source, start + indent..start + indent + length, message)
+    }
+}
+
+/// Bytes of the UTF-8 byte order mark at the start of a text: 3 or 0.
+pub(crate) fn bom_bytes(text: &[u8]) -> usize {
+    if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
+}
+
+/// The text without a byte order mark. CRLF stays: Lua reads it as one line end.
+pub(crate) fn body(text: &[u8]) -> &[u8] {
+    text.get(bom_bytes(text)..).unwrap_or(text)
+}
+
+/// The text of a function that gives the script's main function. A call makes a main function of its own for each
+/// run, with the environment that the outer one has then. Line numbers stay.
+pub(crate) fn wrapped(text: &[u8]) -> Vec<u8> {
+    let mut wrapped = b"return function(...) ".to_vec();
+    wrapped.extend_from_slice(body(text));
+    wrapped.extend_from_slice(b"\nend");
+    wrapped
+}
+
+/// The name of a chunk, from which Lua makes the place in its messages.
+pub(crate) fn chunk_name(source: &Source) -> String {
+    format!("@{}", source.name)
+}
