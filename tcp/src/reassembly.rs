@@ -1,0 +1,215 @@
+//! Bytes of a stream put in order (RFC 9293, 3.10.7.4, seventh step).
+
+use smoltcp::storage::Assembler;
+
+/// More than 32 separate ranges are waiting for the bytes between them; the data was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many holes in the received data")]
+pub struct TooManyHoles;
+
+/// A bounded buffer that takes segments of a stream in any order and gives the bytes from the first one on.
+///
+/// Where segments overlap, the copy that came first stays: bytes that somebody may have looked at never change. The
+/// buffer starts empty and grows with the data; the list of ranges (512 bytes) exists only while there is a hole.
+#[derive(Debug, Default)]
+pub struct Reassembly {
+    /// The contiguous bytes, then what lies beyond the first hole, holes included.
+    bytes: Vec<u8>,
+    contiguous: usize,
+    /// Ranges beyond the first hole, relative to the end of the contiguous bytes.
+    beyond: Option<Box<Assembler>>,
+    /// Where the data that came last begins.
+    latest: usize,
+}
+
+impl Reassembly {
+    /// Takes `data` that stands at `offset` of the stream. What lies at or beyond `limit` is left out. Returns the number
+    /// of bytes by which the contiguous part grew.
+    ///
+    /// # Errors
+    /// [`TooManyHoles`]; nothing was taken.
+    pub fn insert(&mut self, offset: usize, data: &[u8], limit: usize) -> Result<usize, TooManyHoles> {
+        let end = offset.saturating_add(data.len()).min(limit);
+        let start = offset.max(self.contiguous);
+        let Some(fresh) = data.get(start.saturating_sub(offset)..end.saturating_sub(offset)) else {
+            return Ok(0);
+        };
+        if fresh.is_empty() {
+            return Ok(0);
+        }
+        self.latest = start;
+        match self.beyond.take() {
+            None if start == self.contiguous => {
+                self.reserve(end, limit);
+                self.bytes.extend_from_slice(fresh);
+                self.contiguous = end;
+                Ok(fresh.len())
+            }
+            ranges => {
+                self.insert_between(start, fresh, limit, ranges.unwrap_or_else(|| Box::new(Assembler::new())))
+            }
+        }
+    }
+
+    fn insert_between(
+        &mut self,
+        start: usize,
+        fresh: &[u8],
+        limit: usize,
+        mut ranges: Box<Assembler>,
+    ) -> Result<usize, TooManyHoles> {
+        let base = self.contiguous;
+        let end = start + fresh.len();
+        if self.bytes.len() < end {
+            self.reserve(end, limit);
+            self.bytes.resize(end, 0);
+        }
+        let mut from = start;
+        for (left, right) in ranges.iter_data().map(|(left, right)| (base + left, base + right)) {
+            copy(&mut self.bytes, start, fresh, from, left.min(end));
+            from = from.max(right);
+        }
+        copy(&mut self.bytes, start, fresh, from, end);
+        let added = ranges.add(start - base, fresh.len());
+        let grown = ranges.remove_front();
+        self.contiguous += grown;
+        if !ranges.is_empty() {
+            self.beyond = Some(ranges);
+        }
+        added.map(|()| grown).map_err(|_| TooManyHoles)
+    }
+
+    /// Room for `needed` bytes in all: at least doubling, but never more than `limit`.
+    fn reserve(&mut self, needed: usize, limit: usize) {
+        if needed > self.bytes.capacity() {
+            let target = needed.max(self.bytes.capacity().saturating_mul(2).min(limit));
+            self.bytes.reserve_exact(target.saturating_sub(self.bytes.len()));
+        }
+    }
+
+    /// All bytes from the first one to the first hole.
+    #[must_use]
+    pub fn contiguous(&self) -> &[u8] {
+        self.bytes.get(..self.contiguous).unwrap_or_default()
+    }
+
+    /// True while data beyond a hole is waiting.
+    #[must_use]
+    pub fn has_holes(&self) -> bool {
+        self.beyond.is_some()
+    }
+
+    /// The waiting ranges as offsets of the stream, the one that changed last first (RFC 2018, 4).
+    pub fn waiting(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let base = self.contiguous;
+        let all = move || {
+            let ranges = self.beyond.iter().flat_map(|ranges| ranges.iter_data());
+            ranges.map(move |(left, right)| (base + left, base + right))
+        };
+        let is_latest = move |range: &(usize, usize)| (range.0..range.1).contains(&self.latest);
+        all().filter(is_latest).chain(all().filter(move |range| !is_latest(range)))
+    }
+
+    /// Forgets what waits beyond the first hole.
+    pub fn forget_waiting(&mut self) {
+        self.beyond = None;
+        self.bytes.truncate(self.contiguous);
+    }
+}
+
+/// Copies the part `from..to` of `fresh`, which stands at `start`, to its place.
+fn copy(bytes: &mut [u8], start: usize, fresh: &[u8], from: usize, to: usize) {
+    let part = (from < to).then(|| fresh.get(from - start..to - start)).flatten();
+    if let (Some(part), Some(place)) = (part, bytes.get_mut(from..to)) {
+        place.copy_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One cell per byte; the first write stays.
+    struct Model(Vec<Option<u8>>);
+
+    impl Model {
+        fn insert(&mut self, offset: usize, data: &[u8]) {
+            for (cell, byte) in self.0.iter_mut().skip(offset).zip(data) {
+                cell.get_or_insert(*byte);
+            }
+        }
+
+        fn contiguous(&self) -> Vec<u8> {
+            self.0.iter().map_while(|cell| *cell).collect()
+        }
+
+        fn ranges(&self) -> Vec<(usize, usize)> {
+            let mut ranges: Vec<(usize, usize)> = Vec::new();
+            for at in self.contiguous().len()..self.0.len() {
+                match ranges.last_mut() {
+                    _ if self.0[at].is_none() => {}
+                    Some(range) if range.1 == at => range.1 += 1,
+                    _ => ranges.push((at, at + 1)),
+                }
+            }
+            ranges
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn same_as_the_model(
+            limit in 1usize..300,
+            inserts in proptest::collection::vec((0usize..320, proptest::collection::vec(any::<u8>(), 0..40)), 0..40),
+        ) {
+            let mut model = Model(vec![None; limit]);
+            let mut reassembly = Reassembly::default();
+            for (offset, data) in inserts {
+                let before = reassembly.contiguous().len();
+                match reassembly.insert(offset, &data, limit) {
+                    Ok(grown) => {
+                        model.insert(offset, &data);
+                        prop_assert_eq!(reassembly.contiguous().len(), before + grown);
+                    }
+                    Err(TooManyHoles) => prop_assert!(model.ranges().len() >= 32),
+                }
+                let contiguous = model.contiguous();
+                prop_assert_eq!(reassembly.contiguous(), contiguous.as_slice());
+                let mut waiting: Vec<_> = reassembly.waiting().collect();
+                if offset > before && offset < limit && !data.is_empty() && !waiting.is_empty() {
+                    let first = waiting[0];
+                    prop_assert!(first.0 <= offset && offset < first.1 || reassembly.contiguous().len() > offset);
+                }
+                waiting.sort_unstable();
+                prop_assert_eq!(&waiting, &model.ranges());
+                prop_assert_eq!(reassembly.has_holes(), !waiting.is_empty());
+                prop_assert!(reassembly.bytes.capacity() <= limit);
+            }
+        }
+    }
+
+    #[test]
+    fn the_33rd_hole_is_refused_and_the_data_before_is_kept() {
+        let mut reassembly = Reassembly::default();
+        for n in 1..=32 {
+            assert_eq!(reassembly.insert(n * 2 + 1, b"x", 1000), Ok(0));
+        }
+        assert_eq!(reassembly.insert(100, b"y", 1000), Err(TooManyHoles));
+        assert_eq!(reassembly.waiting().count(), 32);
+        assert_eq!(reassembly.insert(0, b"abcd", 1000), Ok(4));
+        assert_eq!(reassembly.insert(100, b"y", 1000), Ok(0));
+        assert_eq!(reassembly.contiguous(), b"abcx");
+    }
+
+    #[test]
+    fn forgetting_keeps_the_contiguous_bytes() {
+        let mut reassembly = Reassembly::default();
+        reassembly.insert(0, b"abc", 100).unwrap();
+        reassembly.insert(5, b"fg", 100).unwrap();
+        reassembly.forget_waiting();
+        assert!(!reassembly.has_holes());
+        assert_eq!(reassembly.insert(3, b"de", 100), Ok(2));
+        assert_eq!(reassembly.contiguous(), b"abcde");
+    }
+}
