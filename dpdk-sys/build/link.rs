@@ -7,7 +7,7 @@ const SHARED: [&str; 6] = ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "
 
 /// Drivers in a static binary: all virtual devices that weir is tested with and the common network cards that need no
 /// library of their vendor. For others (mlx5, bnxt, ...) use shared linking. What a release of DPDK does not have is left out.
-const STATIC_DRIVERS: [&str; 27] = [
+const STATIC_DRIVERS: [&str; 26] = [
     "common_iavf",
     "common_idpf",
     "bus_auxiliary",
@@ -15,7 +15,6 @@ const STATIC_DRIVERS: [&str; 27] = [
     "bus_vdev",
     "bus_vmbus",
     "mempool_ring",
-    "mempool_stack",
     "net_af_packet",
     "net_af_xdp",
     "net_bond",
@@ -37,41 +36,27 @@ const STATIC_DRIVERS: [&str; 27] = [
     "net_vmxnet3",
 ];
 
-/// Libraries that the drivers and the core need.
-const STATIC_CORE: [&str; 33] = [
+/// Libraries that these drivers and the bindings need; `log` and `argparse` since DPDK 23.11 and 24.11.
+const STATIC_CORE: [&str; 19] = [
     "vhost",
-    "stack",
     "security",
-    "sched",
-    "reorder",
-    "rib",
-    "dmadev",
-    "ip_frag",
-    "gso",
-    "gro",
-    "eventdev",
     "cryptodev",
-    "bpf",
+    "dmadev",
+    "gso",
     "timer",
     "hash",
-    "metrics",
-    "cmdline",
+    "rcu",
     "pci",
     "ethdev",
-    "meter",
     "net",
     "mbuf",
     "mempool",
-    "rcu",
     "ring",
     "eal",
     "argparse",
     "log",
     "telemetry",
     "kvargs",
-    "ptr_compress",
-    "latencystats",
-    "bitratestats",
 ];
 
 /// System libraries that the static archives refer to.
