@@ -7,7 +7,7 @@ use bindgen::callbacks::{IntKind, ParseCallbacks};
 
 use crate::Dpdk;
 
-const FUNCTIONS: &str = "rte_eal_(init|cleanup|hotplug_add|hotplug_remove)|rte_strerror|rte_version\
+const FUNCTIONS: &str = "rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir)|rte_strerror|rte_version\
     |rte_eth_dev_(configure|start|stop|close|info_get|get_port_by_name|get_name_by_port|get_mtu|set_mtu)\
     |rte_eth_dev_adjust_nb_rx_tx_desc|rte_eth_dev_socket_id|rte_eth_(rx|tx)_queue_setup\
     |rte_eth_promiscuous_(enable|disable|get)|rte_eth_allmulticast_(enable|get)|rte_eth_macaddr_get\

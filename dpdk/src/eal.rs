@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 use crate::{EalArguments, Error, Port};
@@ -41,6 +42,7 @@ impl Eal {
         if unsafe { dpdk_sys::rte_eal_init(count, pointers.as_mut_ptr()) } < 0 {
             return Err(Self::refused(arguments));
         }
+        remove_runtime_directory();
         Ok(Self { core: Rc::new(Core { taken: RefCell::default() }) })
     }
 
@@ -49,6 +51,7 @@ impl Eal {
         if u32::try_from(errno) == Ok(dpdk_sys::EALREADY) {
             return Error::AlreadyInitialized;
         }
+        remove_runtime_directory();
         Error::Init { reason: crate::text(errno), arguments: arguments.arguments().join(" ") }
     }
 
@@ -109,6 +112,14 @@ impl Drop for Core {
         // SAFETY: on the thread that initialised EAL (`Core` is not Send), once, and nothing made through it is left.
         unsafe { dpdk_sys::rte_eal_cleanup() };
     }
+}
+
+/// EAL makes a directory for each file prefix, and a prefix is one process here. Without shared configuration and
+/// telemetry it stays empty, and EAL would leave it behind. If the user's arguments make EAL put something there, it stays.
+fn remove_runtime_directory() {
+    // SAFETY: returns a pointer to EAL's static buffer, which holds a string, empty before EAL has made the directory.
+    let path = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
+    let _ = std::fs::remove_dir(OsStr::from_bytes(path.to_bytes()));
 }
 
 /// DPDK's number of a device's port.

@@ -51,12 +51,20 @@ impl Mempool {
     pub fn new(eal: &Eal, name: &str, config: &MempoolConfig) -> Result<Self, Error> {
         const CALL: &str = "rte_pktmbuf_pool_create";
         let c_name = c_string(name)?;
-        let too_large =
-            || Error::Call { call: CALL, subject: name.to_owned(), reason: "frame too large".to_owned() };
+        let refuse = |reason: &str| {
+            let (subject, reason) = (name.to_owned(), reason.to_owned());
+            Error::Call { call: CALL, subject, reason }
+        };
+        // DPDK's ring computes its size in 32 bits, and a wrapped size makes it write outside.
+        if config.mbufs >= dpdk_sys::RTE_RING_SZ_MASK {
+            return Err(refuse("too many buffers"));
+        }
+        let too_large = || refuse("frame too large");
         let headroom = u16::try_from(dpdk_sys::RTE_PKTMBUF_HEADROOM).map_err(|_| too_large())?;
         let room = config.frame.checked_add(headroom).ok_or_else(too_large)?;
         let (mbufs, cache, anywhere) = (config.mbufs, config.cache, dpdk_sys::SOCKET_ID_ANY);
-        // SAFETY: EAL is initialised (`eal`); the name is copied; DPDK checks the numbers.
+        // SAFETY: EAL is initialised (`eal`); the name is copied; the number of
+        // buffers is within what a ring can hold, and DPDK checks the others.
         let raw = unsafe {
             dpdk_sys::rte_pktmbuf_pool_create(c_name.as_ptr(), mbufs, cache, 0, room, c_int::from(anywhere))
         };

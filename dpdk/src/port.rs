@@ -81,7 +81,7 @@ pub struct Port {
     device: String,
     state: State,
     multicast: MulticastReception,
-    /// The MTU that the device came with.
+    /// The MTU that the device came with, bytes.
     native_mtu: Option<u16>,
     // Dropped in this order, after the device was closed: rings give the buffers in them back to the pool.
     rings: Option<Rc<Rings>>,
@@ -115,12 +115,12 @@ impl Port {
         if config.mtu > max {
             return Err(Error::Mtu { port: self.device.clone(), requested: config.mtu, max });
         }
-        let native_mtu = self.native_mtu.map_or_else(|| self.mtu(), Ok)?;
-        self.native_mtu = Some(native_mtu);
+        let mtu = self.mtu()?;
+        let native_mtu = *self.native_mtu.get_or_insert(mtu);
         // Until all is done it cannot be started, and from here on the queues may refer to either pool.
         self.state = State::New;
         self.configure_device(config)?;
-        if config.mtu != native_mtu {
+        if config.mtu != mtu {
             self.set_mtu(config.mtu, native_mtu)?;
         }
         let earlier_pool = self.pool.replace(pool.clone());
@@ -141,12 +141,12 @@ impl Port {
         Error::check("rte_eth_dev_configure", &self.device, result)
     }
 
-    /// A device that cannot change its MTU still serves a smaller one: it is the pipeline that sends no larger packets.
+    /// A device that cannot change its MTU still serves one that is no larger: it is the pipeline that sends no larger packets.
     fn set_mtu(&self, requested: u16, native: u16) -> Result<(), Error> {
         // SAFETY: the port is ours and configured.
         let result = unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id, requested) };
         let fixed = result.unsigned_abs() == dpdk_sys::ENOTSUP;
-        if result == 0 || (fixed && requested < native) {
+        if result == 0 || (fixed && requested <= native) {
             return Ok(());
         }
         Err(Error::Mtu { port: self.device.clone(), requested, max: native })

@@ -120,3 +120,16 @@ fn an_mtu_beyond_the_buffers_names_the_largest() {
     let error = port.configure(&config, &pool).unwrap_err();
     assert_eq!(error.to_string(), "port net_null0: MTU 9000 is not possible; the largest is 2026");
 }
+
+#[test]
+fn an_mtu_can_be_lowered_and_raised_again() {
+    let eal = init(&["net_null0", "net_ring0"]);
+    let pool = pool(&eal, 63);
+    for device in ["net_null0", "net_ring0"] {
+        let mut port = eal.port(device).unwrap();
+        for mtu in [1500, 1400, 1280, 1500] {
+            port.configure(&PortConfig { mtu, ..PortConfig::default() }, &pool).unwrap();
+            assert_eq!(port.mtu().unwrap(), mtu, "{device}");
+        }
+    }
+}

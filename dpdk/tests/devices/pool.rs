@@ -73,8 +73,10 @@ fn a_pool_that_is_all_back_is_freed() {
 #[test]
 fn pools_that_cannot_be_are_errors() {
     let eal = init(&[]);
-    let config = MempoolConfig { mbufs: u32::MAX, cache: 0, frame: 2048 };
-    assert!(matches!(Mempool::new(&eal, "huge", &config), Err(Error::Call { .. })));
+    for mbufs in [1 << 24, 0x7FFF_FFFE, 0x7FFF_FFFF, u32::MAX] {
+        let config = MempoolConfig { mbufs, cache: 0, frame: 2048 };
+        assert!(matches!(Mempool::new(&eal, "large", &config), Err(Error::Call { .. })), "{mbufs}");
+    }
     let config = MempoolConfig { mbufs: 63, cache: 0, frame: u16::MAX };
     let Err(error) = Mempool::new(&eal, "wide", &config) else { panic!("no room for the headroom") };
     assert!(error.to_string().contains("frame too large"), "{error}");
