@@ -1,0 +1,265 @@
+//! Answers to an operator's requests: one line in, text out.
+
+mod metrics;
+mod request;
+mod server;
+mod text;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use serde_json::json;
+
+use dataplane::channel::{
+    Answer, Command, CommandSender, FlowView, PortView, Query, ServerView, TableEntryView, TableStats,
+};
+use dataplane::counters::Counters;
+use dataplane::policy::ScriptReport;
+use dataplane::snapshot::{ServerId, Snapshot};
+
+use crate::status::Status;
+use metrics::Metrics;
+use request::{Format, HELP, Request, Show};
+pub(crate) use server::AdminServer;
+
+/// How long the worker may take to answer; it does between two bursts.
+const WORKER_TIMEOUT: Duration = Duration::from_millis(500);
+/// What an answer that is a refusal begins with.
+pub(crate) const ERROR_PREFIX: &str = "error: ";
+
+/// What answers need: the names, the way to the worker, and what control itself counts.
+pub(crate) struct Admin {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) commands: CommandSender,
+    pub(crate) status: Arc<Status>,
+}
+
+/// The worker's answer to a query, as the wanted variant; or the text of a refusal.
+macro_rules! ask {
+    ($admin:expr, $query:expr, $pattern:pat => $value:expr) => {
+        match $admin.query($query)? {
+            $pattern => $value,
+            _ => return Err("the worker answered something else".to_owned()),
+        }
+    };
+}
+
+impl Admin {
+    /// The whole answer to one line; refusals begin with [`ERROR_PREFIX`].
+    pub(crate) fn answer(&self, line: &str) -> String {
+        let answer = request::parse(line, &self.snapshot).and_then(|request| match request {
+            Request::Help => Ok(format!("{HELP}\n")),
+            Request::Show(show, format) => self.show(show, format),
+            Request::SetEnabled(server, enabled) => self.set_enabled(server, enabled),
+        });
+        answer.unwrap_or_else(|refusal| format!("{ERROR_PREFIX}{refusal}\n"))
+    }
+
+    fn set_enabled(&self, server: ServerId, enabled: bool) -> Result<String, String> {
+        let command = Command::ServerEnabled { server, enabled };
+        self.commands.send(command).map_err(|_| "the worker's command queue is full".to_owned())?;
+        Ok("ok\n".to_owned())
+    }
+
+    fn query(&self, query: Query) -> Result<Answer, String> {
+        let answer = self.commands.query(query).ok_or("the worker's command queue is full")?;
+        answer.recv_timeout(WORKER_TIMEOUT).map_err(|_| "the worker does not answer".to_owned())
+    }
+
+    fn show(&self, show: Show, format: Format) -> Result<String, String> {
+        match show {
+            Show::Counters => self.show_counters(format),
+            Show::Flows { limit, service, client } => {
+                let flows = self.flows(Query::Flows { limit, service, client })?;
+                let rows: Vec<_> = flows.into_iter().map(|flow| view::flow(&self.snapshot, flow)).collect();
+                Ok(rows_as(format, FLOW_COLUMNS, &rows, "no flows"))
+            }
+            Show::Info => self.show_info(format),
+            Show::Latency => {
+                let row = view::latency(&self.latency()?);
+                Ok(rows_as(format, LATENCY_COLUMNS, &[row], ""))
+            }
+            Show::Metrics if format == Format::Json => Err("'show metrics' has no json form".to_owned()),
+            Show::Metrics => self.metrics(),
+            Show::Pools => {
+                let rows = view::pools(&self.snapshot, &self.servers()?);
+                Ok(rows_as(format, POOL_COLUMNS, &rows, "no pools"))
+            }
+            Show::Ports => {
+                let rows: Vec<_> = self.ports()?.into_iter().map(view::port).collect();
+                Ok(rows_as(format, PORT_COLUMNS, &rows, "no ports"))
+            }
+            Show::Scripts => {
+                let rows: Vec<_> = self.scripts()?.iter().map(view::script).collect();
+                Ok(rows_as(format, SCRIPT_COLUMNS, &rows, "no scripts"))
+            }
+            Show::Servers => {
+                let rows = self.server_rows()?;
+                Ok(rows_as(format, SERVER_COLUMNS, &rows, "no servers"))
+            }
+            Show::Tables { limit, service } => self.show_tables(Query::Tables { service, limit }, format),
+        }
+    }
+
+    fn show_counters(&self, format: Format) -> Result<String, String> {
+        let counters = self.counters()?;
+        let drops = view::drops(&counters);
+        let dropped = counters.dropped_total();
+        let sum = counters.forwarded + counters.consumed + dropped;
+        let totals = json!({
+            "received": counters.rx, "forwarded": counters.forwarded, "consumed": counters.consumed,
+            "dropped": dropped, "balanced": counters.balanced(), "received_bytes": counters.rx_bytes,
+            "originated": counters.originated, "originate_failed": counters.originate_failed,
+            "sent_bytes": counters.tx_bytes, "flows_created": counters.flows_created,
+            "flows_ended": counters.flows_ended, "records_lost": counters.records_lost,
+        });
+        if format == Format::Json {
+            return Ok(json_line(&json!({ "totals": totals, "dropped": drops })));
+        }
+        let equation = format!(
+            "{} {} {} + {} + {dropped}",
+            counters.rx,
+            if counters.balanced() { "=" } else { "!=" },
+            counters.forwarded,
+            counters.consumed
+        );
+        let verdict = if counters.balanced() { "adds up" } else { "DOES NOT ADD UP" };
+        Ok(format!(
+            "{}received = forwarded + consumed + dropped: {equation} ({sum}) {verdict}\n{}",
+            text::list(COUNTER_FIELDS, &totals),
+            text::table(&["reason", "packets", "meaning"], &drops, "")
+        ))
+    }
+
+    fn show_info(&self, format: Format) -> Result<String, String> {
+        let info = self.status.info(&self.snapshot);
+        Ok(match format {
+            Format::Json => json_line(&info),
+            Format::Text => text::list(crate::status::FIELDS, &info),
+        })
+    }
+
+    fn show_tables(&self, query: Query, format: Format) -> Result<String, String> {
+        let (entries, stats) = self.tables(query)?;
+        let entries: Vec<_> = entries.iter().map(|entry| view::table(&self.snapshot, entry)).collect();
+        let stats: Vec<_> = stats.iter().map(|stats| view::table_stats(&self.snapshot, stats)).collect();
+        if format == Format::Json {
+            return Ok(json_line(&json!({ "services": stats, "entries": entries })));
+        }
+        let stats = text::table(TABLE_STATS_COLUMNS, &stats, "no services");
+        Ok(stats + &text::table(TABLE_COLUMNS, &entries, "no entries"))
+    }
+
+    fn metrics(&self) -> Result<String, String> {
+        let mut metrics = Metrics::new();
+        let counters = self.counters()?;
+        metrics.counters(&counters);
+        metrics.counter("weir_log_lines_total", "Log lines written.", self.status.log.written());
+        let help = "Log lines that the destination did not take.";
+        metrics.counter("weir_lost_log_lines_total", help, self.status.log.lost());
+        metrics.servers(&self.server_rows()?);
+        metrics.latency(&self.latency()?);
+        let reports = self.scripts()?;
+        let rows: Vec<_> = reports.iter().map(view::script).collect();
+        metrics.scripts(&reports, &rows);
+        let ports: Vec<_> = self.ports()?.into_iter().map(view::port).collect();
+        metrics.ports(&ports);
+        Ok(metrics.finish())
+    }
+
+    fn server_rows(&self) -> Result<Vec<view::ServerRow>, String> {
+        Ok(self.servers()?.into_iter().filter_map(|server| view::server(&self.snapshot, server)).collect())
+    }
+
+    fn counters(&self) -> Result<Box<Counters>, String> {
+        Ok(ask!(self, Query::Counters, Answer::Counters(counters) => counters))
+    }
+
+    fn flows(&self, query: Query) -> Result<Vec<FlowView>, String> {
+        Ok(ask!(self, query, Answer::Flows(flows) => flows))
+    }
+
+    fn latency(&self) -> Result<Histogram<u64>, String> {
+        Ok(ask!(self, Query::Latency, Answer::Latency(latency) => latency))
+    }
+
+    fn servers(&self) -> Result<Vec<ServerView>, String> {
+        Ok(ask!(self, Query::Pools, Answer::Pools(servers) => servers))
+    }
+
+    fn scripts(&self) -> Result<Vec<ScriptReport>, String> {
+        Ok(ask!(self, Query::Scripts, Answer::Scripts(scripts) => scripts))
+    }
+
+    fn ports(&self) -> Result<Vec<PortView>, String> {
+        Ok(ask!(self, Query::Ports, Answer::Ports(ports) => ports))
+    }
+
+    fn tables(&self, query: Query) -> Result<(Vec<TableEntryView>, Vec<TableStats>), String> {
+        Ok(ask!(self, query, Answer::Tables(entries, stats) => (entries, stats)))
+    }
+}
+
+const COUNTER_FIELDS: &[&str] = &[
+    "received",
+    "forwarded",
+    "consumed",
+    "dropped",
+    "originated",
+    "originate_failed",
+    "received_bytes",
+    "sent_bytes",
+    "flows_created",
+    "flows_ended",
+    "records_lost",
+];
+const FLOW_COLUMNS: &[&str] = &[
+    "service",
+    "protocol",
+    "state",
+    "client",
+    "vip",
+    "pool",
+    "server",
+    "snat",
+    "packets_in",
+    "packets_out",
+    "bytes_in",
+    "bytes_out",
+    "age_s",
+    "idle_s",
+];
+const LATENCY_COLUMNS: &[&str] = &["bursts", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"];
+const POOL_COLUMNS: &[&str] = &["pool", "algorithm", "servers", "up", "flows", "flows_total"];
+const SERVER_COLUMNS: &[&str] = &["pool", "server", "hostname", "state", "weight", "flows", "flows_total"];
+const TABLE_COLUMNS: &[&str] = &["service", "table", "key", "value", "remaining_s"];
+const TABLE_STATS_COLUMNS: &[&str] = &["service", "entries", "limit", "full", "too_long", "lifetimes_raised"];
+const PORT_COLUMNS: &[&str] =
+    &["port", "mac", "link", "rx_packets", "tx_packets", "rx_missed", "rx_errors", "tx_errors"];
+const SCRIPT_COLUMNS: &[&str] = &[
+    "set",
+    "event",
+    "runs",
+    "errors",
+    "budget_stops",
+    "quarantined",
+    "p50_us",
+    "p99_us",
+    "p999_us",
+    "max_us",
+];
+
+fn rows_as(format: Format, columns: &[&str], rows: &[impl Serialize], nothing: &str) -> String {
+    match format {
+        Format::Text => text::table(columns, rows, nothing),
+        Format::Json => json_line(&rows),
+    }
+}
+
+fn json_line(value: &impl Serialize) -> String {
+    // Structs of strings and numbers always serialize.
+    serde_json::to_string(value).unwrap_or_default() + "\n"
+}

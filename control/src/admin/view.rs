@@ -1,0 +1,300 @@
+//! Rows of the answers, by name instead of index. JSON shows them as they are, text as tables of the same fields.
+
+use std::net::SocketAddr;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use smoltcp::time::Duration;
+
+use dataplane::channel::{FlowState, FlowView, PortView, ServerView, TableEntryView, TableStats};
+use dataplane::counters::{Counters, DropReason};
+use dataplane::policy::{Event, ScriptReport};
+use dataplane::snapshot::{Algorithm, ServerId, ServiceId, Snapshot};
+
+use crate::escape::escape;
+use crate::log::protocol_name;
+
+#[derive(Serialize)]
+pub(super) struct FlowRow {
+    service: String,
+    protocol: &'static str,
+    state: &'static str,
+    client: SocketAddr,
+    vip: SocketAddr,
+    server: Option<SocketAddr>,
+    pool: Option<String>,
+    snat: Option<SocketAddr>,
+    packets_in: u64,
+    packets_out: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    age_s: f64,
+    idle_s: f64,
+}
+
+#[derive(Serialize)]
+pub(super) struct ServerRow {
+    pub(super) pool: String,
+    pub(super) server: String,
+    pub(super) hostname: Option<String>,
+    pub(super) state: &'static str,
+    pub(super) up: bool,
+    pub(super) enabled: bool,
+    pub(super) weight: u16,
+    pub(super) flows: u64,
+    pub(super) flows_total: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct PoolRow {
+    pool: String,
+    algorithm: &'static str,
+    servers: usize,
+    up: usize,
+    flows: u64,
+    flows_total: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct TableRow {
+    service: String,
+    table: Option<String>,
+    key: String,
+    value: String,
+    remaining_s: f64,
+}
+
+#[derive(Serialize)]
+pub(super) struct TableStatsRow {
+    pub(super) service: String,
+    pub(super) entries: u64,
+    pub(super) limit: u64,
+    pub(super) full: u64,
+    pub(super) too_long: u64,
+    pub(super) lifetimes_raised: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct LatencyRow {
+    pub(super) bursts: u64,
+    p50_us: f64,
+    p90_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    max_us: f64,
+}
+
+#[derive(Serialize)]
+pub(super) struct ScriptRow {
+    pub(super) set: String,
+    pub(super) event: &'static str,
+    pub(super) runs: u64,
+    pub(super) errors: u64,
+    pub(super) budget_stops: u64,
+    pub(super) quarantined: u64,
+    p50_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    max_us: f64,
+}
+
+#[derive(Serialize)]
+pub(super) struct PortRow {
+    pub(super) port: String,
+    mac: String,
+    link: &'static str,
+    pub(super) rx_packets: u64,
+    pub(super) tx_packets: u64,
+    pub(super) rx_missed: u64,
+    pub(super) rx_errors: u64,
+    pub(super) tx_errors: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct DropRow {
+    pub(super) reason: &'static str,
+    pub(super) packets: u64,
+    pub(super) meaning: &'static str,
+}
+
+pub(super) fn flow(snapshot: &Snapshot, view: FlowView) -> FlowRow {
+    let server = view.server.and_then(|id| snapshot.servers.get(id.index()));
+    let pool = server.and_then(|server| snapshot.pools.get(server.pool.index()));
+    FlowRow {
+        service: service(snapshot, view.service),
+        protocol: protocol_name(view.protocol),
+        state: state(view.state),
+        client: view.client,
+        vip: view.vip,
+        server: view.server_address,
+        pool: pool.map(|pool| pool.name.clone()),
+        snat: view.snat,
+        packets_in: view.from_client.packets,
+        packets_out: view.from_server.packets,
+        bytes_in: view.from_client.bytes,
+        bytes_out: view.from_server.bytes,
+        age_s: seconds(view.age),
+        idle_s: seconds(view.idle),
+    }
+}
+
+pub(super) fn server(snapshot: &Snapshot, view: ServerView) -> Option<ServerRow> {
+    let member = snapshot.servers.get(view.server.index())?;
+    let state = match (view.enabled, view.up) {
+        (false, _) => "disabled",
+        (true, true) => "up",
+        (true, false) => "down",
+    };
+    Some(ServerRow {
+        pool: snapshot.pools.get(member.pool.index())?.name.clone(),
+        server: SocketAddr::new(member.address, member.port).to_string(),
+        hostname: member.hostname.clone(),
+        state,
+        up: view.up,
+        enabled: view.enabled,
+        weight: member.weight,
+        flows: view.flows,
+        flows_total: view.flows_total,
+    })
+}
+
+pub(super) fn pools(snapshot: &Snapshot, views: &[ServerView]) -> Vec<PoolRow> {
+    let members = |ids: &[ServerId]| -> Vec<ServerView> {
+        views.iter().filter(|view| ids.contains(&view.server)).copied().collect()
+    };
+    snapshot
+        .pools
+        .iter()
+        .map(|pool| {
+            let members = members(&pool.servers);
+            PoolRow {
+                pool: pool.name.clone(),
+                algorithm: algorithm(pool.algorithm),
+                servers: members.len(),
+                up: members.iter().filter(|view| view.up && view.enabled).count(),
+                flows: members.iter().map(|view| view.flows).sum(),
+                flows_total: members.iter().map(|view| view.flows_total).sum(),
+            }
+        })
+        .collect()
+}
+
+pub(super) fn table(snapshot: &Snapshot, view: &TableEntryView) -> TableRow {
+    TableRow {
+        service: service(snapshot, view.service),
+        table: view.table.as_deref().map(escape),
+        key: escape(&view.key),
+        value: escape(&view.value),
+        remaining_s: seconds(view.remaining),
+    }
+}
+
+pub(super) fn table_stats(snapshot: &Snapshot, stats: &TableStats) -> TableStatsRow {
+    TableStatsRow {
+        service: service(snapshot, stats.service),
+        entries: stats.entries,
+        limit: stats.limit,
+        full: stats.full,
+        too_long: stats.too_long,
+        lifetimes_raised: stats.lifetimes_raised,
+    }
+}
+
+pub(super) fn latency(nanoseconds: &Histogram<u64>) -> LatencyRow {
+    LatencyRow {
+        bursts: nanoseconds.len(),
+        p50_us: quantile(nanoseconds, 0.5),
+        p90_us: quantile(nanoseconds, 0.9),
+        p99_us: quantile(nanoseconds, 0.99),
+        p999_us: quantile(nanoseconds, 0.999),
+        max_us: micros(nanoseconds.max()),
+    }
+}
+
+pub(super) fn script(report: &ScriptReport) -> ScriptRow {
+    ScriptRow {
+        set: report.set.clone(),
+        event: match report.event {
+            Event::Request => "request",
+            Event::Response => "response",
+        },
+        runs: report.runs,
+        errors: report.errors,
+        budget_stops: report.budget_stops,
+        quarantined: report.quarantined,
+        p50_us: quantile(&report.run_time, 0.5),
+        p99_us: quantile(&report.run_time, 0.99),
+        p999_us: quantile(&report.run_time, 0.999),
+        max_us: micros(report.run_time.max()),
+    }
+}
+
+pub(super) fn port(view: PortView) -> PortRow {
+    let mac: Vec<String> = view.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    PortRow {
+        port: view.name,
+        mac: mac.join(":"),
+        link: match view.link {
+            Some(true) => "up",
+            Some(false) => "down",
+            None => "unknown",
+        },
+        rx_packets: view.stats.rx_packets,
+        tx_packets: view.stats.tx_packets,
+        rx_missed: view.stats.rx_missed,
+        rx_errors: view.stats.rx_errors,
+        tx_errors: view.stats.tx_errors,
+    }
+}
+
+/// Every reason, those that happened first and the most frequent at the top.
+pub(super) fn drops(counters: &Counters) -> Vec<DropRow> {
+    let mut rows: Vec<DropRow> = DropReason::ALL
+        .iter()
+        .map(|reason| DropRow {
+            reason: reason.label(),
+            packets: counters.dropped_for(*reason),
+            meaning: reason.description(),
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.packets));
+    rows
+}
+
+fn service(snapshot: &Snapshot, id: ServiceId) -> String {
+    snapshot.services.get(id.index()).map_or_else(String::new, |service| service.name.clone())
+}
+
+fn state(state: FlowState) -> &'static str {
+    match state {
+        FlowState::Handshake => "handshake",
+        FlowState::Deciding => "deciding",
+        FlowState::Connecting => "connecting",
+        FlowState::Replaying => "replaying",
+        FlowState::Established => "established",
+        FlowState::Closing => "closing",
+    }
+}
+
+fn algorithm(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::RoundRobin => "round_robin",
+        Algorithm::LeastConnections => "least_connections",
+        Algorithm::SourceIpHash => "source_ip_hash",
+    }
+}
+
+/// Seconds with milliseconds as decimals.
+fn seconds(duration: Duration) -> f64 {
+    duration.total_millis() as f64 / 1000.0
+}
+
+/// A quantile of nanoseconds, in microseconds.
+fn quantile(nanoseconds: &Histogram<u64>, quantile: f64) -> f64 {
+    micros(nanoseconds.value_at_quantile(quantile))
+}
+
+/// Nanoseconds as microseconds with one decimal.
+fn micros(nanoseconds: u64) -> f64 {
+    (nanoseconds as f64 / 100.0).round() / 10.0
+}

@@ -1,0 +1,66 @@
+//! The other end of the admin socket, for `weir show`.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::admin::ERROR_PREFIX;
+
+/// How long the answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens on the socket.
+    #[error("cannot connect to {}: {source}; is weir running, and with this admin socket?", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The connection broke.
+    #[error("the admin connection broke: {0}")]
+    Connection(#[from] std::io::Error),
+    /// The connection ended in the middle of the answer.
+    #[error("weir closed the admin connection before its answer was complete")]
+    Incomplete,
+    /// The request must be one line.
+    #[error("a request is one line")]
+    NotOneLine,
+    /// weir did not do what was asked; its explanation.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Sends one request (see `help`) and returns the answer, lines with line feeds.
+pub fn request(socket_path: &Path, line: &str) -> Result<String, Error> {
+    if line.contains('\n') {
+        return Err(Error::NotOneLine);
+    }
+    let connect = |source| Error::Connect { path: socket_path.to_owned(), source };
+    let mut stream = UnixStream::connect(socket_path).map_err(connect)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    // A full house answers and closes before it has read anything: what was received counts, not how it ended.
+    let sent =
+        stream.write_all(format!("{line}\n").as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
+    let mut received = Vec::new();
+    let ended = stream.read_to_end(&mut received);
+    let answer = String::from_utf8_lossy(&received);
+    let answer = match answer.strip_suffix('\n') {
+        Some(text) if text.is_empty() || text.ends_with('\n') => text.to_owned(),
+        _ => {
+            sent?;
+            ended?;
+            return Err(Error::Incomplete);
+        }
+    };
+    match answer.strip_prefix(ERROR_PREFIX) {
+        Some(refusal) => Err(Error::Refused(refusal.trim_end().to_owned())),
+        None => Ok(answer),
+    }
+}

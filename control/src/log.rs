@@ -1,0 +1,51 @@
+//! The log: one JSON object per line, for ended connections and for changes of servers.
+
+mod line;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use line::protocol_name;
+pub use line::{connection_line, server_line};
+pub(crate) use writer::{LogThread, Message};
+
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogDestination {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Appended to this file, which is opened again on [`crate::Control::reopen_log`].
+    File(PathBuf),
+    /// Nothing is written.
+    None,
+}
+
+/// What the log did; read while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct LogStats {
+    written: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl LogStats {
+    fn add_written(&self, lines: u64) {
+        self.written.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_lost(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// Lines written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Lines that the destination did not take.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,145 @@
+//! The thread that writes the log. It takes records straight from the worker's queue: when the destination is slow,
+//! that queue fills up and the worker counts what it loses; nobody waits.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use dataplane::channel::RecordReceiver;
+use dataplane::snapshot::Snapshot;
+
+use super::{LogDestination, LogStats, connection_line};
+use crate::clock;
+
+/// Lines written at a time.
+const BATCH: usize = 256;
+/// How long a record may wait when nothing happens.
+const IDLE: Duration = Duration::from_millis(10);
+
+/// What other threads tell the log.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A line to write, without a line feed.
+    Line(String),
+    /// Open the file again.
+    Reopen,
+    /// Write what is queued and end.
+    Stop,
+}
+
+/// The state of the log thread.
+pub(crate) struct LogThread {
+    destination: LogDestination,
+    sink: Option<File>,
+    snapshot: Arc<Snapshot>,
+    records: RecordReceiver,
+    messages: Receiver<Message>,
+    stats: Arc<LogStats>,
+    /// Lines of the batch, each with its line feed.
+    batch: Vec<u8>,
+    lines: usize,
+}
+
+impl LogThread {
+    /// Opens the destination.
+    pub(crate) fn new(
+        destination: LogDestination,
+        snapshot: Arc<Snapshot>,
+        records: RecordReceiver,
+        messages: Receiver<Message>,
+        stats: Arc<LogStats>,
+    ) -> std::io::Result<Self> {
+        let sink = open(&destination)?;
+        Ok(LogThread { destination, sink, snapshot, records, messages, stats, batch: Vec::new(), lines: 0 })
+    }
+
+    /// Runs until [`Message::Stop`] or until all senders are gone, then writes what is left.
+    pub(crate) fn run(mut self) {
+        loop {
+            self.take_records();
+            let full = self.lines >= BATCH;
+            self.write();
+            let message = if full {
+                self.messages.try_recv().ok()
+            } else {
+                match self.messages.recv_timeout(IDLE) {
+                    Ok(message) => Some(message),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
+                }
+            };
+            match message {
+                Some(Message::Line(line)) => self.add(&line),
+                Some(Message::Reopen) => self.reopen(),
+                Some(Message::Stop) => break,
+                None => {}
+            }
+        }
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            if let Message::Line(line) = message {
+                self.add(&line);
+            }
+        }
+        loop {
+            self.take_records();
+            if self.lines == 0 {
+                break;
+            }
+            self.write();
+        }
+    }
+
+    fn take_records(&mut self) {
+        while self.lines < BATCH {
+            let Some(record) = self.records.receive() else { break };
+            if self.destination != LogDestination::None {
+                let line = connection_line(&self.snapshot, &record, clock::wall());
+                self.add(&line);
+            }
+        }
+    }
+
+    fn add(&mut self, line: &str) {
+        self.batch.extend_from_slice(line.as_bytes());
+        self.batch.push(b'\n');
+        self.lines += 1;
+    }
+
+    fn write(&mut self) {
+        let lines = u64::try_from(std::mem::take(&mut self.lines)).unwrap_or(u64::MAX);
+        if lines == 0 {
+            return;
+        }
+        match self.sink.as_mut().map(|sink| sink.write_all(&self.batch)) {
+            Some(Ok(())) => self.stats.add_written(lines),
+            Some(Err(_)) => self.stats.add_lost(lines),
+            None if self.destination == LogDestination::None => {}
+            None => self.stats.add_lost(lines),
+        }
+        self.batch.clear();
+    }
+
+    /// A file that cannot be opened again leaves the old one in use.
+    fn reopen(&mut self) {
+        if let Ok(sink) = open(&self.destination) {
+            self.sink = sink;
+        }
+    }
+}
+
+/// Standard output and error are duplicated, so that a blocked write holds no lock that others need.
+fn open(destination: &LogDestination) -> std::io::Result<Option<File>> {
+    Ok(match destination {
+        LogDestination::Stdout => Some(std::io::stdout().as_fd().try_clone_to_owned()?.into()),
+        LogDestination::Stderr => Some(std::io::stderr().as_fd().try_clone_to_owned()?.into()),
+        LogDestination::File(path) => Some(OpenOptions::new().create(true).append(true).open(path)?),
+        LogDestination::None => None,
+    })
+}

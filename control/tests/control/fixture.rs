@@ -1,0 +1,122 @@
+//! A configuration and the record of a connection.
+
+use dataplane::channel::{ConnectionRecord, Termination, Traffic};
+use dataplane::snapshot::*;
+use smoltcp::time::{Duration, Instant};
+
+/// Two services with a pool each; both pools are watched by a TCP or ICMP monitor.
+pub fn snapshot() -> Snapshot {
+    Snapshot {
+        interfaces: vec![Interface {
+            name: "lan".into(),
+            addresses: vec![prefix("10.0.0.1", 24), prefix("2001:db8:1::1", 64)],
+            vlan: None,
+            mtu: 1500,
+        }],
+        snat: SnatPool { addresses: vec!["10.0.0.1".parse().unwrap()], first_port: 1024, last_port: 60999 },
+        pools: vec![pool("web", MonitorKind::Tcp, &[0, 1]), pool("dns", MonitorKind::Icmp, &[2, 3])],
+        servers: vec![
+            server(0, "10.0.0.11", Some("a.example"), 8443),
+            server(0, "10.0.0.12", None, 8443),
+            server(1, "10.0.0.53", None, 53),
+            server(1, "2001:db8:1::53", None, 53),
+        ],
+        services: vec![service("tls"), service("dns")],
+        ..Snapshot::default()
+    }
+}
+
+pub fn prefix(address: &str, length: u8) -> Prefix {
+    Prefix { address: address.parse().unwrap(), length }
+}
+
+fn pool(name: &str, kind: MonitorKind, servers: &[u16]) -> Pool {
+    Pool {
+        name: name.into(),
+        algorithm: Algorithm::RoundRobin,
+        servers: servers.iter().copied().map(ServerId).collect(),
+        monitors: vec![monitor(kind)],
+        port_translation: true,
+        fail_action: FailAction::Reset,
+        tcp: PoolTcp {
+            promise: tcp::Promise { mss: 1460, window_scale: None, sack: false, timestamps: false },
+            connect_timeout: Duration::from_secs(3),
+            connect_retries: 1,
+        },
+    }
+}
+
+pub fn monitor(kind: MonitorKind) -> Monitor {
+    Monitor {
+        kind,
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 1,
+        port: None,
+    }
+}
+
+fn server(pool: u16, address: &str, hostname: Option<&str>, port: u16) -> Server {
+    Server {
+        pool: PoolId(pool),
+        address: address.parse().unwrap(),
+        hostname: hostname.map(str::to_owned),
+        port,
+        weight: 1,
+        enabled: true,
+    }
+}
+
+fn service(name: &str) -> Service {
+    Service {
+        name: name.into(),
+        addresses: vec!["198.51.100.1".parse().unwrap()],
+        ports: vec![],
+        default: None,
+        script_sets: vec![],
+        tcp: ServiceTcp {
+            profile: TcpProfile::Proxy,
+            idle_timeout: Duration::from_secs(300),
+            handshake_timeout: Duration::from_secs(5),
+            first_payload_timeout: Duration::from_secs(5),
+            on_first_payload_timeout: Fallback::Close,
+            reset_on_idle: true,
+            buffer: 16384,
+        },
+        udp: ServiceUdp {
+            per_packet: false,
+            idle_timeout: Duration::from_secs(30),
+            first_payload_timeout: Duration::from_secs(1),
+            buffer: 16384,
+        },
+        datascript: ServiceDatascript { every_payload: false, on_error: Fallback::Close, debug_log: false },
+        tables: TableLimits { entries: 1000, key_bytes: 256, value_bytes: 1024 },
+        log_connections: true,
+    }
+}
+
+/// A TLS connection that ended well.
+pub fn record() -> ConnectionRecord {
+    ConnectionRecord {
+        service: ServiceId(0),
+        protocol: Protocol::Tcp,
+        client: "192.0.2.10:40000".parse().unwrap(),
+        vip: "198.51.100.1:443".parse().unwrap(),
+        server: Some(ServerId(0)),
+        server_address: Some("10.0.0.11:8443".parse().unwrap()),
+        snat: Some("10.0.0.1:1024".parse().unwrap()),
+        started: Instant::from_micros(5_000_000),
+        ended: Instant::from_micros(6_500_000),
+        handshake: Some(Duration::from_micros(210)),
+        decision: Some(Duration::from_micros(35)),
+        connect: Some(Duration::from_micros(400)),
+        from_client: Traffic { packets: 6, bytes: 517 },
+        from_server: Traffic { packets: 5, bytes: 4096 },
+        termination: Termination::NORMAL,
+        reason: None,
+        ds_log: Some(b"sni=a.example \x00\xff".to_vec().into()),
+        significant: true,
+        error: None,
+    }
+}

@@ -1,0 +1,120 @@
+//! A worker that answers every query with the same made-up facts.
+
+use std::time::Duration as StdDuration;
+
+use dataplane::channel::{
+    Answer, Command, FlowState, FlowView, PortView, Query, ServerView, TableEntryView, TableStats, Traffic,
+    WorkerEnd,
+};
+use dataplane::counters::{Counters, DropReason};
+use dataplane::io::PortStats;
+use dataplane::policy::{Event, ScriptReport};
+use dataplane::snapshot::*;
+use hdrhistogram::Histogram;
+use smoltcp::time::Duration;
+
+fn flow() -> FlowView {
+    FlowView {
+        service: ServiceId(0),
+        protocol: Protocol::Tcp,
+        client: "192.0.2.10:40000".parse().unwrap(),
+        vip: "198.51.100.1:443".parse().unwrap(),
+        server: Some(ServerId(0)),
+        server_address: Some("10.0.0.11:8443".parse().unwrap()),
+        snat: Some("10.0.0.1:1024".parse().unwrap()),
+        state: FlowState::Established,
+        from_client: Traffic { packets: 6, bytes: 517 },
+        from_server: Traffic { packets: 5, bytes: 4096 },
+        age: Duration::from_millis(1500),
+        idle: Duration::from_millis(20),
+    }
+}
+
+fn counters() -> Counters {
+    let mut counters = Counters {
+        rx: 1012,
+        rx_bytes: 120_000,
+        forwarded: 900,
+        consumed: 100,
+        originated: 40,
+        tx_bytes: 118_000,
+        flows_created: 30,
+        flows_ended: 29,
+        ..Counters::default()
+    };
+    counters.dropped[DropReason::NoFlow as usize] = 10;
+    counters.dropped[DropReason::Fragment as usize] = 2;
+    counters
+}
+
+fn histogram(values: impl IntoIterator<Item = u64>) -> Histogram<u64> {
+    let mut histogram = Histogram::new(3).unwrap();
+    for value in values {
+        histogram.record(value).unwrap();
+    }
+    histogram
+}
+
+fn answer(query: Query) -> Answer {
+    match query {
+        Query::Counters => Answer::Counters(Box::new(counters())),
+        Query::Flows { limit, service, client } => {
+            let flow = flow();
+            let matches =
+                service.is_none_or(|id| id == flow.service) && client.is_none_or(|ip| ip == flow.client.ip());
+            Answer::Flows(std::iter::once(flow).filter(|_| matches).take(limit).collect())
+        }
+        Query::Pools => Answer::Pools(vec![
+            ServerView { server: ServerId(0), up: true, enabled: true, flows: 1, flows_total: 16 },
+            ServerView { server: ServerId(1), up: true, enabled: false, flows: 0, flows_total: 9 },
+            ServerView { server: ServerId(2), up: true, enabled: true, flows: 0, flows_total: 5 },
+            ServerView { server: ServerId(3), up: false, enabled: true, flows: 0, flows_total: 0 },
+        ]),
+        Query::Tables { .. } => Answer::Tables(
+            vec![TableEntryView {
+                service: ServiceId(0),
+                table: None,
+                key: b"user\x00\x01".to_vec(),
+                value: b"10.0.0.11-8443".to_vec(),
+                remaining: Duration::from_millis(299_500),
+            }],
+            vec![TableStats {
+                service: ServiceId(0),
+                entries: 1,
+                limit: 1000,
+                full: 0,
+                too_long: 2,
+                lifetimes_raised: 3,
+            }],
+        ),
+        Query::Latency => Answer::Latency(histogram((1..=1000).map(|n| n * 100))),
+        Query::Scripts => Answer::Scripts(vec![ScriptReport {
+            set: "by-sni".into(),
+            event: Event::Request,
+            runs: 30,
+            errors: 2,
+            budget_stops: 1,
+            quarantined: 0,
+            run_time: histogram([3_000, 4_000, 5_000]),
+        }]),
+        Query::Ports => Answer::Ports(vec![PortView {
+            name: "lan".into(),
+            mac: [2, 0, 0, 0, 0, 1],
+            link: Some(true),
+            stats: PortStats { rx_packets: 1012, tx_packets: 940, ..PortStats::default() },
+        }]),
+    }
+}
+
+/// Answers queries until it is told to stop; returns all other commands.
+pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
+    let mut commands = Vec::new();
+    loop {
+        match end.command() {
+            Some(Command::Query(query, reply)) => reply.send(answer(query)),
+            Some(Command::Stop) => return commands,
+            Some(other) => commands.push(other),
+            None => std::thread::sleep(StdDuration::from_millis(1)),
+        }
+    }
+}
