@@ -11,5 +11,6 @@ mod admin;
 mod fixture;
 mod health;
 mod log;
+mod operations;
 mod peer;
 mod worker;
