@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use dataplane::channel::{
-    Answer, Command, CommandSender, FlowView, PortView, Query, ServerView, TableEntryView, TableStats,
+    Answer, Command, CommandSender, FlowView, PortView, Query, ServerView, TableEntryView, TableStatsView,
 };
 use dataplane::counters::Counters;
 use dataplane::policy::ScriptReport;
@@ -198,7 +198,7 @@ impl Admin {
         Ok(ask!(self, Query::Ports, Answer::Ports(ports) => ports))
     }
 
-    fn tables(&self, query: Query) -> Result<(Vec<TableEntryView>, Vec<TableStats>), String> {
+    fn tables(&self, query: Query) -> Result<(Vec<TableEntryView>, Vec<TableStatsView>), String> {
         Ok(ask!(self, query, Answer::Tables(entries, stats) => (entries, stats)))
     }
 }
@@ -236,7 +236,17 @@ const LATENCY_COLUMNS: &[&str] = &["bursts", "p50_us", "p90_us", "p99_us", "p999
 const POOL_COLUMNS: &[&str] = &["pool", "algorithm", "servers", "up", "flows", "flows_total"];
 const SERVER_COLUMNS: &[&str] = &["pool", "server", "hostname", "state", "weight", "flows", "flows_total"];
 const TABLE_COLUMNS: &[&str] = &["service", "table", "key", "value", "remaining_s"];
-const TABLE_STATS_COLUMNS: &[&str] = &["service", "entries", "limit", "full", "too_long", "lifetimes_raised"];
+const TABLE_STATS_COLUMNS: &[&str] = &[
+    "service",
+    "entries",
+    "limit",
+    "named_tables",
+    "inserted",
+    "expired",
+    "refused_full",
+    "refused_too_long",
+    "raised_lifetimes",
+];
 const PORT_COLUMNS: &[&str] =
     &["port", "mac", "link", "rx_packets", "tx_packets", "rx_missed", "rx_errors", "tx_errors"];
 const SCRIPT_COLUMNS: &[&str] = &[

@@ -21,6 +21,7 @@ use crate::counters::{Counters, DropReason};
 use crate::io::PortStats;
 use crate::policy::ScriptReport;
 use crate::snapshot::{Protocol, ServerId, ServiceId, Snapshot};
+use crate::table::TableStats;
 
 /// How many items each queue of a [`channel`] holds.
 #[derive(Clone, Copy, Debug)]
@@ -244,7 +245,7 @@ pub enum Answer {
     /// Every server of every pool, in the order of [`Snapshot::servers`].
     Pools(Vec<ServerView>),
     /// Entries in no particular order, and the statistics of every service asked for.
-    Tables(Vec<TableEntryView>, Vec<TableStats>),
+    Tables(Vec<TableEntryView>, Vec<TableStatsView>),
     /// Nanoseconds from rx burst to tx burst.
     Latency(Histogram<u64>),
     /// One per script.
@@ -340,19 +341,11 @@ pub struct TableEntryView {
 
 /// The tables of one service, all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableStats {
+pub struct TableStatsView {
     /// The service.
     pub service: ServiceId,
-    /// Live entries.
-    pub entries: u64,
-    /// Largest number of live entries ([`crate::snapshot::TableLimits::entries`]).
-    pub limit: u64,
-    /// Inserts refused because the tables were full.
-    pub full: u64,
-    /// Inserts refused because key or value was too long.
-    pub too_long: u64,
-    /// Lifetimes raised to the minimum.
-    pub lifetimes_raised: u64,
+    /// [`crate::table::TableStore::stats`].
+    pub stats: TableStats,
 }
 
 /// One port.

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use smoltcp::time::Duration;
 
-use dataplane::channel::{FlowState, FlowView, PortView, ServerView, TableEntryView, TableStats};
+use dataplane::channel::{FlowState, FlowView, PortView, ServerView, TableEntryView, TableStatsView};
 use dataplane::counters::{Counters, DropReason};
 use dataplane::policy::{Event, ScriptReport};
 use dataplane::snapshot::{Algorithm, ServerId, ServiceId, Snapshot};
@@ -66,12 +66,15 @@ pub(super) struct TableRow {
 
 #[derive(Serialize)]
 pub(super) struct TableStatsRow {
-    pub(super) service: String,
-    pub(super) entries: u64,
-    pub(super) limit: u64,
-    pub(super) full: u64,
-    pub(super) too_long: u64,
-    pub(super) lifetimes_raised: u64,
+    service: String,
+    entries: usize,
+    limit: u32,
+    named_tables: usize,
+    inserted: u64,
+    expired: u64,
+    refused_full: u64,
+    refused_too_long: u64,
+    raised_lifetimes: u64,
 }
 
 #[derive(Serialize)]
@@ -189,14 +192,18 @@ pub(super) fn table(snapshot: &Snapshot, view: &TableEntryView) -> TableRow {
     }
 }
 
-pub(super) fn table_stats(snapshot: &Snapshot, stats: &TableStats) -> TableStatsRow {
+pub(super) fn table_stats(snapshot: &Snapshot, view: &TableStatsView) -> TableStatsRow {
+    let limits = snapshot.services.get(view.service.index()).map(|service| service.tables);
     TableStatsRow {
-        service: service(snapshot, stats.service),
-        entries: stats.entries,
-        limit: stats.limit,
-        full: stats.full,
-        too_long: stats.too_long,
-        lifetimes_raised: stats.lifetimes_raised,
+        service: service(snapshot, view.service),
+        entries: view.stats.entries,
+        limit: limits.map_or(0, |limits| limits.entries),
+        named_tables: view.stats.named_tables,
+        inserted: view.stats.inserted,
+        expired: view.stats.expired,
+        refused_full: view.stats.refused_full,
+        refused_too_long: view.stats.refused_too_long,
+        raised_lifetimes: view.stats.raised_lifetimes,
     }
 }
 

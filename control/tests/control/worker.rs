@@ -3,13 +3,14 @@
 use std::time::Duration as StdDuration;
 
 use dataplane::channel::{
-    Answer, Command, FlowState, FlowView, PortView, Query, ServerView, TableEntryView, TableStats, Traffic,
-    WorkerEnd,
+    Answer, Command, FlowState, FlowView, PortView, Query, ServerView, TableEntryView, TableStatsView,
+    Traffic, WorkerEnd,
 };
 use dataplane::counters::{Counters, DropReason};
 use dataplane::io::PortStats;
 use dataplane::policy::{Event, ScriptReport};
 use dataplane::snapshot::*;
+use dataplane::table::TableStats;
 use hdrhistogram::Histogram;
 use smoltcp::time::Duration;
 
@@ -78,13 +79,17 @@ fn answer(query: Query) -> Answer {
                 value: b"10.0.0.11-8443".to_vec(),
                 remaining: Duration::from_millis(299_500),
             }],
-            vec![TableStats {
+            vec![TableStatsView {
                 service: ServiceId(0),
-                entries: 1,
-                limit: 1000,
-                full: 0,
-                too_long: 2,
-                lifetimes_raised: 3,
+                stats: TableStats {
+                    entries: 1,
+                    named_tables: 0,
+                    inserted: 4,
+                    refused_full: 0,
+                    refused_too_long: 2,
+                    raised_lifetimes: 1,
+                    expired: 3,
+                },
             }],
         ),
         Query::Latency => Answer::Latency(histogram((1..=1000).map(|n| n * 100))),
