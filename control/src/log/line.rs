@@ -11,6 +11,9 @@ use dataplane::snapshot::{Protocol, ServerId, Snapshot};
 
 use crate::escape::escape;
 
+/// The first time that RFC 3339 cannot express, since the epoch.
+const YEAR_10000: std::time::Duration = std::time::Duration::from_secs(253_402_300_800);
+
 /// An ended flow. Fields that do not apply are left out.
 #[derive(Serialize)]
 struct ConnectionLine<'a> {
@@ -115,6 +118,8 @@ fn millis(duration: Duration) -> f64 {
 
 /// UTC with milliseconds; a time that the calendar cannot express is shown as the epoch.
 fn rfc3339(time: SystemTime) -> String {
+    let expressible = time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|age| age < YEAR_10000);
+    let time = if expressible { time } else { SystemTime::UNIX_EPOCH };
     humantime::format_rfc3339_millis(time).to_string()
 }
 
@@ -196,5 +201,13 @@ mod tests {
             )
         );
         assert_eq!(server_line(&fixture::snapshot(), ServerId(99), false, wall(0)), None);
+    }
+
+    #[test]
+    fn a_clock_far_off_does_no_harm() {
+        let before = SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(5);
+        assert_eq!(rfc3339(before), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(wall(253_402_300_799_999)), "9999-12-31T23:59:59.999Z");
+        assert_eq!(rfc3339(wall(253_402_300_800_000)), "1970-01-01T00:00:00.000Z");
     }
 }
