@@ -1,0 +1,126 @@
+//! From the file as written to the core's own types. Every check of values against each other is here; a check that
+//! fails adds a problem and goes on with a stand-in, so that one run finds as many as there are.
+
+mod address;
+mod interface;
+mod limits;
+mod pool;
+mod process;
+mod script;
+mod service;
+mod usage;
+
+use std::path::Path;
+
+use dataplane::snapshot::Snapshot;
+
+use crate::nearest::nearest;
+use crate::problem::{Problems, Span};
+use crate::process::ProcessSettings;
+use crate::read::{At, Required};
+use crate::value::text::Name;
+use crate::written::File;
+
+/// What the file means. The result is only of use if there are no errors among the problems.
+pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (Snapshot, ProcessSettings) {
+    let mut snapshot = Snapshot {
+        interfaces: interface::interfaces(&file.interface, problems),
+        limits: limits::limits(&file.limits, problems),
+        ..Snapshot::default()
+    };
+    snapshot.routes = interface::routes(&file.route, &snapshot, problems);
+    let (snat, monitor_ports) = interface::snat(&file.snat, &snapshot, problems);
+    snapshot.snat = snat;
+
+    let pools = Names::define("pool", file.pool.iter().map(|p| &p.name), problems);
+    let groups = Names::define("pool group", file.pool_group.iter().map(|g| &g.name), problems);
+    let sets = Names::define("DataScript set", file.datascript_set.iter().map(|s| &s.name), problems);
+    Names::define("virtual service", file.virtual_service.iter().map(|s| &s.name), problems);
+
+    pool::pools(&file.pool, &pools, &mut snapshot, problems);
+    snapshot.pool_groups = pool::groups(&file.pool_group, &pools, problems);
+    snapshot.script_sets = script::sets(file, &pools, &groups, directory, problems);
+    snapshot.services = service::services(file, &pools, &groups, &sets, &snapshot, problems);
+
+    address::check(file, &snapshot, monitor_ports, problems);
+    usage::check(file, &snapshot, problems);
+    let process = process::settings(file, monitor_ports, problems);
+    (snapshot, process)
+}
+
+/// The names of one kind of things, in the order of the file.
+pub(crate) struct Names<'a> {
+    kind: &'static str,
+    names: Vec<Option<&'a At<Name>>>,
+}
+
+impl<'a> Names<'a> {
+    /// Takes all names; reports those that occur twice and things beyond what an index can count.
+    fn define(
+        kind: &'static str,
+        all: impl Iterator<Item = &'a Required<Name>>,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut names: Vec<Option<&At<Name>>> = Vec::new();
+        for name in all.map(|name| name.0.as_ref()) {
+            if let Some(at) = name {
+                report_twin(kind, at, names.iter().copied().flatten(), problems);
+            }
+            names.push(name);
+        }
+        if let Some(Some(beyond)) = names.get(usize::from(u16::MAX)) {
+            problems.error(&beyond.span, format!("this is one {kind} too many: at most 65535"));
+        }
+        Names { kind, names }
+    }
+
+    /// The index of the thing named `name`; `None` after its problem was reported.
+    fn find(&self, name: &At<Name>, problems: &mut Problems) -> Option<u16> {
+        let wanted = &name.value;
+        let at = self.names.iter().position(|known| known.is_some_and(|k| k.value == *wanted));
+        if let Some(index) = at {
+            return u16::try_from(index).ok();
+        }
+        if self.names.contains(&None) {
+            // It may be the one whose name could not be read, which has been reported.
+            return None;
+        }
+        let kind = self.kind;
+        let known: Vec<&str> = self.names.iter().flatten().map(|at| at.value.0.as_str()).collect();
+        let message = format!("there is no {kind} named `{}`", wanted.0);
+        problems.error(&name.span, message).help(candidates(kind, &wanted.0, &known));
+        None
+    }
+}
+
+/// "did you mean", or what there is.
+fn candidates(kind: &str, wanted: &str, known: &[&str]) -> String {
+    match nearest(wanted, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => format!("the file has no {kind} at all"),
+        None => format!("there is: {}", known.join(", ")),
+    }
+}
+
+/// Reports `name` if it is among `earlier`.
+fn report_twin<'a>(
+    kind: &str,
+    name: &At<Name>,
+    mut earlier: impl Iterator<Item = &'a At<Name>>,
+    problems: &mut Problems,
+) {
+    if let Some(first) = earlier.find(|e| e.value == name.value) {
+        let message = format!("a second {kind} is named `{}`", name.value.0);
+        twice(&name.span, &first.span, message, problems);
+    }
+}
+
+/// Reports something that stands twice.
+fn twice(second: &Span, first: &Span, message: impl Into<String>, problems: &mut Problems) {
+    problems.error(second, message).label("again here").also(first, "first here");
+}
+
+/// The name, or an empty one after its problem was reported.
+fn name_of(name: &Required<Name>) -> String {
+    name.0.as_ref().map(|at| at.value.0.clone()).unwrap_or_default()
+}

@@ -1,0 +1,71 @@
+//! Limits, the tables of a service included.
+
+use dataplane::snapshot::{Limits, TableLimits};
+
+use crate::memory::{FLOW_BYTES, size_text, table_bytes};
+use crate::problem::Problems;
+use crate::read::{At, Part};
+use crate::value::quantity::{Int, MS, Size, Time};
+use crate::written;
+
+/// Most memory of one kind that one worker may be configured for, in bytes.
+const MOST_MEMORY: u64 = 64 << 30;
+
+pub(super) fn limits(written: &Part<written::Limits>, problems: &mut Problems) -> Limits {
+    let default = Limits::default();
+    let number = |given: &crate::read::Given<written::Flows>, default: u32| {
+        given.0.as_ref().map_or(default, |at| at.value.into_type::<u32>())
+    };
+    let flows = number(&written.flows, default.flows);
+    // A part of the flows cannot be more than all of them; a default shrinks with them.
+    let part = |given: &crate::read::Given<written::Flows>, default: u32| number(given, default.min(flows));
+    for (key, given) in [("embryonic", &written.embryonic), ("waiting", &written.waiting)] {
+        if let Some(at) = given.0.as_ref().filter(|at| at.value.into_type::<u32>() > flows) {
+            within_flows(key, at, flows, problems);
+        }
+    }
+    check_flow_memory(written, flows, problems);
+    Limits {
+        flows,
+        embryonic: part(&written.embryonic, default.embryonic),
+        waiting: part(&written.waiting, default.waiting),
+        neighbors: written.neighbors.or(Int::new(i64::from(default.neighbors))).into_type(),
+        script_budget: written.script_budget.or(Time::new(MS)).duration(),
+        script_memory: written.script_memory.or(Size::new(u64::from(default.script_memory))).bytes(),
+    }
+}
+
+fn within_flows(key: &str, at: &At<written::Flows>, flows: u32, problems: &mut Problems) {
+    let message = format!("`{key}` is more than `flows`, which is {flows}");
+    problems
+        .error(&at.span, message)
+        .help(format!("allowed: at most {flows}; each such flow is one of `flows`"));
+}
+
+fn check_flow_memory(written: &written::Limits, flows: u32, problems: &mut Problems) {
+    let bytes = u64::from(flows) * FLOW_BYTES;
+    let Some(at) = written.flows.0.as_ref().filter(|_| bytes > MOST_MEMORY) else { return };
+    let message = format!("{flows} flows take {}", size_text(bytes));
+    let most = MOST_MEMORY.checked_div(FLOW_BYTES).unwrap_or(0);
+    let help = format!("a flow takes {FLOW_BYTES} bytes; at most {most} flows ({})", size_text(MOST_MEMORY));
+    problems.error(&at.span, message).help(help);
+}
+
+pub(super) fn tables(written: &Part<written::TableSizes>, problems: &mut Problems) -> TableLimits {
+    let limits = TableLimits {
+        entries: written.entries.or(Int::new(16384)).into_type(),
+        key_bytes: written.key_bytes.or(Size::new(256)).bytes(),
+        value_bytes: written.value_bytes.or(Size::new(256)).bytes(),
+    };
+    let bytes = table_bytes(&limits);
+    if let Some(span) = written.span().filter(|_| bytes > MOST_MEMORY) {
+        let message = format!("full tables of this service take {} per worker", size_text(bytes));
+        let help = format!(
+            "entries × (key_bytes + value_bytes + {}) must stay below {}",
+            crate::memory::TABLE_ENTRY_BYTES,
+            size_text(MOST_MEMORY)
+        );
+        problems.error(span, message).help(help);
+    }
+    limits
+}

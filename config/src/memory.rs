@@ -1,0 +1,94 @@
+//! What the limits of a configuration cost.
+
+use dataplane::snapshot::{Protocol, Service, Snapshot, TableLimits};
+
+use crate::process::ProcessSettings;
+
+/// Bytes per flow, about: its record, its places in the index for both directions, its timer.
+pub(crate) const FLOW_BYTES: u64 = 256;
+/// Bytes per ARP or ND entry, about, without packets that wait for it.
+pub(crate) const NEIGHBOR_BYTES: u64 = 128;
+/// Bytes per table entry besides key and value, about.
+pub(crate) const TABLE_ENTRY_BYTES: u64 = 200;
+/// Bytes per packet buffer besides the room for a frame: the mbuf's own header, headroom and the pool's bookkeeping.
+const MBUF_OVERHEAD: u64 = 128 + 128 + 64;
+/// Smallest room for a frame.
+const MBUF_ROOM: u64 = 2048;
+
+/// Memory that a configuration stands for, in bytes, per worker where not said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The flow table, taken at start.
+    pub flows: u64,
+    /// The neighbour table when it is full.
+    pub neighbors: u64,
+    /// Payload held for flows that wait, when all that may wait have filled the largest buffer.
+    pub waiting: u64,
+    /// The Lua state at its limit.
+    pub scripts: u64,
+    /// Tables of all services when they are full of the longest entries.
+    pub tables: u64,
+    /// Packet buffers of the process, taken at start.
+    pub mbufs: u64,
+}
+
+impl Memory {
+    pub(crate) fn of(snapshot: &Snapshot, process: &ProcessSettings) -> Self {
+        let limits = &snapshot.limits;
+        let largest_buffer = snapshot.services.iter().map(buffer).max().unwrap_or(0);
+        let frame = snapshot.interfaces.iter().map(|i| u64::from(i.mtu) + 18).max().unwrap_or(0);
+        Memory {
+            flows: u64::from(limits.flows) * FLOW_BYTES,
+            neighbors: u64::from(limits.neighbors) * NEIGHBOR_BYTES,
+            waiting: u64::from(limits.waiting) * largest_buffer,
+            scripts: if snapshot.script_sets.is_empty() { 0 } else { u64::from(limits.script_memory) },
+            tables: snapshot.services.iter().map(|s| table_bytes(&s.tables)).sum(),
+            mbufs: u64::from(process.dpdk.mbufs) * (frame.max(MBUF_ROOM) + MBUF_OVERHEAD),
+        }
+    }
+}
+
+/// The largest payload that one flow of a service may hold, in bytes.
+fn buffer(service: &Service) -> u64 {
+    let of = |protocol, bytes: u32| {
+        let used = service.ports.iter().any(|p| p.protocol == protocol);
+        if used { u64::from(bytes) } else { 0 }
+    };
+    of(Protocol::Tcp, service.tcp.buffer).max(of(Protocol::Udp, service.udp.buffer))
+}
+
+pub(crate) fn table_bytes(limits: &TableLimits) -> u64 {
+    let entry = u64::from(limits.key_bytes) + u64::from(limits.value_bytes) + TABLE_ENTRY_BYTES;
+    u64::from(limits.entries) * entry
+}
+
+/// A size for people: "12.5 MiB".
+pub(crate) fn size_text(bytes: u64) -> String {
+    let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let Some((unit, factor)) = units.into_iter().find(|(_, factor)| bytes >= *factor) else {
+        return format!("{bytes} B");
+    };
+    let tenths = bytes.saturating_mul(10).checked_div(factor).unwrap_or(0);
+    let (whole, tenth) = (tenths.checked_div(10).unwrap_or(0), tenths.checked_rem(10).unwrap_or(0));
+    if tenth == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenth} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_for_people() {
+        assert_eq!(size_text(0), "0 B");
+        assert_eq!(size_text(1023), "1023 B");
+        assert_eq!(size_text(1536), "1.5 KiB");
+        assert_eq!(size_text(16 << 20), "16 MiB");
+        assert_eq!(size_text(3 << 30), "3 GiB");
+    }
+
+    #[test]
+    fn a_table_costs_its_entries() {
+        let limits = TableLimits { entries: 1000, key_bytes: 100, value_bytes: 200 };
+        assert_eq!(table_bytes(&limits), 500_000);
+    }
+}

@@ -1,0 +1,246 @@
+//! What is wrong with a file, where, and what to write instead: [`Problem`]; all of one run: [`Errors`].
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+/// Bytes of a text, from the first one on.
+pub type Span = Range<usize>;
+
+/// Columns of a rendered report.
+const WIDTH: usize = 100;
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration is refused.
+    Error,
+    /// The configuration is taken, but probably not what was meant.
+    Warning,
+}
+
+/// One thing that is wrong, with its place in the configuration file or in a script.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    severity: Severity,
+    message: String,
+    help: Option<String>,
+    source: Arc<NamedSource<String>>,
+    span: Span,
+    label: Option<String>,
+    others: Vec<(Span, String)>,
+}
+
+impl Problem {
+    /// Error or warning.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// What is wrong, in one sentence without a full stop.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What is allowed, or what was probably meant.
+    #[must_use]
+    pub fn help_text(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// Name of the file or inline script.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        self.source.name()
+    }
+
+    /// The offending text.
+    #[must_use]
+    pub fn found(&self) -> &str {
+        self.source.inner().get(self.span.clone()).unwrap_or("")
+    }
+
+    /// Line, from 1 on.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.before().matches('\n').count() + 1
+    }
+
+    /// Column in characters, from 1 on.
+    #[must_use]
+    pub fn column(&self) -> usize {
+        self.before().rsplit('\n').next().unwrap_or("").chars().count() + 1
+    }
+
+    fn before(&self) -> &str {
+        self.source.inner().get(..self.span.start).unwrap_or("")
+    }
+
+    /// Says what the marked text is.
+    pub(crate) fn label(&mut self, label: impl Into<String>) -> &mut Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Says what to write instead.
+    pub(crate) fn help(&mut self, help: impl Into<String>) -> &mut Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Marks another place that belongs to the problem.
+    pub(crate) fn also(&mut self, span: &Span, label: impl Into<String>) -> &mut Self {
+        if *span != self.span {
+            self.others.push((span.clone(), label.into()));
+        }
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Diagnostic for Problem {
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&*self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let primary = LabeledSpan::new_primary_with_span(self.label.clone(), self.span.clone());
+        let others = self.others.iter().map(|(span, label)| LabeledSpan::at(span.clone(), label.clone()));
+        Some(Box::new(std::iter::once(primary).chain(others)))
+    }
+}
+
+/// All problems of one file, in the order of their places; never empty when returned as an error.
+#[derive(Clone, Debug, Default)]
+pub struct Errors {
+    problems: Vec<Problem>,
+}
+
+impl Errors {
+    /// The problems.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Every problem with its place in the text marked, what is allowed, and a count at the end; several lines.
+    /// With `color`: ANSI colours.
+    #[must_use]
+    pub fn render(&self, color: bool) -> String {
+        let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false);
+        let mut text = String::new();
+        for problem in &self.problems {
+            if handler.render_report(&mut text, problem).is_err() {
+                text.push_str(&one_line(problem));
+            }
+            text.push('\n');
+        }
+        text.push_str(&self.count());
+        text.push('\n');
+        text
+    }
+
+    fn count(&self) -> String {
+        let of = |severity| self.problems.iter().filter(|p| p.severity == severity).count();
+        let part = |n: usize, what: &str| match n {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            n => Some(format!("{n} {what}s")),
+        };
+        let parts = [part(of(Severity::Error), "error"), part(of(Severity::Warning), "warning")];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn one_line(problem: &Problem) -> String {
+    let (line, column) = (problem.line(), problem.column());
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let help = problem.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+    format!("{}:{line}:{column}: {severity}: {}{help}", problem.file(), problem.message)
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.problems.iter().map(one_line).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Collects problems while a file is read and checked.
+#[derive(Debug)]
+pub(crate) struct Problems {
+    source: Arc<NamedSource<String>>,
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    pub(crate) fn new(file_name: &str, text: &str) -> Self {
+        Problems { source: Arc::new(NamedSource::new(file_name, text.to_owned())), list: Vec::new() }
+    }
+
+    /// The text of the configuration file.
+    pub(crate) fn text(&self) -> &str {
+        self.source.inner()
+    }
+
+    /// Adds an error at `span` of the configuration file.
+    pub(crate) fn error(&mut self, span: &Span, message: impl Into<String>) -> &mut Problem {
+        self.push(Severity::Error, Arc::clone(&self.source), span, message.into())
+    }
+
+    /// Adds a warning at `span` of the configuration file.
+    pub(crate) fn warning(&mut self, span: &Span, message: impl Into<String>) -> &mut Problem {
+        self.push(Severity::Warning, Arc::clone(&self.source), span, message.into())
+    }
+
+    fn push(
+        &mut self,
+        severity: Severity,
+        source: Arc<NamedSource<String>>,
+        span: &Span,
+        message: String,
+    ) -> &mut Problem {
+        let (help, label, others) = (None, None, Vec::new());
+        let problem = Problem { severity, message, help, source, span: span.clone(), label, others };
+        self.list.push_mut(problem)
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.list.iter().any(|p| p.severity == Severity::Error)
+    }
+
+    /// The problems in the order of the configuration file, those of scripts last.
+    pub(crate) fn finish(mut self) -> Errors {
+        let source = self.source;
+        self.list.sort_by_key(|p| (!Arc::ptr_eq(&p.source, &source), p.span.start));
+        Errors { problems: self.list }
+    }
+}

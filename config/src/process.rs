@@ -1,0 +1,124 @@
+//! What the process needs to know and the core does not: devices, DPDK, where logs go.
+
+use std::path::PathBuf;
+
+use dataplane::io::PortId;
+
+/// Everything of a configuration that is not the core's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessSettings {
+    /// The device of each interface, by [`PortId`].
+    pub devices: Vec<Device>,
+    /// How DPDK is set up.
+    pub dpdk: DpdkSettings,
+    /// Path of the admin socket.
+    pub admin_socket: PathBuf,
+    /// Where connection records go.
+    pub connection_log: LogDestination,
+    /// First and last source port of the health monitors' own connections, inclusive; above the SNAT ports.
+    pub monitor_ports: (u16, u16),
+}
+
+impl ProcessSettings {
+    /// The device of a port.
+    #[must_use]
+    pub fn device(&self, port: PortId) -> Option<&Device> {
+        self.devices.get(port.index())
+    }
+}
+
+/// A device that DPDK drives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// Driver name and arguments as for EAL's `--vdev`: `net_tap0,iface=weir0`.
+    Virtual(String),
+    /// Address as for EAL's `--allow`, with its domain: `0000:3b:00.0`.
+    Pci(String),
+}
+
+impl Device {
+    /// The EAL argument that brings the device up.
+    #[must_use]
+    pub fn eal_argument(&self) -> String {
+        match self {
+            Device::Virtual(device) => format!("--vdev={device}"),
+            Device::Pci(address) => format!("--allow={address}"),
+        }
+    }
+
+    /// The name under which DPDK finds the port: the driver's instance, or the PCI address.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Virtual(device) => device.split(',').next().unwrap_or(device),
+            Device::Pci(address) => address,
+        }
+    }
+}
+
+/// How DPDK is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkSettings {
+    /// EAL arguments besides those that weir makes itself.
+    pub eal_args: Vec<String>,
+    /// Receive descriptors per port.
+    pub rx_descriptors: u16,
+    /// Transmit descriptors per port.
+    pub tx_descriptors: u16,
+    /// Packet buffers, for all ports together.
+    pub mbufs: u32,
+    /// Use of huge pages.
+    pub hugepages: Hugepages,
+    /// The CPU of the worker; the first one that the process may use when `None`.
+    pub cpu: Option<u16>,
+    /// What the worker does when there is nothing to do.
+    pub idle: Idle,
+}
+
+/// Use of huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// If there are any, else one warning and `--no-huge`.
+    Auto,
+    /// Never: `--no-huge`.
+    Never,
+}
+
+/// What a worker does when a round brought no packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on: the lowest latency, a whole CPU.
+    Poll,
+    /// The CPU's pause instruction: kind to the other hardware thread, still a whole CPU.
+    Pause,
+    /// Sleeps for some tens of microseconds after many empty rounds.
+    Sleep,
+}
+
+/// Where connection records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogDestination {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Appended to this file; relative to the working directory.
+    File(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_become_eal_arguments() {
+        let tap = Device::Virtual("net_tap0,iface=weir0".into());
+        assert_eq!(tap.eal_argument(), "--vdev=net_tap0,iface=weir0");
+        assert_eq!(tap.name(), "net_tap0");
+        let nic = Device::Pci("0000:3b:00.0".into());
+        assert_eq!(nic.eal_argument(), "--allow=0000:3b:00.0");
+        assert_eq!(nic.name(), "0000:3b:00.0");
+    }
+}

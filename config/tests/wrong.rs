@@ -1,0 +1,121 @@
+//! Every file in `tests/wrong/` is refused with exactly the text beside it: message, place, marked text and help.
+//!
+//! `WEIR_BLESS=1` rewrites the expected texts; read the difference before committing it.
+
+#![cfg(test)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
+    let mut cases: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "toml")).collect();
+    cases.sort();
+    cases
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// A case states only what is wrong; the rest of a working file is appended, so that nothing else is reported.
+/// `# with: interface snat pool service` in the first line names the parts.
+fn whole(text: &str) -> String {
+    let mut whole = text.to_owned();
+    let first = text.lines().next().unwrap_or("");
+    for part in first.strip_prefix("# with:").unwrap_or("").split_whitespace() {
+        whole.push_str(match part {
+            "interface" => {
+                "\n[[interface]]\nname = \"lan\"\ndevice = \"net_tap0\"\naddresses = [\"192.0.2.1/24\"]\n"
+            }
+            "snat" => "\n[snat]\naddresses = [\"192.0.2.2\"]\n",
+            "pool" => "\n[[pool]]\nname = \"web\"\nservers = [{ address = \"192.0.2.20\", port = 80 }]\n",
+            "service" => {
+                "\n[[virtual_service]]\nname = \"www\"\naddresses = [\"192.0.2.10\"]\nports = [\"tcp/80\"]\n\
+                 pool = \"web\"\n"
+            }
+            other => panic!("unknown part {other}"),
+        });
+    }
+    whole
+}
+
+#[test]
+fn each_wrong_file_is_refused_with_the_expected_text() {
+    let bless = std::env::var_os("WEIR_BLESS").is_some();
+    let cases = cases();
+    assert!(cases.len() >= 30, "only {} cases", cases.len());
+    let mut failures = Vec::new();
+    for case in cases {
+        let text = whole(&fs::read_to_string(&case).unwrap());
+        let rendered = match config::parse(&text, &file_name(&case), Path::new("tests/wrong")) {
+            Err(errors) => errors.render(false),
+            Ok(config) => {
+                let warnings = config.warnings.render(false);
+                assert!(file_name(&case).starts_with("warn_"), "{} is accepted\n{warnings}", case.display());
+                warnings
+            }
+        };
+        let expected = case.with_extension("expected");
+        if bless {
+            fs::write(&expected, &rendered).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != rendered {
+            failures.push(format!("{}\n{rendered}", case.display()));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_parts_that_complete_a_case_are_a_working_file() {
+    let config = config::parse(&whole("# with: interface snat pool service"), "parts", &directory());
+    let config = config.unwrap_or_else(|errors| panic!("{}", errors.render(false)));
+    assert!(config.warnings.problems().is_empty(), "{}", config.warnings);
+}
+
+#[test]
+fn a_problem_knows_its_place_and_the_offending_text() {
+    let text = "[[interface]]\nname = \"lan\"\ndevice = \"net_tap0\"\n  adresses = [\"192.0.2.1/24\"]\n";
+    let errors = config::parse(text, "weir.toml", Path::new("")).unwrap_err();
+    let problem = errors.problems().iter().find(|p| p.message().contains("adresses")).unwrap();
+    assert_eq!((problem.file(), problem.line(), problem.column()), ("weir.toml", 4, 3));
+    assert_eq!(problem.found(), "adresses");
+    assert_eq!(problem.message(), "unknown key `adresses` in [[interface]]");
+    assert_eq!(problem.help_text(), Some("did you mean `addresses`?"));
+    let line = "weir.toml:4:3: error: unknown key `adresses` in [[interface]] (did you mean `addresses`?)";
+    assert!(errors.to_string().lines().any(|l| l == line), "{errors}");
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let errors = config::parse("x = 1\n", "weir.toml", Path::new("")).unwrap_err();
+    let (plain, colored) = (errors.render(false), errors.render(true));
+    assert!(!plain.contains('\u{1b}'));
+    assert!(colored.contains("\u{1b}["));
+}
+
+#[test]
+fn a_missing_file_and_a_file_that_is_not_text_are_errors() {
+    let errors = config::load(Path::new("/nonexistent/weir.toml")).unwrap_err();
+    let message = errors.problems()[0].message();
+    assert!(message.starts_with("cannot read the configuration file /nonexistent/weir.toml: "), "{message}");
+    let errors = config::load(&directory().join("latin1.bin")).unwrap_err();
+    assert!(errors.problems()[0].message().ends_with("not UTF-8 from byte 8 on"), "{errors}");
+}
+
+/// Cuts a working file after every character: never a panic, and always a reason when it is refused.
+#[test]
+fn a_file_cut_anywhere_is_refused_with_a_reason_or_taken() {
+    let text = fs::read_to_string(directory().join("../../examples/full.toml")).unwrap();
+    let examples = directory().join("../../examples");
+    for (at, _) in text.char_indices().step_by(7) {
+        if let Err(errors) = config::parse(&text[..at], "cut.toml", &examples) {
+            assert!(!errors.problems().is_empty());
+            assert!(!errors.render(false).is_empty());
+        }
+    }
+}
