@@ -6,14 +6,17 @@
 //! `docs/tcp.md` draws the sequences and names the RFC sections.
 #![forbid(unsafe_code)]
 
+mod binding;
 mod checksum;
 mod event;
 mod lifecycle;
 mod reassembly;
+mod replay;
 mod segment;
 mod seq;
 mod splice;
 
+pub use binding::{Binding, Transmit};
 pub use event::{ConnectFailure, End, Event, Limits, Promise, Side, Time};
 pub use lifecycle::Lifecycle;
 pub use reassembly::{Reassembly, TooManyHoles};
