@@ -16,6 +16,9 @@ use std::ptr::NonNull;
 use mapping::Mapping;
 use zerocopy::FromZeros;
 
+/// Bytes that the processor fetches at a time.
+const CACHE_LINE: usize = 64;
+
 /// What kind of pages an [`Arena`] got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
@@ -115,6 +118,18 @@ impl<T> Arena<T> {
     pub fn prefetch(&self, index: usize) {
         if let Some(entry) = self.deref().get(index) {
             prefetch_line(std::ptr::from_ref(entry).cast());
+        }
+    }
+
+    /// As [`Arena::prefetch`], but all cache lines that the entry touches.
+    #[inline]
+    pub fn prefetch_whole(&self, index: usize) {
+        if let Some(entry) = self.deref().get(index) {
+            let start = std::ptr::from_ref(entry).cast::<i8>();
+            let into_line = start.addr() % CACHE_LINE;
+            for offset in (0..into_line + size_of::<T>()).step_by(CACHE_LINE) {
+                prefetch_line(start.wrapping_add(offset));
+            }
         }
     }
 
@@ -252,6 +267,7 @@ mod tests {
         let arena = Arena::<Line>::zeroed(4).unwrap();
         for index in [0, 3, 4, usize::MAX] {
             arena.prefetch(index);
+            arena.prefetch_whole(index);
         }
         assert!(arena.iter().all(|line| line.0 == [0; 8]));
     }
