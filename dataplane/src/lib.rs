@@ -8,6 +8,8 @@ pub mod balance;
 pub mod channel;
 pub mod checksum;
 pub mod counters;
+pub mod flow;
+pub mod flow_table;
 pub mod frame;
 pub mod header;
 pub mod icmp;

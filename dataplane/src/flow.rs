@@ -1,0 +1,328 @@
+//! The record of one flow: all that is kept of it in the flow table.
+
+use smoltcp::time::{Duration, Instant};
+use tcp::{Lifecycle, Splice};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use crate::address::FlowKey;
+use crate::header::PROTOCOL_TCP;
+use crate::snapshot::ServerId;
+
+/// Value of [`Flow::connection`], [`Flow::client_hop`] and [`Flow::server_hop`] that means: none.
+pub const NONE: u32 = u32::MAX;
+
+/// Value of [`Flow::server`] that means: none.
+pub const NO_SERVER: u16 = u16::MAX;
+
+/// Bit of [`Flow::flags`]: packets of the bound flow do not take the fast path, because somebody wants to see them.
+pub const INSPECT: u8 = 0x01;
+
+/// Size of a flow: three cache lines. Datagrams need the first two of them.
+const SIZE: usize = 192;
+
+/// Size of all fields of [`Flow`] but the unused rest.
+const USED: usize = 128 + 8 + size_of::<Splice>() + 4 + 4 + 4 + 4;
+
+/// Where the packets of a flow come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client to the VIP.
+    FromClient,
+    /// From the server to the SNAT address.
+    FromServer,
+}
+
+/// Phase of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FlowState {
+    /// No flow: the slot is free.
+    Free = 0,
+    /// TCP: the client's handshake is not complete.
+    Embryonic = 1,
+    /// No server is chosen: a script waits for payload.
+    Waiting = 2,
+    /// A server is chosen and its handshake, or the replay to it, is not complete.
+    Connecting = 3,
+    /// Packets are translated.
+    Bound = 4,
+    /// weir itself is ending the connection.
+    Closing = 5,
+    /// Over; the slot is kept for late packets.
+    Lingering = 6,
+}
+
+impl FlowState {
+    fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => FlowState::Embryonic,
+            2 => FlowState::Waiting,
+            3 => FlowState::Connecting,
+            4 => FlowState::Bound,
+            5 => FlowState::Closing,
+            6 => FlowState::Lingering,
+            _ => FlowState::Free,
+        }
+    }
+}
+
+/// One flow, in both directions: plain data of 192 bytes, owned by a [`crate::flow_table::FlowTable`].
+///
+/// The table alone writes the keys, because they are what it finds the flow by. All other fields belong to the
+/// pipeline; a new flow has [`FlowState::Embryonic`], no hops, no connection, no server, and zeros.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Flow {
+    client_key: FlowKey,
+    /// Neighbour through which packets leave towards the client, or [`NONE`].
+    pub client_hop: u32,
+    /// Neighbour through which packets leave towards the server, or [`NONE`].
+    pub server_hop: u32,
+    /// Index of the slow-path record, or [`NONE`].
+    pub connection: u32,
+    /// Time of the last packet in milliseconds, wrapping after 49 days.
+    pub last_seen: u32,
+    /// Index of the virtual service.
+    pub service: u16,
+    /// Index of the server, or [`NO_SERVER`].
+    pub server: u16,
+    state: u8,
+    lifecycle: u8,
+    /// Bits such as [`INSPECT`].
+    pub flags: u8,
+    reserved: u8,
+
+    server_key: FlowKey,
+    /// Bytes of IP packets from the client.
+    pub client_bytes: u64,
+    /// Bytes of IP packets from the server.
+    pub server_bytes: u64,
+    /// Packets from the client, wrapping.
+    pub client_packets: u32,
+    /// Packets from the server, wrapping.
+    pub server_packets: u32,
+
+    /// Time of the first packet in microseconds.
+    pub started: u64,
+    /// How TCP segments are translated; of no meaning before the flow is [`FlowState::Bound`].
+    pub splice: Splice,
+    /// Last acknowledgement number in a packet from the client.
+    pub client_ack: u32,
+    /// Last acknowledgement number in a packet from the server.
+    pub server_ack: u32,
+    /// Odd while the flow lives; goes up when it begins and when it ends.
+    pub(crate) generation: u32,
+    /// While the slot is free: index + 1 of the next free slot, 0 for the last.
+    pub(crate) next_free: u32,
+    unused: [u8; SIZE - USED],
+}
+
+impl Flow {
+    /// A flow that has just begun.
+    pub(crate) fn begin(client_key: FlowKey, generation: u32) -> Self {
+        Flow {
+            client_key,
+            client_hop: NONE,
+            server_hop: NONE,
+            connection: NONE,
+            server: NO_SERVER,
+            state: FlowState::Embryonic as u8,
+            generation,
+            ..Flow::new_zeroed()
+        }
+    }
+
+    /// The key of packets as they arrive from the client: from the client to the VIP.
+    #[inline]
+    #[must_use]
+    pub fn client_key(&self) -> &FlowKey {
+        &self.client_key
+    }
+
+    /// The key of packets as they arrive from the server: from the server to the SNAT address. All zero while the flow
+    /// is not bound, see [`Flow::is_bound`].
+    #[inline]
+    #[must_use]
+    pub fn server_key(&self) -> &FlowKey {
+        &self.server_key
+    }
+
+    /// True if packets of the server find this flow: the table has been given a server key.
+    #[inline]
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        // No packet has the protocol number 0 (it is an IPv6 extension header's).
+        self.server_key.protocol != 0
+    }
+
+    pub(crate) fn set_server_key(&mut self, key: FlowKey) {
+        self.server_key = key;
+    }
+
+    /// The key of packets of that direction.
+    #[inline]
+    #[must_use]
+    pub fn key(&self, direction: Direction) -> &FlowKey {
+        match direction {
+            Direction::FromClient => &self.client_key,
+            Direction::FromServer => &self.server_key,
+        }
+    }
+
+    /// True for TCP, else the flow is UDP.
+    #[inline]
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.client_key.protocol == PROTOCOL_TCP
+    }
+
+    /// The phase.
+    #[inline]
+    #[must_use]
+    pub fn state(&self) -> FlowState {
+        FlowState::from_byte(self.state)
+    }
+
+    /// Changes the phase.
+    #[inline]
+    pub fn set_state(&mut self, state: FlowState) {
+        self.state = state as u8;
+    }
+
+    /// Where the TCP connection of a bound flow stands.
+    #[inline]
+    #[must_use]
+    pub fn lifecycle(&self) -> Lifecycle {
+        Lifecycle::from(self.lifecycle)
+    }
+
+    /// Notes where the TCP connection stands.
+    #[inline]
+    pub fn set_lifecycle(&mut self, lifecycle: Lifecycle) {
+        self.lifecycle = lifecycle as u8;
+    }
+
+    /// The server, once chosen.
+    #[inline]
+    #[must_use]
+    pub fn server_id(&self) -> Option<ServerId> {
+        (self.server != NO_SERVER).then_some(ServerId(self.server))
+    }
+
+    /// Forgets the server and the hop to it. The server key stays until [`crate::flow_table::FlowTable::unbind`].
+    pub fn clear_server(&mut self) {
+        self.server = NO_SERVER;
+        self.server_hop = NONE;
+    }
+
+    /// Counts one packet of `bytes` bytes of IP.
+    #[inline]
+    pub fn count(&mut self, direction: Direction, bytes: u64) {
+        let (packets, total) = match direction {
+            Direction::FromClient => (&mut self.client_packets, &mut self.client_bytes),
+            Direction::FromServer => (&mut self.server_packets, &mut self.server_bytes),
+        };
+        *packets = packets.wrapping_add(1);
+        *total = total.wrapping_add(bytes);
+    }
+
+    /// Notes the acknowledgement number of a TCP packet of that direction.
+    #[inline]
+    pub fn note_ack(&mut self, direction: Direction, ack: u32) {
+        match direction {
+            Direction::FromClient => self.client_ack = ack,
+            Direction::FromServer => self.server_ack = ack,
+        }
+    }
+
+    /// Notes that a packet was seen at `now`.
+    #[inline]
+    pub fn touch(&mut self, now: Instant) {
+        self.last_seen = milliseconds(now);
+    }
+
+    /// Time since the last packet, exact to a millisecond up to 49 days.
+    #[must_use]
+    pub fn idle(&self, now: Instant) -> Duration {
+        Duration::from_millis(u64::from(milliseconds(now).wrapping_sub(self.last_seen)))
+    }
+}
+
+/// The lower 32 bits of the milliseconds.
+fn milliseconds(now: Instant) -> u32 {
+    now.total_millis() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Protocol;
+
+    fn flow() -> Flow {
+        let key =
+            FlowKey::new(Protocol::Tcp, "10.0.0.1:1000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        Flow::begin(key, 1)
+    }
+
+    #[test]
+    fn a_flow_is_three_cache_lines_and_datagrams_need_two() {
+        assert_eq!((size_of::<Flow>(), align_of::<Flow>()), (192, 64));
+        assert_eq!(std::mem::offset_of!(Flow, server_key), 64);
+        assert_eq!(std::mem::offset_of!(Flow, started), 128);
+    }
+
+    #[test]
+    fn a_new_flow_has_neither_hops_nor_connection_nor_server() {
+        let flow = flow();
+        assert_eq!((flow.client_hop, flow.server_hop, flow.connection), (NONE, NONE, NONE));
+        assert_eq!((flow.server_id(), flow.is_bound(), flow.state()), (None, false, FlowState::Embryonic));
+        assert!(flow.is_tcp());
+    }
+
+    #[test]
+    fn every_state_survives_its_byte() {
+        let all = [
+            FlowState::Free,
+            FlowState::Embryonic,
+            FlowState::Waiting,
+            FlowState::Connecting,
+            FlowState::Bound,
+            FlowState::Closing,
+            FlowState::Lingering,
+        ];
+        for state in all {
+            let mut flow = flow();
+            flow.set_state(state);
+            assert_eq!(flow.state(), state);
+        }
+    }
+
+    #[test]
+    fn a_new_connection_is_established_until_noted_otherwise() {
+        let mut flow = flow();
+        assert_eq!((flow.lifecycle(), flow.splice), (Lifecycle::Established, Splice::default()));
+        flow.set_lifecycle(Lifecycle::BothFin);
+        assert_eq!((flow.lifecycle(), flow.state()), (Lifecycle::BothFin, FlowState::Embryonic));
+    }
+
+    #[test]
+    fn packets_are_counted_per_direction() {
+        let mut flow = flow();
+        flow.count(Direction::FromClient, 100);
+        flow.count(Direction::FromServer, 40);
+        flow.count(Direction::FromServer, 2);
+        flow.note_ack(Direction::FromClient, 7);
+        flow.note_ack(Direction::FromServer, 8);
+        assert_eq!((flow.client_packets, flow.client_bytes), (1, 100));
+        assert_eq!((flow.server_packets, flow.server_bytes), (2, 42));
+        assert_eq!((flow.client_ack, flow.server_ack), (7, 8));
+    }
+
+    #[test]
+    fn idle_time_survives_the_wrap_of_the_milliseconds() {
+        let mut flow = flow();
+        let before = Instant::from_millis(i64::from(u32::MAX) - 10);
+        flow.touch(before);
+        assert_eq!(flow.idle(before + Duration::from_millis(25)), Duration::from_millis(25));
+    }
+}

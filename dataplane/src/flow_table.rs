@@ -1,0 +1,270 @@
+//! All flows of one worker, found by the keys of both directions.
+
+mod hash;
+mod index;
+
+use std::ops::Range;
+
+use arena::{Arena, ArenaError};
+
+use crate::address::FlowKey;
+pub use crate::flow::Direction;
+use crate::flow::{Flow, FlowState};
+use hash::Hasher;
+use index::Index;
+
+/// A flow of one [`FlowTable`]; of no flow at all once that flow has ended, even if its place is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId {
+    /// The place: below [`FlowTable::capacity`]. Timers are kept by it.
+    pub index: u32,
+    /// Which of the flows that have been in that place.
+    pub generation: u32,
+}
+
+/// Why a flow or a key was not taken in. The table is as it was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlowTableError {
+    /// As many flows as the table was made for.
+    #[error("the flow table is full")]
+    Full,
+    /// Packets with that key belong to another flow already.
+    #[error("the key belongs to another flow")]
+    AlreadyThere,
+    /// The flow has ended.
+    #[error("the flow has ended")]
+    Stale,
+}
+
+/// The flows of one worker: records in one arena, found through a hash index with up to two keys per flow.
+///
+/// For a burst: [`hash`](Self::hash) and [`prefetch_bucket`](Self::prefetch_bucket) for all packets, then
+/// [`prefetch_entry`](Self::prefetch_entry) for all, then [`find`](Self::find) one by one: the misses in the cache
+/// overlap. For one flow: [`insert`](Self::insert), [`bind`](Self::bind) when its server is known (and
+/// [`unbind`](Self::unbind) to try another), [`remove`](Self::remove).
+///
+/// A flow costs 192 bytes and 22 bytes of index. All memory is there from the start. A lookup reads one or two cache
+/// lines of the index and, only if there is a flow, that flow. The hash is keyed, so that nobody who does not know the
+/// seed can pile up keys in one place.
+#[derive(Debug)]
+pub struct FlowTable {
+    flows: Arena<Flow>,
+    index: Index,
+    hasher: Hasher,
+    live: u32,
+    /// Places that were in use at some time: all from 0 to this.
+    touched: u32,
+    /// Index + 1 of the first free place among those, 0 for none.
+    free: u32,
+}
+
+impl FlowTable {
+    /// The largest capacity.
+    pub const MAX_CAPACITY: u32 = 1 << 30;
+
+    /// A table for `capacity` flows. `seed` must be secret and different for each start of the process.
+    ///
+    /// # Errors
+    /// [`ArenaError`] if there is no memory, `TooLarge` above [`FlowTable::MAX_CAPACITY`].
+    pub fn new(capacity: u32, seed: u64) -> Result<Self, ArenaError> {
+        if capacity > Self::MAX_CAPACITY {
+            return Err(ArenaError::TooLarge { len: capacity as usize, entry: size_of::<Flow>() });
+        }
+        Ok(FlowTable {
+            flows: Arena::zeroed(capacity as usize)?,
+            index: Index::new(capacity.saturating_mul(2))?,
+            hasher: Hasher::new(seed),
+            live: 0,
+            touched: 0,
+            free: 0,
+        })
+    }
+
+    /// Flows that there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.flows.len() as u32
+    }
+
+    /// Flows in the table.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.live
+    }
+
+    /// True without a flow.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// The hash by which this table finds `key`. Keyed: also good for other decisions that outsiders must not foresee.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// First stage of a lookup: fetches where the index would know the hash.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Second stage: fetches the flow that [`find`](Self::find) will look at, if there is one.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        if let Some(entry) = self.index.candidates(hash).next() {
+            self.flows.prefetch_whole(place(entry).0);
+        }
+    }
+
+    /// The flow whose packets have this key, and which way they go. `hash` is [`hash`](Self::hash) of `key`.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, hash: u64, key: &FlowKey) -> Option<(FlowId, Direction)> {
+        self.index.candidates(hash).find_map(|entry| {
+            let (index, direction) = place(entry);
+            let flow = self.flows.get(index).filter(|flow| flow.key(direction) == key)?;
+            Some((FlowId { index: index as u32, generation: flow.generation }, direction))
+        })
+    }
+
+    /// All stages at once.
+    #[must_use]
+    pub fn lookup(&self, key: &FlowKey) -> Option<(FlowId, Direction)> {
+        self.find(self.hash(key), key)
+    }
+
+    /// Begins a flow: [`FlowState::Embryonic`], not bound.
+    ///
+    /// # Errors
+    /// `Full`, `AlreadyThere`.
+    pub fn insert(&mut self, client_key: FlowKey) -> Result<FlowId, FlowTableError> {
+        let hash = self.vacant(&client_key)?;
+        let index = if self.free != 0 { self.free - 1 } else { self.touched };
+        let flow = self.flows.get_mut(index as usize).ok_or(FlowTableError::Full)?;
+        self.index.insert(hash, entry(index, Direction::FromClient)).map_err(|_| FlowTableError::Full)?;
+        if self.free != 0 {
+            self.free = flow.next_free;
+        } else {
+            self.touched += 1;
+        }
+        self.live += 1;
+        *flow = Flow::begin(client_key, flow.generation.wrapping_add(1));
+        Ok(FlowId { index, generation: flow.generation })
+    }
+
+    /// Lets the flow also be found by the packets of its server. Replaces the server key that it had.
+    ///
+    /// # Errors
+    /// `AlreadyThere`, `Stale`, `Full`. After an error the flow has the server key that it had before.
+    pub fn bind(&mut self, id: FlowId, server_key: FlowKey) -> Result<(), FlowTableError> {
+        if self.flow(id).is_none() {
+            return Err(FlowTableError::Stale);
+        }
+        let hash = self.vacant(&server_key)?;
+        let inserted = self.index.insert(hash, entry(id.index, Direction::FromServer));
+        inserted.map_err(|_| FlowTableError::Full)?;
+        self.unbind(id);
+        if let Some(flow) = self.flow_mut(id) {
+            flow.set_server_key(server_key);
+        }
+        Ok(())
+    }
+
+    /// Takes the server key away, if there is one.
+    pub fn unbind(&mut self, id: FlowId) {
+        let Some(flow) = self.flow(id).filter(|flow| flow.is_bound()) else { return };
+        let hash = self.hash(flow.server_key());
+        self.index.remove(hash, entry(id.index, Direction::FromServer));
+        if let Some(flow) = self.flow_mut(id) {
+            flow.set_server_key(FlowKey::default());
+        }
+    }
+
+    /// Ends a flow. `false` if it had ended before.
+    pub fn remove(&mut self, id: FlowId) -> bool {
+        self.unbind(id);
+        let Some(flow) = self.flow(id) else { return false };
+        let hash = self.hash(flow.client_key());
+        self.index.remove(hash, entry(id.index, Direction::FromClient));
+        let next_free = self.free;
+        if let Some(flow) = self.flow_mut(id) {
+            flow.set_state(FlowState::Free);
+            flow.generation = flow.generation.wrapping_add(1);
+            flow.next_free = next_free;
+        }
+        self.free = id.index + 1;
+        self.live -= 1;
+        true
+    }
+
+    /// The flow, if it has not ended.
+    #[inline]
+    #[must_use]
+    pub fn flow(&self, id: FlowId) -> Option<&Flow> {
+        self.flows.get(id.index as usize).filter(|flow| is_live(flow) && flow.generation == id.generation)
+    }
+
+    /// The flow, if it has not ended.
+    #[inline]
+    pub fn flow_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
+        let flow = self.flows.get_mut(id.index as usize)?;
+        (is_live(flow) && flow.generation == id.generation).then_some(flow)
+    }
+
+    /// The flow that is in a place now.
+    #[must_use]
+    pub fn flow_at(&self, index: u32) -> Option<FlowId> {
+        let flow = self.flows.get(index as usize).filter(|flow| is_live(flow))?;
+        Some(FlowId { index, generation: flow.generation })
+    }
+
+    /// The next flow in the order of places, from the first one on for `None`. `after` may have ended meanwhile. Passes
+    /// over as many places as are free in between: see [`live_in`](Self::live_in) for steps of bounded cost.
+    #[must_use]
+    pub fn next_after(&self, after: Option<FlowId>) -> Option<FlowId> {
+        let first = after.map_or(0, |id| id.index.saturating_add(1));
+        self.live_in(first..self.touched).next()
+    }
+
+    /// The flows in a range of places. An operator's listing goes through all places up to
+    /// [`capacity`](Self::capacity), a thousand per step or so, and lets packets pass in between.
+    pub fn live_in(&self, places: Range<u32>) -> impl Iterator<Item = FlowId> {
+        (places.start..places.end.min(self.touched)).filter_map(|index| self.flow_at(index))
+    }
+
+    /// All flows.
+    pub fn iter(&self) -> impl Iterator<Item = (FlowId, &Flow)> {
+        self.live_in(0..self.touched).filter_map(|id| Some((id, self.flow(id)?)))
+    }
+
+    /// The hash of a key that no flow has.
+    fn vacant(&self, key: &FlowKey) -> Result<u64, FlowTableError> {
+        let hash = self.hash(key);
+        match self.find(hash, key) {
+            Some(_) => Err(FlowTableError::AlreadyThere),
+            None => Ok(hash),
+        }
+    }
+}
+
+/// Generations of flows are odd, those of free places even.
+fn is_live(flow: &Flow) -> bool {
+    flow.generation & 1 == 1
+}
+
+/// How the index names a key of a flow.
+fn entry(index: u32, direction: Direction) -> u32 {
+    index << 1 | u32::from(direction == Direction::FromServer)
+}
+
+/// What [`entry`] has named.
+fn place(entry: u32) -> (usize, Direction) {
+    let direction = if entry & 1 == 1 { Direction::FromServer } else { Direction::FromClient };
+    ((entry >> 1) as usize, direction)
+}
+
+#[cfg(test)]
+mod tests;
