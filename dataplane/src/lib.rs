@@ -14,6 +14,7 @@ pub mod frame;
 pub mod header;
 pub mod icmp;
 pub mod io;
+pub mod memory;
 pub mod nd;
 pub mod neighbor;
 pub mod parse;
