@@ -10,6 +10,8 @@ mod script;
 mod service;
 mod usage;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use dataplane::snapshot::Snapshot;
@@ -51,7 +53,10 @@ pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (S
 /// The names of one kind of things, in the order of the file.
 pub(crate) struct Names<'a> {
     kind: &'static str,
-    names: Vec<Option<&'a At<Name>>>,
+    /// By name, the first one where it stands twice.
+    indices: HashMap<&'a str, (usize, &'a At<Name>)>,
+    /// Things without a name, which has been reported.
+    unnamed: bool,
 }
 
 impl<'a> Names<'a> {
@@ -61,32 +66,38 @@ impl<'a> Names<'a> {
         all: impl Iterator<Item = &'a Required<Name>>,
         problems: &mut Problems,
     ) -> Self {
-        let mut names: Vec<Option<&At<Name>>> = Vec::new();
-        for name in all.map(|name| name.0.as_ref()) {
-            if let Some(at) = name {
-                report_twin(kind, at, names.iter().copied().flatten(), problems);
+        let mut names = Names { kind, indices: HashMap::new(), unnamed: false };
+        for (index, name) in all.enumerate() {
+            let Some(at) = &name.0 else {
+                names.unnamed = true;
+                continue;
+            };
+            if index == usize::from(u16::MAX) {
+                problems.error(&at.span, format!("this is one {kind} too many")).help("at most 65535");
             }
-            names.push(name);
+            match names.indices.entry(at.value.0.as_str()) {
+                Entry::Occupied(first) => report_twin(kind, at, first.get().1, problems),
+                Entry::Vacant(place) => {
+                    place.insert((index, at));
+                }
+            }
         }
-        if let Some(Some(beyond)) = names.get(usize::from(u16::MAX)) {
-            problems.error(&beyond.span, format!("this is one {kind} too many: at most 65535"));
-        }
-        Names { kind, names }
+        names
     }
 
     /// The index of the thing named `name`; `None` after its problem was reported.
     fn find(&self, name: &At<Name>, problems: &mut Problems) -> Option<u16> {
         let wanted = &name.value;
-        let at = self.names.iter().position(|known| known.is_some_and(|k| k.value == *wanted));
-        if let Some(index) = at {
-            return u16::try_from(index).ok();
+        if let Some((index, _)) = self.indices.get(wanted.0.as_str()) {
+            return u16::try_from(*index).ok();
         }
-        if self.names.contains(&None) {
-            // It may be the one whose name could not be read, which has been reported.
+        if self.unnamed {
+            // It may be the one whose name could not be read.
             return None;
         }
         let kind = self.kind;
-        let known: Vec<&str> = self.names.iter().flatten().map(|at| at.value.0.as_str()).collect();
+        let mut known: Vec<&str> = self.indices.keys().copied().collect();
+        known.sort_unstable();
         let message = format!("there is no {kind} named `{}`", wanted.0);
         problems.error(&name.span, message).help(candidates(kind, &wanted.0, &known));
         None
@@ -102,17 +113,9 @@ fn candidates(kind: &str, wanted: &str, known: &[&str]) -> String {
     }
 }
 
-/// Reports `name` if it is among `earlier`.
-fn report_twin<'a>(
-    kind: &str,
-    name: &At<Name>,
-    mut earlier: impl Iterator<Item = &'a At<Name>>,
-    problems: &mut Problems,
-) {
-    if let Some(first) = earlier.find(|e| e.value == name.value) {
-        let message = format!("a second {kind} is named `{}`", name.value.0);
-        twice(&name.span, &first.span, message, problems);
-    }
+/// Reports a name that `first` has already.
+fn report_twin(kind: &str, name: &At<Name>, first: &At<Name>, problems: &mut Problems) {
+    twice(&name.span, &first.span, format!("a second {kind} is named `{}`", name.value.0), problems);
 }
 
 /// Reports something that stands twice.

@@ -11,6 +11,8 @@ pub type Span = Range<usize>;
 
 /// Columns of a rendered report.
 const WIDTH: usize = 100;
+/// Problems of a rendered report; the others are counted.
+const SHOWN: usize = 100;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,17 +148,21 @@ impl Errors {
     }
 
     /// Every problem with its place in the text marked, what is allowed, and a count at the end; several lines.
+    /// Of very many problems the first hundred.
     /// With `color`: ANSI colours.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
         let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false);
         let mut text = String::new();
-        for problem in &self.problems {
+        for problem in self.problems.iter().take(SHOWN) {
             if handler.render_report(&mut text, problem).is_err() {
                 text.push_str(&one_line(problem));
             }
             text.push('\n');
+        }
+        if let Some(more) = self.problems.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            text.push_str(&format!("… and {more} more\n\n"));
         }
         text.push_str(&self.count());
         text.push('\n');
@@ -240,7 +246,8 @@ impl Problems {
     /// The problems in the order of the configuration file, those of scripts last.
     pub(crate) fn finish(mut self) -> Errors {
         let source = self.source;
-        self.list.sort_by_key(|p| (!Arc::ptr_eq(&p.source, &source), p.span.start));
+        let place = |p: &Problem| (!Arc::ptr_eq(&p.source, &source), p.file().to_owned(), p.span.start);
+        self.list.sort_by_cached_key(place);
         Errors { problems: self.list }
     }
 }

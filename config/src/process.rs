@@ -1,5 +1,6 @@
 //! What the process needs to know and the core does not: devices, DPDK, where logs go.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use dataplane::io::PortId;
@@ -11,12 +12,12 @@ pub struct ProcessSettings {
     pub devices: Vec<Device>,
     /// How DPDK is set up.
     pub dpdk: DpdkSettings,
-    /// Path of the admin socket.
-    pub admin_socket: PathBuf,
+    /// Path of the admin socket, if there is to be one.
+    pub admin_socket: Option<PathBuf>,
     /// Where connection records go.
     pub connection_log: LogDestination,
-    /// First and last source port of the health monitors' own connections, inclusive; above the SNAT ports.
-    pub monitor_ports: (u16, u16),
+    /// Source ports of the health monitors' own connections; above the SNAT ports.
+    pub monitor_ports: RangeInclusive<u16>,
 }
 
 impl ProcessSettings {

@@ -78,9 +78,9 @@ fn the_defaults_of_a_service_are_the_documented_ones() {
 fn the_defaults_of_the_process_are_the_documented_ones() {
     let process = example("minimal.toml").process;
     assert_eq!(process.devices, [Device::Virtual("net_tap0,iface=weir0".into())]);
-    assert_eq!(process.admin_socket, PathBuf::from("/run/weir.sock"));
+    assert_eq!(process.admin_socket, Some(PathBuf::from("/run/weir.sock")));
     assert_eq!(process.connection_log, LogDestination::Stdout);
-    assert_eq!(process.monitor_ports, (64000, 65535));
+    assert_eq!(process.monitor_ports, 64000..=65535);
     let dpdk = process.dpdk;
     assert_eq!((dpdk.rx_descriptors, dpdk.tx_descriptors, dpdk.mbufs), (1024, 1024, 16383));
     assert_eq!((dpdk.hugepages, dpdk.cpu, dpdk.idle), (Hugepages::Auto, None, Idle::Poll));
@@ -196,7 +196,7 @@ connections = "/var/log/weir.log"
     assert_eq!((snapshot.limits.embryonic, snapshot.limits.waiting), (1000, 1000));
     assert_eq!(snapshot.pools[0].tcp.promise.mss, 1360);
     assert_eq!(snapshot.pools[0].monitors[0].timeout, Duration::from_millis(500));
-    assert_eq!(config.process.monitor_ports, (3000, 65535));
+    assert_eq!(config.process.monitor_ports, 3000..=65535);
     assert_eq!(config.process.connection_log, LogDestination::File("/var/log/weir.log".into()));
     let memory = Memory {
         flows: 1000 * 256,

@@ -119,3 +119,49 @@ fn a_file_cut_anywhere_is_refused_with_a_reason_or_taken() {
         }
     }
 }
+
+fn many(count: usize, one: impl Fn(usize) -> String) -> String {
+    (0..count).map(one).collect()
+}
+
+/// Indices are 16 bits wide, and a flow's key has room for a server's index + 1.
+#[test]
+fn more_servers_than_a_key_can_name_are_refused() {
+    let with = |servers: usize| {
+        let pool = |index: usize| {
+            let from = index * 500;
+            let server = |n: usize| {
+                let (high, middle, low) = (n / 62500, n / 250 % 250, n % 250 + 1);
+                format!("{{ address = \"10.{high}.{middle}.{low}\", port = 80 }},")
+            };
+            let servers = many((servers - from).min(500), |n| server(from + n));
+            format!("[[pool]]\nname = \"p{index}\"\nservers = [{servers}]\n")
+        };
+        let route = "[[route]]\nto = \"10.0.0.0/8\"\nvia = \"192.0.2.254\"\n";
+        let text = whole("# with: interface snat pool service") + route + &many(servers.div_ceil(500), pool);
+        config::parse(&text, "many", Path::new(""))
+    };
+    // One server is in the pool "web".
+    assert_eq!(with(65534).unwrap_or_else(|e| panic!("{}", e.problems()[0])).snapshot.servers.len(), 65535);
+    let errors = with(65535).unwrap_err();
+    let messages: Vec<&str> = errors.problems().iter().map(config::Problem::message).collect();
+    assert_eq!(messages, ["this is one server too many"]);
+}
+
+#[test]
+fn more_pool_groups_than_an_index_can_name_are_refused() {
+    let group = |n: usize| format!("[[pool_group]]\nname = \"g{n}\"\nmembers = [{{ pool = \"web\" }}]\n");
+    let text = whole("# with: interface snat pool service") + &many(65536, group);
+    let errors = config::parse(&text, "many", Path::new("")).unwrap_err();
+    let messages: Vec<&str> = errors.problems().iter().map(config::Problem::message).collect();
+    assert_eq!(messages, ["this is one pool group too many"]);
+}
+
+#[test]
+fn a_long_report_is_cut_and_says_so() {
+    let errors = config::parse(&many(150, |n| format!("key{n} = 1\n")), "many", Path::new("")).unwrap_err();
+    let rendered = errors.render(false);
+    assert_eq!(rendered.matches("unknown key").count(), 98, "two more are missing tables");
+    assert!(rendered.ends_with("… and 52 more\n\n152 errors\n"), "{rendered}");
+    assert_eq!(errors.problems().len(), 152);
+}

@@ -1,5 +1,6 @@
 //! Pools, their servers and monitors, and pool groups.
 
+use dataplane::balance::FAIL_ACTION_HOPS;
 use dataplane::snapshot::{
     FailAction, Monitor, MonitorKind, Pool, PoolGroup, PoolGroupMember, PoolId, PoolTcp, Server, ServerId,
     Snapshot,
@@ -60,13 +61,11 @@ fn servers(
         let (Some(address), Some(port)) = (&server.address.0, &server.port.0) else { continue };
         check_twin(server, pool.servers.get(..index).unwrap_or_default(), problems);
         match u16::try_from(all.len()) {
-            Ok(next) => members.push(ServerId(next)),
-            // Reported once, at the first server that has no index.
-            Err(_) if all.len() == usize::from(u16::MAX) + 1 => {
-                let message = "this is one server too many";
-                problems
-                    .error(&server.span, message)
-                    .help("at most 65536 servers, those of all pools together");
+            Ok(next) if next < u16::MAX => members.push(ServerId(next)),
+            // Reported once, at the first server that has no index; a flow's key has room for index + 1.
+            Ok(_) => {
+                let help = "at most 65535 servers, those of all pools together";
+                problems.error(&server.span, "this is one server too many").help(help);
             }
             Err(_) => {}
         }
@@ -212,6 +211,11 @@ fn check_cycle(written: &written::Pool, start: PoolId, pools: &[Pool], problems:
             return;
         }
         if chain.contains(&other) {
+            return;
+        }
+        if chain.len() > FAIL_ACTION_HOPS {
+            let message = format!("this chain of fail_actions takes more than {FAIL_ACTION_HOPS} steps");
+            problems.error(&at.span, message).help("a flow would be refused before it reaches the last pool");
             return;
         }
         chain.push(other);

@@ -16,13 +16,13 @@ const SPARE_MBUFS: u32 = 512;
 pub(super) fn settings(file: &File, monitor_ports: Ports, problems: &mut Problems) -> ProcessSettings {
     let unknown = Device::Virtual(String::new());
     let device = |d: &Option<At<Device>>| d.as_ref().map_or_else(|| unknown.clone(), |at| at.value.clone());
-    let socket = file.admin.socket.or(SocketPath(PathBuf::from("/run/weir.sock"))).0;
+    let socket = file.admin.socket.or(SocketPath(Some(PathBuf::from("/run/weir.sock")))).0;
     ProcessSettings {
         devices: file.interface.iter().map(|i| device(&i.device.0)).collect(),
         dpdk: dpdk(&file.dpdk, file.interface.len(), problems),
         admin_socket: socket,
         connection_log: file.log.connections.or(LogDestination::Stdout),
-        monitor_ports: (monitor_ports.first, monitor_ports.last),
+        monitor_ports: monitor_ports.first..=monitor_ports.last,
     }
 }
 

@@ -113,7 +113,9 @@ fn modules<'a>(written: &'a [written::Parser], directory: &Path, problems: &mut 
     for parser in written {
         let source = parser.file.0.as_ref().and_then(|file| read_file(file, directory, problems));
         let Some(name) = &parser.name.0 else { continue };
-        report_twin("parser", name, modules.iter().map(|m| m.name), problems);
+        if let Some(first) = modules.iter().find(|m| m.name.value == name.value) {
+            report_twin("parser", name, first.name, problems);
+        }
         if BUILTIN_PARSERS.contains(&name.value.0.as_str()) {
             let message = format!("the parser `{}` comes with weir", name.value.0);
             let help = "name your own module differently; a built-in one needs no [[parser]]";

@@ -145,13 +145,13 @@ impl Value for LogDestination {
     }
 }
 
-/// Path of a Unix socket.
+/// Path of a Unix socket; `None` for none.
 #[derive(Clone, Debug)]
-pub(crate) struct SocketPath(pub PathBuf);
+pub(crate) struct SocketPath(pub Option<PathBuf>);
 
 impl Value for SocketPath {
     fn expected() -> String {
-        format!("a path of 1 to {SOCKET_PATH_BYTES} bytes")
+        format!("a path of 1 to {SOCKET_PATH_BYTES} bytes, or \"none\"")
     }
 
     fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
@@ -159,7 +159,8 @@ impl Value for SocketPath {
         match text.len() {
             0 => Err(Fault::value("the path is empty")),
             n if n > SOCKET_PATH_BYTES => Err(Fault::value(format!("the path has {n} bytes"))),
-            _ => Ok(SocketPath(PathBuf::from(text))),
+            _ if text == "none" => Ok(SocketPath(None)),
+            _ => Ok(SocketPath(Some(PathBuf::from(text)))),
         }
     }
 }
