@@ -14,6 +14,9 @@ mod synchronized;
 mod timeout;
 mod transmit;
 
+#[cfg(test)]
+mod tests;
+
 use smoltcp::time::{Duration, Instant};
 
 use crate::replay::INITIAL_TIMEOUT;
@@ -81,7 +84,7 @@ impl Retry {
 ///
 /// Order of calls: [`Binding::accept`]; for every segment [`Binding::handle_segment`], at [`Binding::poll_timeout`]
 /// [`Binding::handle_timeout`], and after any call [`Binding::poll_transmit`] until `None`. [`Binding::connect`] when a
-/// server was chosen, again after [`Event::ConnectFailed`]. About 600 bytes, plus the bytes buffered, plus 512 bytes per
+/// server was chosen, again after [`Event::ConnectFailed`]. About 700 bytes, plus the bytes buffered, plus 512 bytes per
 /// direction while segments are out of order. Nothing here panics, whatever arrives.
 ///
 /// Timers: SYN-ACK and SYN are repeated after 1, 2, 4 … seconds until their timeout; replayed bytes after RFC 6298. A

@@ -67,6 +67,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeded(256))]
+
         #[test]
         fn same_as_a_full_sum(
             mut bytes in proptest::collection::vec(any::<u8>(), 8..60),

@@ -23,3 +23,10 @@ pub use reassembly::{Reassembly, TooManyHoles};
 pub use segment::{Flags, Options, SackBlock, Segment, SegmentError, Timestamps, reset_for};
 pub use seq::SeqNumber;
 pub use splice::Splice;
+
+/// Property tests draw the same cases in every run.
+#[cfg(test)]
+fn seeded(cases: u32) -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, RngSeed};
+    Config { cases, rng_seed: RngSeed::Fixed(0x7765_6972), failure_persistence: None, ..Config::default() }
+}

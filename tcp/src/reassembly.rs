@@ -158,6 +158,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeded(256))]
+
         #[test]
         fn same_as_the_model(
             limit in 1usize..300,

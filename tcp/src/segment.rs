@@ -440,6 +440,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeded(256))]
+
         #[test]
         fn what_is_emitted_is_read_back(
             seq: u32, ack: u32, flags: u8, window: u16, urgent: u16, options in any_options(),

@@ -95,6 +95,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::seeded(256))]
+
         #[test]
         fn addition_and_distance_agree(start: u32, count: u32) {
             let origin = SeqNumber::new(start);

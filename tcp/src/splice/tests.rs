@@ -55,6 +55,8 @@ fn side(client: bool) -> Side {
 }
 
 proptest! {
+    #![proptest_config(crate::seeded(256))]
+
     #[test]
     fn numbers_shift_and_the_rest_stays(parts in any_segment(), sequence: u32, clock: u32, client: bool) {
         let segment = Segment { payload: &parts.1, ..parts.0 };
