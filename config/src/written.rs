@@ -208,7 +208,7 @@ section! {
         flows: Given<Flows>,
         embryonic: Given<Flows>,
         waiting: Given<Flows>,
-        neighbors: Given<Int<16, 65536>>,
+        neighbors: Given<Int<16, 65535>>,
         script_budget: Given<Time<10, { S }>>,
         script_memory: Given<Size<{ 1 << 20 }, { 1 << 30 }>>,
     }
