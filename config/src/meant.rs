@@ -50,6 +50,9 @@ pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (S
     (snapshot, process)
 }
 
+/// Names listed where one was not found.
+const NAMES_SHOWN: usize = 12;
+
 /// The names of one kind of things, in the order of the file.
 pub(crate) struct Names<'a> {
     kind: &'static str,
@@ -109,7 +112,12 @@ fn candidates(kind: &str, wanted: &str, known: &[&str]) -> String {
     match nearest(wanted, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => format!("the file has no {kind} at all"),
-        None => format!("there is: {}", known.join(", ")),
+        None => {
+            let shown: Vec<&str> = known.iter().take(NAMES_SHOWN).copied().collect();
+            let more = known.len() - shown.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("there is: {}{more}", shown.join(", "))
+        }
     }
 }
 

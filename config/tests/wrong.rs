@@ -165,3 +165,14 @@ fn a_long_report_is_cut_and_says_so() {
     assert!(rendered.ends_with("… and 52 more\n\n152 errors\n"), "{rendered}");
     assert_eq!(errors.problems().len(), 152);
 }
+
+#[test]
+fn a_long_list_of_names_is_cut() {
+    let pool = |n: usize| format!("[[pool]]\nname = \"p{n:02}\"\nservers = []\n");
+    let service = "[[virtual_service]]\nname = \"www\"\npool = \"something else\"\n";
+    let text = whole("# with: interface snat") + &many(20, pool) + service;
+    let errors = config::parse(&text, "names", Path::new("")).unwrap_err();
+    let unknown = errors.problems().iter().find(|p| p.message().contains("something else")).unwrap();
+    let help = "there is: p00, p01, p02, p03, p04, p05, p06, p07, p08, p09, p10, p11 and 8 more";
+    assert_eq!(unknown.help_text(), Some(help));
+}
