@@ -93,6 +93,18 @@ impl FlowKey {
         }
     }
 
+    /// The key of packets the other way.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        FlowKey {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            ..*self
+        }
+    }
+
     /// Source address and port.
     #[must_use]
     pub fn source_socket(&self) -> SocketAddr {

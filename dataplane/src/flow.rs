@@ -16,12 +16,16 @@ pub const NO_SERVER: u16 = u16::MAX;
 
 /// Bit of [`Flow::flags`]: packets of the bound flow do not take the fast path, because somebody wants to see them.
 pub const INSPECT: u8 = 0x01;
+/// Bit of [`Flow::flags`]: the flow is on the list of those that may have something to send.
+pub const DIRTY: u8 = 0x02;
+/// Bit of [`Flow::flags`]: it was the server that sent RST.
+pub const RESET_BY_SERVER: u8 = 0x04;
 
 /// Size of a flow: three cache lines. Datagrams need the first two of them.
 const SIZE: usize = 192;
 
 /// Size of all fields of [`Flow`] but the unused rest.
-const USED: usize = 128 + 8 + size_of::<Splice>() + 4 + 4 + 4 + 4;
+const USED: usize = 128 + 8 + size_of::<Splice>() + 4 + 4 + 4 + 4 + 4;
 
 /// Where the packets of a flow come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +114,8 @@ pub struct Flow {
     pub client_ack: u32,
     /// Last acknowledgement number in a packet from the server.
     pub server_ack: u32,
+    /// The client's last TSval, kept only where weir puts timestamps into packets of the server.
+    pub client_timestamp: u32,
     /// Odd while the flow lives; goes up when it begins and when it ends.
     pub(crate) generation: u32,
     /// While the slot is free: index + 1 of the next free slot, 0 for the last.

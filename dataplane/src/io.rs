@@ -47,6 +47,11 @@ pub trait PacketIo {
     fn tx_burst(&mut self, port: PortId, burst: &mut Burst<Self::Buf>);
     /// An empty frame for a packet that weir originates, or `None` when the pool is empty.
     fn alloc(&mut self) -> Option<Self::Buf>;
+    /// Whether the link is up; `None` where the device does not say.
+    fn link(&self, port: PortId) -> Option<bool> {
+        let _ = port;
+        None
+    }
     /// Capability and error counters of the device since start, for the operator.
     fn port_stats(&self, port: PortId) -> PortStats;
 }

@@ -38,6 +38,20 @@ impl NeighborId {
         NeighborId(u32::from(generation) << 16 | u32::from(slot))
     }
 
+    /// As flows store it.
+    #[inline]
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// What [`NeighborId::bits`] gave; any other number is an id that names nothing.
+    #[inline]
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Self {
+        NeighborId(bits)
+    }
+
     fn slot(self) -> u16 {
         (self.0 & 0xffff) as u16
     }

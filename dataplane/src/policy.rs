@@ -68,6 +68,15 @@ pub enum Selection {
     Server(ServerId),
 }
 
+impl From<crate::snapshot::Target> for Selection {
+    fn from(target: crate::snapshot::Target) -> Self {
+        match target {
+            crate::snapshot::Target::Pool(pool) => Selection::Pool(pool),
+            crate::snapshot::Target::PoolGroup(group) => Selection::PoolGroup(group),
+        }
+    }
+}
+
 /// How a flow is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {

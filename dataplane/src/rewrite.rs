@@ -185,5 +185,30 @@ fn moved(headers: &Headers, by: impl Fn(u16) -> Option<u16>) -> Result<Headers, 
     })
 }
 
+/// The segment or datagram in `frame` has become `added` bytes longer at its end (`headers.end` says so already): the
+/// IP header follows, with its checksum. TCP's and UDP's own checksum is the business of whoever added the bytes.
+///
+/// # Errors
+/// `Truncated`: `headers` does not come from this frame. `TooBig`: more than the length field can say.
+pub fn lengthen(frame: &mut [u8], headers: &Headers, added: u16) -> Result<(), DropReason> {
+    let packet = frame.get_mut(usize::from(headers.l3)..).ok_or(DropReason::Truncated)?;
+    match headers.family {
+        Family::V4 => {
+            let (ip, _) = Ipv4::mut_from_prefix(packet).map_err(|_| DropReason::Truncated)?;
+            let before = ip.total_length.get();
+            let after = before.checked_add(added).ok_or(DropReason::TooBig)?;
+            ip.total_length = U16::new(after);
+            let delta = Delta::default().u16(before, after);
+            ip.checksum = U16::new(delta.apply(ip.checksum.get()));
+        }
+        Family::V6 => {
+            let (ip, _) = Ipv6::mut_from_prefix(packet).map_err(|_| DropReason::Truncated)?;
+            let after = ip.payload_length.get().checked_add(added).ok_or(DropReason::TooBig)?;
+            ip.payload_length = U16::new(after);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

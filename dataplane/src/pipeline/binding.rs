@@ -1,0 +1,341 @@
+//! TCP before the splice: segments go to the flow's binding, its payload to the scripts.
+
+use smoltcp::time::Instant;
+use tcp::{ConnectFailure, End, Event as TcpEvent, Segment, Side};
+
+use super::bound::side;
+use super::connection::Connection;
+use super::decide::{Decision, Refusal, Run};
+use super::end::{Fate, phase};
+use super::inspect::passing;
+use super::{Pipeline, Verdict};
+use crate::api;
+use crate::channel::{EndedBy, Phase};
+use crate::counters::DropReason;
+use crate::flow::{Direction, FlowState};
+use crate::flow_table::FlowId;
+use crate::io::PacketBuf;
+use crate::parse::{self, Headers};
+use crate::policy::{Close, Event, Outcome, Policy};
+use crate::snapshot::{Fallback, ServiceId};
+
+impl<P: Policy> Pipeline<P> {
+    /// A segment of a flow that has a binding.
+    pub(super) fn binding_segment<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        id: FlowId,
+        direction: Direction,
+    ) -> Verdict {
+        if !parse::l4_checksum_ok(buf.bytes(), &headers) {
+            return Verdict::Drop(DropReason::L4Checksum);
+        }
+        let Some((index, mut connection)) = self.borrow_connection(id) else {
+            return Verdict::Drop(DropReason::NoFlow);
+        };
+        let segment = buf.bytes().get(headers.l4_range()).map(Segment::parse);
+        let (Some(Ok(segment)), Some(binding)) = (segment, connection.binding.as_mut()) else {
+            self.connections.put(index, connection);
+            return Verdict::Drop(DropReason::Malformed);
+        };
+        let event = binding.handle_segment(now, side(direction), &segment);
+        if event != TcpEvent::Forward {
+            self.count_segment(now, id, direction, &headers);
+        }
+        self.handle_event(now, id, &mut connection, event);
+        self.connections.put(index, connection);
+        self.mark_dirty(id);
+        match event {
+            TcpEvent::Rejected => Verdict::Drop(DropReason::TcpUnacceptable),
+            TcpEvent::Forward => self.forward_during_replay(now, buf, headers, id, direction),
+            _ => Verdict::Consumed,
+        }
+    }
+
+    /// Counts a segment that a binding took in.
+    fn count_segment(&mut self, now: Instant, id: FlowId, direction: Direction, headers: &Headers) {
+        if let Some(flow) = self.flows.flow_mut(id) {
+            flow.touch(now);
+            flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
+        }
+    }
+
+    /// Lends out the connection of a flow.
+    pub(super) fn borrow_connection(&mut self, id: FlowId) -> Option<(u32, Box<Connection>)> {
+        let index = self.flows.flow(id)?.connection;
+        self.connections.take(index).map(|connection| (index, connection))
+    }
+
+    /// What an event of the binding means for its flow.
+    pub(super) fn handle_event(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        connection: &mut Connection,
+        event: TcpEvent,
+    ) {
+        match event {
+            TcpEvent::Consumed | TcpEvent::Rejected | TcpEvent::Forward => {}
+            TcpEvent::Established => self.client_established(now, id, connection),
+            TcpEvent::Data(Side::Client) => {
+                self.client_established(now, id, connection);
+                self.client_data(now, id, connection);
+            }
+            TcpEvent::Data(Side::Server) => self.server_data(now, id, connection),
+            TcpEvent::ConnectFailed(failure) => self.connect_failed(now, id, connection, failure),
+            TcpEvent::Spliced => connection.spliced = true,
+            TcpEvent::Ended(end) => self.binding_ended(now, id, connection, end),
+        }
+    }
+
+    /// The client's handshake is complete. Without a script there is nothing to wait for.
+    fn client_established(&mut self, now: Instant, id: FlowId, connection: &mut Connection) {
+        if connection.milestones.established.is_some() {
+            return;
+        }
+        connection.milestones.established = Some(now);
+        self.set_state(id, FlowState::Waiting);
+        let Some(service) = self.flows.flow(id).map(|flow| ServiceId(flow.service)) else { return };
+        if !self.policy.handles(service, Event::Request) {
+            connection.request_ended = true;
+            let decision = self.default_decision(service);
+            self.act_on_decision(now, id, connection, decision);
+        }
+    }
+
+    /// More client bytes: the request script starts, or goes on when it has what it waited for.
+    fn client_data(&mut self, now: Instant, id: FlowId, connection: &mut Connection) {
+        while !connection.request_ended {
+            let available = connection.buffered(Side::Client).len();
+            let resume = match connection.request {
+                Some(waiting) if available < waiting.need => return self.starved(now, id, connection),
+                Some(waiting) => Some(waiting.run),
+                None => None,
+            };
+            let Some((service, outcome)) = self.run_on_binding(now, id, connection, Event::Request, resume)
+            else {
+                return;
+            };
+            let decision = self.decision(service, &outcome, &connection.record);
+            connection.request = match decision {
+                Decision::Wait(suspended) => Some(suspended),
+                _ => None,
+            };
+            if connection.request.is_none() {
+                connection.request_ended = true;
+                self.act_on_decision(now, id, connection, decision);
+            }
+        }
+    }
+
+    /// The script wants more than there is; if the client has finished, it will never come.
+    fn starved(&mut self, now: Instant, id: FlowId, connection: &mut Connection) {
+        let finished = connection.binding.as_ref().is_some_and(|b| b.finished(Side::Client));
+        if finished {
+            connection.fate.get_or_insert(Fate::new(EndedBy::Client, Phase::Deciding));
+            self.close_binding(now, id, connection, false);
+        }
+    }
+
+    /// Runs an event on what the binding has buffered.
+    fn run_on_binding(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        connection: &mut Connection,
+        event: Event,
+        resume: Option<crate::policy::RunId>,
+    ) -> Option<(ServiceId, Outcome)> {
+        let facts = self.facts(id)?;
+        let Connection { binding, record, .. } = connection;
+        let binding = binding.as_ref()?;
+        let run = Run {
+            event,
+            facts,
+            client_payload: binding.payload(Side::Client),
+            server_payload: binding.payload(Side::Server),
+            can_wait: true,
+            resume,
+        };
+        Some((facts.service, self.run(now, run, record)))
+    }
+
+    /// Connects to the server that was decided on, or closes.
+    fn act_on_decision(&mut self, now: Instant, id: FlowId, connection: &mut Connection, decision: Decision) {
+        match decision {
+            Decision::Wait(_) => {}
+            Decision::Close(reason, close) => self.refuse_binding(now, id, connection, reason, close),
+            Decision::Select(selection) => {
+                connection.selection = Some(selection);
+                if let Err(Refusal { reason, close }) = self.connect(now, id, connection) {
+                    self.refuse_binding(now, id, connection, reason, close);
+                }
+            }
+        }
+    }
+
+    /// Opens the server side.
+    fn connect(&mut self, now: Instant, id: FlowId, connection: &mut Connection) -> Result<(), Refusal> {
+        let nothing = Refusal::reset(DropReason::NoPool);
+        let (flow, selection) = self.flows.flow(id).zip(connection.selection).ok_or(nothing)?;
+        let (client, service) = (flow.client_key().source.ip(), ServiceId(flow.service));
+        let server = self.choose(selection, client, &connection.tried)?;
+        if let Err(refusal) = self.attach(now, id, server, Some(connection)) {
+            self.detach(now, id);
+            return Err(refusal);
+        }
+        self.set_state(id, FlowState::Connecting);
+        let hold = self.policy.handles(service, Event::Response) && !connection.record.response_done;
+        if let Some(binding) = connection.binding.as_mut() {
+            binding.connect(now, hold);
+        }
+        Ok(())
+    }
+
+    /// The server refused or stayed silent: another one, unless the script named it.
+    fn connect_failed(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        connection: &mut Connection,
+        failure: ConnectFailure,
+    ) {
+        let Some(flow) = self.flows.flow(id) else { return };
+        let (failed, service) = (flow.server_id(), ServiceId(flow.service));
+        self.detach(now, id);
+        let retries = connection.pool.and_then(|pool| self.snapshot.pools.get(pool.index()));
+        let retries = retries.map_or(0, |pool| usize::from(pool.tcp.connect_retries));
+        let noted = failed.is_some_and(|server| connection.tried.try_push(server).is_ok());
+        let elsewhere = api::retry_target(&self.snapshot, service, &connection.record);
+        if let Some(target) = elsewhere.filter(|_| noted && connection.tried.len() <= retries) {
+            connection.selection = Some(target.into());
+            if self.connect(now, id, connection).is_ok() {
+                return;
+            }
+        }
+        let fate = match failure {
+            ConnectFailure::Refused => Fate::new(EndedBy::Server, Phase::Connecting),
+            ConnectFailure::Silent => Fate::new(EndedBy::ServerTimeout, Phase::Connecting),
+        };
+        connection.fate.get_or_insert(fate);
+        self.close_binding(now, id, connection, true);
+    }
+
+    /// More server bytes while a response script holds them.
+    fn server_data(&mut self, now: Instant, id: FlowId, connection: &mut Connection) {
+        while !connection.response_ended {
+            let available = connection.buffered(Side::Server).len();
+            let resume = match connection.response {
+                Some(waiting) if available < waiting.need => {
+                    if connection.binding.as_ref().is_some_and(|b| b.finished(Side::Server)) {
+                        connection.fate.get_or_insert(Fate::new(EndedBy::Server, Phase::Data));
+                        self.close_binding(now, id, connection, false);
+                    }
+                    return;
+                }
+                Some(waiting) => Some(waiting.run),
+                None => None,
+            };
+            let Some((service, outcome)) = self.run_on_binding(now, id, connection, Event::Response, resume)
+            else {
+                return;
+            };
+            connection.response = None;
+            match passing(&outcome, &connection.record, self.on_script_error(service)) {
+                Decision::Wait(suspended) => connection.response = Some(suspended),
+                Decision::Close(reason, close) => {
+                    connection.response_ended = true;
+                    self.refuse_binding(now, id, connection, reason, close);
+                }
+                Decision::Select(_) => {
+                    connection.response_ended = true;
+                    if let Some(binding) = connection.binding.as_mut() {
+                        binding.release_response(now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a connection before its splice for a reason of weir's.
+    fn refuse_binding(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        connection: &mut Connection,
+        reason: DropReason,
+        close: Close,
+    ) {
+        let phase = self.flows.flow(id).map_or(Phase::Deciding, phase);
+        connection.fate.get_or_insert(Fate::refused(reason, phase));
+        self.close_binding(now, id, connection, close == Close::Reset);
+    }
+
+    /// Lets the binding say goodbye; the flow goes when it has.
+    pub(super) fn close_binding(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        connection: &mut Connection,
+        reset: bool,
+    ) {
+        self.cancel_runs(connection);
+        connection.request_ended = true;
+        connection.response_ended = true;
+        if let Some(binding) = connection.binding.as_mut() {
+            binding.close(now, reset);
+        }
+        self.set_state(id, FlowState::Closing);
+    }
+
+    /// The binding is over.
+    fn binding_ended(&mut self, now: Instant, id: FlowId, connection: &mut Connection, end: End) {
+        if end == End::FirstPayloadTimeout && self.falls_back(id) && !connection.request_ended {
+            self.cancel_runs(connection);
+            connection.request_ended = true;
+            let service = self.flows.flow(id).map(|flow| ServiceId(flow.service));
+            let decision = service.map(|service| self.default_decision(service));
+            if let Some(decision) = decision {
+                return self.act_on_decision(now, id, connection, decision);
+            }
+        }
+        let phase = self.flows.flow(id).map_or(Phase::Data, phase);
+        let fate = match end {
+            End::HandshakeTimeout | End::FirstPayloadTimeout => Fate::new(EndedBy::ClientTimeout, phase),
+            End::ClientReset | End::ClientClosed => Fate::new(EndedBy::Client, phase),
+            End::ServerReset => Fate::new(EndedBy::Server, Phase::Replaying),
+            End::ReplayTimeout => Fate::new(EndedBy::ServerTimeout, Phase::Replaying),
+            End::Closed => Fate::NORMAL,
+        };
+        connection.fate.get_or_insert(fate);
+        connection.over = true;
+        self.cancel_runs(connection);
+    }
+
+    /// True if flows of this service go to the default pool when no payload comes in time.
+    fn falls_back(&self, id: FlowId) -> bool {
+        let service = self.flows.flow(id).and_then(|f| self.snapshot.services.get(usize::from(f.service)));
+        service.is_some_and(|s| s.tcp.on_first_payload_timeout == Fallback::DefaultPool)
+    }
+
+    /// A packet of the server that reaches the client while weir still replays the client's bytes.
+    fn forward_during_replay<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        id: FlowId,
+        direction: Direction,
+    ) -> Verdict {
+        let Some(index) = self.flows.flow(id).map(|flow| flow.connection) else {
+            return Verdict::Drop(DropReason::NoFlow);
+        };
+        let splice = self.connections.peek(index).and_then(|c| c.binding.as_ref()).map(|b| b.splice());
+        if let (Some(splice), Some(flow)) = (splice, self.flows.flow_mut(id)) {
+            flow.splice = splice;
+        }
+        self.translate(now, buf, headers, id, direction)
+    }
+}

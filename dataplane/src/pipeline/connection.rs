@@ -1,0 +1,188 @@
+//! What a flow needs besides its entry in the flow table, while anything but translation happens to it.
+
+use std::collections::VecDeque;
+
+use arrayvec::ArrayVec;
+use smoltcp::time::Instant;
+use tcp::{Binding, SeqNumber, Side};
+
+use super::end::Fate;
+use crate::parse::Headers;
+use crate::policy::{Record, RunId, Selection};
+use crate::snapshot::{PoolId, ServerId};
+
+/// Most servers that one flow tries.
+pub const MOST_TRIED: usize = 8;
+
+/// A script run that waits for bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Suspended {
+    /// The run.
+    pub run: RunId,
+    /// Bytes wanted in all.
+    pub need: usize,
+}
+
+/// A datagram that waits for a script's decision: the frame as it arrived.
+#[derive(Debug)]
+pub struct Held {
+    /// The whole frame.
+    pub frame: Vec<u8>,
+    /// Its headers.
+    pub headers: Headers,
+}
+
+/// When a flow passed its milestones, for the connection record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Milestones {
+    /// The client's handshake was complete (TCP), or the first datagram came.
+    pub established: Option<Instant>,
+    /// The server was chosen.
+    pub decided: Option<Instant>,
+    /// The server's handshake was complete.
+    pub connected: Option<Instant>,
+}
+
+/// The slow-path side of one flow. Made for flows that run a script or complete a handshake; given back as soon as
+/// the flow is only translated and has nothing to report.
+#[derive(Debug, Default)]
+pub struct Connection {
+    /// The delayed binding; `None` for UDP, for the fast path, and once the flow is spliced.
+    pub binding: Option<Box<Binding>>,
+    /// What the scripts decided and said.
+    pub record: Record,
+    /// A request script waits in `collect`.
+    pub request: Option<Suspended>,
+    /// A response script waits in `collect`.
+    pub response: Option<Suspended>,
+    /// The request event has run to its end.
+    pub request_ended: bool,
+    /// The response event has run to its end.
+    pub response_ended: bool,
+    /// Datagrams that wait, in order of arrival, all from the same side.
+    pub held: VecDeque<Held>,
+    /// Payloads of `held` joined.
+    pub joined: Vec<u8>,
+    /// Held datagrams may leave now.
+    pub release: bool,
+    /// What was decided.
+    pub selection: Option<Selection>,
+    /// Servers that refused or stayed silent.
+    pub tried: ArrayVec<ServerId, MOST_TRIED>,
+    /// The pool of the server in use.
+    pub pool: Option<PoolId>,
+    /// When it passed what.
+    pub milestones: Milestones,
+    /// The binding has delivered all: the flow is to be spliced once its last segments are out.
+    pub spliced: bool,
+    /// The binding has ended: the flow goes once its last segments are out.
+    pub over: bool,
+    /// How it ended, if that is settled.
+    pub fate: Option<Fate>,
+    client_seen: Option<SeqNumber>,
+    server_seen: Option<SeqNumber>,
+}
+
+impl Connection {
+    /// Back to the empty state; keeps allocations.
+    pub fn clear(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        let mut joined = std::mem::take(&mut self.joined);
+        held.clear();
+        joined.clear();
+        *self = Connection { held, joined, ..Connection::default() };
+    }
+
+    /// End of the data of a side that scripts of a spliced flow have seen.
+    pub fn seen_mut(&mut self, side: Side) -> &mut Option<SeqNumber> {
+        match side {
+            Side::Client => &mut self.client_seen,
+            Side::Server => &mut self.server_seen,
+        }
+    }
+
+    /// Bytes of a side that scripts may read now.
+    #[must_use]
+    pub fn buffered(&self, side: Side) -> &[u8] {
+        self.binding.as_ref().map_or(&[], |binding| binding.payload(side))
+    }
+}
+
+/// All connections of a worker; indices are stable until removed.
+#[derive(Debug, Default)]
+pub struct Connections {
+    slots: Vec<Option<Box<Connection>>>,
+    free: Vec<u32>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
+    spare: Vec<Box<Connection>>,
+}
+
+/// Cleared connections kept for reuse.
+const MOST_SPARE: usize = 1024;
+
+impl Connections {
+    /// No connection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A cleared connection that belongs to nobody yet.
+    pub fn fresh(&mut self) -> Box<Connection> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Gives back what [`Connections::fresh`] or [`Connections::take`] gave.
+    pub fn recycle(&mut self, mut connection: Box<Connection>) {
+        if self.spare.len() < MOST_SPARE {
+            connection.clear();
+            self.spare.push(connection);
+        }
+    }
+
+    /// Stores a connection; the index stays its own until [`Connections::remove`].
+    pub fn insert(&mut self, connection: Box<Connection>) -> u32 {
+        if let Some(index) = self.free.pop() {
+            if let Some(slot) = self.slots.get_mut(index as usize) {
+                *slot = Some(connection);
+            }
+            return index;
+        }
+        self.slots.push(Some(connection));
+        (self.slots.len() - 1) as u32
+    }
+
+    /// Lends a connection out so that the rest of the worker may be used meanwhile; [`Connections::put`] it back.
+    pub fn take(&mut self, index: u32) -> Option<Box<Connection>> {
+        self.slots.get_mut(index as usize)?.take()
+    }
+
+    /// Puts back what `take` gave.
+    pub fn put(&mut self, index: u32, connection: Box<Connection>) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            *slot = Some(connection);
+        }
+    }
+
+    /// The index is free again, whether or not its connection is lent out.
+    pub fn release(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            if let Some(connection) = slot.take() {
+                self.recycle(connection);
+            }
+            self.free.push(index);
+        }
+    }
+
+    /// A look at a connection.
+    #[must_use]
+    pub fn peek(&self, index: u32) -> Option<&Connection> {
+        self.slots.get(index as usize)?.as_deref()
+    }
+
+    /// How many are in use.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}

@@ -1,0 +1,360 @@
+//! UDP: flows, datagrams balanced one by one, and datagrams that wait for a script.
+
+use smoltcp::time::{Duration, Instant};
+
+use super::connection::{Connection, Held};
+use super::decide::{Decision, Refusal, Run};
+use super::end::{Fate, phase};
+use super::{Pipeline, Verdict};
+use crate::channel::{EndedBy, Phase};
+use crate::counters::DropReason;
+use crate::flow::{Direction, FlowState};
+use crate::flow_table::FlowId;
+use crate::io::PacketBuf;
+use crate::parse::{self, Headers};
+use crate::policy::{Event, FlowFacts, Policy};
+use crate::snapshot::{Fallback, Protocol, ServiceId};
+
+impl<P: Policy> Pipeline<P> {
+    /// The first datagram of a client tuple, or any datagram of a service that balances each by itself.
+    pub(super) fn open_udp<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        service: ServiceId,
+    ) -> Verdict {
+        let scripted = self.policy.handles(service, Event::Request);
+        if scripted && !parse::l4_checksum_ok(buf.bytes(), &headers) {
+            return Verdict::Drop(DropReason::L4Checksum);
+        }
+        if self.snapshot.services.get(service.index()).is_some_and(|s| s.udp.per_packet) {
+            return self.balance_datagram(now, buf, headers, service, scripted);
+        }
+        let id = match self.new_flow(now, &headers, service, 0, FlowState::Waiting) {
+            Ok(id) => id,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        if scripted {
+            let mut connection = self.connections.fresh();
+            connection.milestones.established = Some(now);
+            self.keep(id, connection);
+            return self.decide_datagram(now, buf, headers, id);
+        }
+        let decision = self.default_decision(service);
+        match self.select_and_attach(now, id, decision) {
+            Err(refusal) => self.refuse_datagram(now, id, refusal),
+            Ok(()) => {
+                self.became_bound(now, id);
+                self.translate(now, buf, headers, id, Direction::FromClient)
+            }
+        }
+    }
+
+    /// Runs the request script on the first datagram of a flow.
+    fn decide_datagram<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        id: FlowId,
+    ) -> Verdict {
+        let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
+        let Some(decision) = self.run_request(now, id, payload) else {
+            return Verdict::Drop(DropReason::NoFlow);
+        };
+        match decision {
+            Decision::Wait(_) => self.hold(now, buf, headers, id, Direction::FromClient),
+            decision => match self.select_and_attach(now, id, decision) {
+                Err(refusal) => self.refuse_datagram(now, id, refusal),
+                Ok(()) => {
+                    self.became_bound(now, id);
+                    self.translate(now, buf, headers, id, Direction::FromClient)
+                }
+            },
+        }
+    }
+
+    /// Starts or resumes the request scripts of a flow whose connection is stored.
+    fn run_request(&mut self, now: Instant, id: FlowId, payload: &[u8]) -> Option<Decision> {
+        let facts = self.facts(id)?;
+        let (index, mut connection) = self.borrow_connection(id)?;
+        let resume = connection.request.take().map(|waiting| waiting.run);
+        let run = client_run(facts, payload, true, resume);
+        let outcome = self.run(now, run, &mut connection.record);
+        let decision = self.decision(facts.service, &outcome, &connection.record);
+        match decision {
+            Decision::Wait(waiting) => connection.request = Some(waiting),
+            _ => connection.request_ended = true,
+        }
+        self.connections.put(index, connection);
+        Some(decision)
+    }
+
+    /// A datagram of a flow whose script still waits for bytes.
+    pub(super) fn waiting_datagram<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        id: FlowId,
+        direction: Direction,
+    ) -> Verdict {
+        if !parse::l4_checksum_ok(buf.bytes(), &headers) {
+            return Verdict::Drop(DropReason::L4Checksum);
+        }
+        let verdict = self.hold(now, buf, headers, id, direction);
+        let Some((index, connection)) = self.borrow_connection(id) else { return verdict };
+        let enough = connection.request.is_some_and(|waiting| connection.joined.len() >= waiting.need);
+        let joined = if enough { connection.joined.clone() } else { Vec::new() };
+        self.connections.put(index, connection);
+        if verdict != Verdict::Consumed || !enough {
+            return verdict;
+        }
+        match self.run_request(now, id, &joined) {
+            None | Some(Decision::Wait(_)) => {}
+            Some(decision) => match self.select_and_attach(now, id, decision) {
+                Ok(()) => {
+                    self.became_bound(now, id);
+                    self.release_held(id);
+                }
+                Err(refusal) => {
+                    self.refuse_datagram(now, id, refusal);
+                }
+            },
+        }
+        verdict
+    }
+
+    /// Keeps a copy of a datagram until a script has decided.
+    fn hold<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &B,
+        headers: Headers,
+        id: FlowId,
+        direction: Direction,
+    ) -> Verdict {
+        let Some(flow) = self.flows.flow_mut(id) else { return Verdict::Drop(DropReason::NoFlow) };
+        flow.touch(now);
+        let (service, first) = (usize::from(flow.service), flow.client_packets == 0);
+        let Some(udp) = self.snapshot.services.get(service).map(|service| service.udp) else {
+            return Verdict::Drop(DropReason::NoService);
+        };
+        let Some((index, mut connection)) = self.borrow_connection(id) else {
+            return Verdict::Drop(DropReason::NoFlow);
+        };
+        let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
+        let fits = connection.joined.len() + payload.len() <= udp.buffer as usize;
+        let fits = fits && connection.held.len() < MOST_HELD;
+        if fits {
+            connection.joined.extend_from_slice(payload);
+            connection.held.push_back(Held { frame: buf.bytes().to_vec(), headers });
+        }
+        let alone = connection.held.len() == 1;
+        self.connections.put(index, connection);
+        if !fits {
+            return Verdict::Drop(DropReason::HeldLimit);
+        }
+        if alone && first && direction == Direction::FromClient {
+            self.wheel.schedule(id.index, now + udp.first_payload_timeout);
+        }
+        Verdict::Consumed
+    }
+
+    /// The script did not get its bytes in time.
+    pub(super) fn held_timeout(&mut self, now: Instant, id: FlowId) {
+        let Some(flow) = self.flows.flow(id) else { return };
+        let (service, started) = (ServiceId(flow.service), flow.started);
+        let Some(settings) = self.snapshot.services.get(service.index()) else { return };
+        let age = Duration::from_micros((now.total_micros() as u64).saturating_sub(started));
+        let timeout = settings.udp.first_payload_timeout;
+        if age < timeout {
+            return self.wheel.schedule(id.index, now + (timeout - age));
+        }
+        let fallback = settings.tcp.on_first_payload_timeout;
+        if let Some((index, mut connection)) = self.borrow_connection(id) {
+            self.cancel_runs(&mut connection);
+            connection.request_ended = true;
+            self.connections.put(index, connection);
+        }
+        if fallback == Fallback::DefaultPool {
+            let decision = self.default_decision(service);
+            if self.select_and_attach(now, id, decision).is_ok() {
+                self.became_bound(now, id);
+                return self.release_held(id);
+            }
+        }
+        self.end(now, id, Fate::new(EndedBy::ClientTimeout, Phase::Deciding));
+    }
+
+    /// Held datagrams leave with the next poll for output.
+    fn release_held(&mut self, id: FlowId) {
+        if let Some((index, mut connection)) = self.borrow_connection(id) {
+            connection.release = true;
+            connection.joined.clear();
+            self.connections.put(index, connection);
+            self.mark_dirty(id);
+        }
+    }
+
+    fn refuse_datagram(&mut self, now: Instant, id: FlowId, refusal: Refusal) -> Verdict {
+        let phase = self.flows.flow(id).map_or(Phase::Deciding, phase);
+        self.end(now, id, Fate::refused(refusal.reason, phase));
+        Verdict::Drop(refusal.reason)
+    }
+
+    /// A datagram that is balanced by itself; answers find their way by the flow that each server has.
+    fn balance_datagram<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        service: ServiceId,
+        scripted: bool,
+    ) -> Verdict {
+        let mut connection = self.connections.fresh();
+        let decision = if scripted {
+            let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
+            let facts = FlowFacts {
+                service,
+                protocol: Protocol::Udp,
+                client: headers.key.source_socket(),
+                vip: headers.key.destination_socket(),
+                server: None,
+            };
+            let outcome = self.run(now, client_run(facts, payload, false, None), &mut connection.record);
+            self.decision(service, &outcome, &connection.record)
+        } else {
+            self.default_decision(service)
+        };
+        connection.request_ended = true;
+        let bound = self.branch(now, &headers, service, decision, connection);
+        match bound {
+            Ok(id) => self.translate(now, buf, headers, id, Direction::FromClient),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// The flow between a client tuple and the server that was chosen for this datagram.
+    fn branch(
+        &mut self,
+        now: Instant,
+        headers: &Headers,
+        service: ServiceId,
+        decision: Decision,
+        connection: Box<Connection>,
+    ) -> Result<FlowId, DropReason> {
+        let selection = match decision {
+            Decision::Select(selection) => selection,
+            Decision::Close(reason, _) => {
+                self.connections.recycle(connection);
+                return Err(reason);
+            }
+            Decision::Wait(waiting) => {
+                self.policy.cancel(waiting.run);
+                self.connections.recycle(connection);
+                return Err(DropReason::ScriptError);
+            }
+        };
+        let server = self.choose(selection, headers.key.source.ip(), &[]).map_err(|r| r.reason)?;
+        let mut key = headers.key;
+        key.branch = server.0.wrapping_add(1);
+        if let Some((id, _)) = self.flows.lookup(&key) {
+            self.connections.recycle(connection);
+            return Ok(id);
+        }
+        let id = self.new_flow(now, headers, service, key.branch, FlowState::Waiting)?;
+        self.keep(id, connection);
+        let (index, mut connection) = self.borrow_connection(id).ok_or(DropReason::NoFlow)?;
+        let attached = self.attach(now, id, server, Some(&mut connection));
+        self.connections.put(index, connection);
+        match attached {
+            Ok(()) => {
+                self.became_bound(now, id);
+                Ok(id)
+            }
+            Err(refusal) => {
+                self.end(now, id, Fate::refused(refusal.reason, Phase::Deciding));
+                Err(refusal.reason)
+            }
+        }
+    }
+
+    /// A datagram of a bound flow that a script still wants to see.
+    pub(super) fn inspect_datagram<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        id: FlowId,
+        direction: Direction,
+    ) -> Verdict {
+        if !self.wants_payload(id, direction) {
+            self.refresh_inspection(id);
+            return self.translate(now, buf, headers, id, direction);
+        }
+        if !parse::l4_checksum_ok(buf.bytes(), &headers) {
+            return Verdict::Drop(DropReason::L4Checksum);
+        }
+        if direction == Direction::FromServer && self.response_waits(id) {
+            return self.waiting_response(now, buf, headers, id);
+        }
+        let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
+        match self.run_on_payload(now, id, direction, payload, true) {
+            Decision::Wait(_) => self.hold(now, buf, headers, id, direction),
+            Decision::Close(reason, close) => self.refuse_datagram(now, id, Refusal { reason, close }),
+            Decision::Select(_) => {
+                self.refresh_inspection(id);
+                self.translate(now, buf, headers, id, direction)
+            }
+        }
+    }
+
+    fn response_waits(&self, id: FlowId) -> bool {
+        let index = self.flows.flow(id).map(|flow| flow.connection);
+        index.and_then(|index| self.connections.peek(index)).is_some_and(|c| c.response.is_some())
+    }
+
+    /// A datagram of the server while the response script waits for more bytes.
+    fn waiting_response<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        id: FlowId,
+    ) -> Verdict {
+        let verdict = self.hold(now, buf, headers, id, Direction::FromServer);
+        let Some((index, connection)) = self.borrow_connection(id) else { return verdict };
+        let enough = connection.response.is_some_and(|waiting| connection.joined.len() >= waiting.need);
+        let joined = if enough { connection.joined.clone() } else { Vec::new() };
+        self.connections.put(index, connection);
+        if !enough {
+            return verdict;
+        }
+        match self.run_on_payload(now, id, Direction::FromServer, &joined, true) {
+            Decision::Wait(_) => {}
+            Decision::Close(reason, close) => {
+                self.refuse_datagram(now, id, Refusal { reason, close });
+            }
+            Decision::Select(_) => {
+                self.refresh_inspection(id);
+                self.release_held(id);
+            }
+        }
+        verdict
+    }
+}
+
+/// Most datagrams that one flow holds.
+const MOST_HELD: usize = 64;
+
+/// A request run.
+fn client_run<'a>(
+    facts: FlowFacts,
+    payload: &'a [u8],
+    can_wait: bool,
+    resume: Option<crate::policy::RunId>,
+) -> Run<'a> {
+    Run { event: Event::Request, facts, client_payload: payload, server_payload: &[], can_wait, resume }
+}

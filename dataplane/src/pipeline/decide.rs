@@ -1,0 +1,252 @@
+//! The script and the choice of a server.
+
+use std::net::{IpAddr, SocketAddr};
+
+use smoltcp::time::Instant;
+use tcp::{Lifecycle, Side};
+
+use super::connection::Connection;
+use super::{Pipeline, Suspended};
+use crate::address::FlowKey;
+use crate::api;
+use crate::balance::Pick;
+use crate::counters::DropReason;
+use crate::flow;
+use crate::flow::FlowState;
+use crate::flow_table::FlowId;
+use crate::neighbor::NeighborId;
+use crate::policy::{Close, Context, Event, FlowFacts, Outcome, Policy, Record, RunId, Selection};
+use crate::snapshot::{FailAction, Fallback, Protocol, ServerId, ServiceId, Target};
+
+/// What a run, or its absence, means for the flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Decision {
+    /// The script waits for bytes.
+    Wait(Suspended),
+    /// Balance there.
+    Select(Selection),
+    /// End the flow.
+    Close(DropReason, Close),
+}
+
+/// What a run may see of its flow.
+pub(super) struct Run<'a> {
+    pub(super) event: Event,
+    pub(super) facts: FlowFacts,
+    pub(super) client_payload: &'a [u8],
+    pub(super) server_payload: &'a [u8],
+    pub(super) can_wait: bool,
+    pub(super) resume: Option<RunId>,
+}
+
+/// What it takes to refuse a flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: DropReason,
+    pub(super) close: Close,
+}
+
+impl Refusal {
+    pub(super) fn reset(reason: DropReason) -> Self {
+        Refusal { reason, close: Close::Reset }
+    }
+}
+
+impl<P: Policy> Pipeline<P> {
+    /// Starts or resumes the scripts of an event.
+    pub(super) fn run(&mut self, now: Instant, run: Run<'_>, record: &mut Record) -> Outcome {
+        let mut context = Context {
+            now,
+            event: run.event,
+            snapshot: &self.snapshot,
+            facts: run.facts,
+            client_payload: run.client_payload,
+            server_payload: run.server_payload,
+            can_wait: run.can_wait,
+            balancer: &mut self.balancer,
+            tables: &mut self.tables,
+            record,
+        };
+        match run.resume {
+            None => self.policy.start(&mut context),
+            Some(id) => self.policy.resume(id, &mut context),
+        }
+    }
+
+    /// What the end of a request run means.
+    pub(super) fn decision(&self, service: ServiceId, outcome: &Outcome, record: &Record) -> Decision {
+        match outcome {
+            Outcome::Suspended { run, need } => Decision::Wait(Suspended { run: *run, need: *need }),
+            Outcome::Done => match (record.close, record.selection) {
+                (Some(close), _) => Decision::Close(DropReason::ScriptClosed, close),
+                (None, Some(selection)) => Decision::Select(selection),
+                (None, None) => self.default_decision(service),
+            },
+            Outcome::Failed(_) => match self.on_script_error(service) {
+                Fallback::Close => Decision::Close(DropReason::ScriptError, Close::Graceful),
+                Fallback::DefaultPool => self.default_decision(service),
+            },
+        }
+    }
+
+    /// The service's default pool or group.
+    pub(super) fn default_decision(&self, service: ServiceId) -> Decision {
+        match self.snapshot.services.get(service.index()).and_then(|s| s.default) {
+            Some(Target::Pool(pool)) => Decision::Select(Selection::Pool(pool)),
+            Some(Target::PoolGroup(group)) => Decision::Select(Selection::PoolGroup(group)),
+            None => Decision::Close(DropReason::NoPool, Close::Reset),
+        }
+    }
+
+    /// What a failed run does to flows of this service.
+    pub(super) fn on_script_error(&self, service: ServiceId) -> Fallback {
+        self.snapshot.services.get(service.index()).map_or(Fallback::Close, |s| s.datascript.on_error)
+    }
+
+    /// The server that a selection means now.
+    pub(super) fn choose(
+        &mut self,
+        selection: Selection,
+        client: IpAddr,
+        tried: &[ServerId],
+    ) -> Result<ServerId, Refusal> {
+        match self.balancer.pick_selection(&self.snapshot, selection, client, tried) {
+            Pick::Server(server) => Ok(server),
+            Pick::Failed(FailAction::Close) => {
+                Err(Refusal { reason: DropReason::NoServer, close: Close::Graceful })
+            }
+            Pick::Failed(_) => Err(Refusal::reset(DropReason::NoServer)),
+        }
+    }
+
+    /// Where packets to `server` go, given the VS port that the client used.
+    pub(super) fn server_socket(&self, server: ServerId, service_port: u16) -> Option<SocketAddr> {
+        let socket = self.snapshot.server_address(server)?;
+        let pool = self.snapshot.servers.get(server.index())?.pool;
+        let translated = self.snapshot.pools.get(pool.index())?.port_translation;
+        Some(if translated { socket } else { SocketAddr::new(socket.ip(), service_port) })
+    }
+
+    /// Gives the flow a server: SNAT port, server key, next hop, counts, persistence. The flow is not yet `Bound`.
+    pub(super) fn attach(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        server: ServerId,
+        connection: Option<&mut Connection>,
+    ) -> Result<(), Refusal> {
+        let Some(flow) = self.flows.flow(id) else {
+            return Err(Refusal::reset(DropReason::NoFlow));
+        };
+        let (client_key, service) = (*flow.client_key(), ServiceId(flow.service));
+        let protocol = if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp };
+        let socket = self.server_socket(server, client_key.destination_port);
+        let socket = socket.ok_or(Refusal::reset(DropReason::NoServer))?;
+        let hop = self.routes.lookup(socket.ip().into()).ok_or(Refusal::reset(DropReason::NoRoute))?;
+        let flows = &self.flows;
+        let free = |key: &FlowKey| flows.lookup(key).is_none();
+        let source = self.snat.allocate(protocol, socket, free);
+        let source = source.ok_or(Refusal::reset(DropReason::SnatExhausted))?;
+        let server_key = FlowKey::new(protocol, socket, source);
+        if self.flows.bind(id, server_key).is_err() {
+            return Err(Refusal::reset(DropReason::FlowTableFull));
+        }
+        let hop = self.neighbors.resolve(now, (hop.port, hop.address));
+        let hop = hop.ok_or(Refusal::reset(DropReason::NoNeighbor))?;
+        self.neighbors.retain(hop);
+        if let Some(flow) = self.flows.flow_mut(id) {
+            flow.server_hop = hop.bits();
+            flow.server = server.0;
+        }
+        self.balancer.opened(server);
+        if let Some(connection) = connection {
+            connection.pool = self.snapshot.servers.get(server.index()).map(|s| s.pool);
+            connection.milestones.decided.get_or_insert(now);
+            let record = &connection.record;
+            api::record_persistence(now, &self.snapshot, &mut self.tables, service, record, server);
+        }
+        Ok(())
+    }
+
+    /// Takes the server away again, so that another one can be tried.
+    pub(super) fn detach(&mut self, now: Instant, id: FlowId) {
+        let Some(flow) = self.flows.flow_mut(id) else { return };
+        let (server, hop) = (flow.server_id(), flow.server_hop);
+        flow.clear_server();
+        self.flows.unbind(id);
+        if let Some(server) = server {
+            self.balancer.closed(server);
+        }
+        if hop != flow::NONE {
+            self.neighbors.release(now, NeighborId::from_bits(hop));
+        }
+    }
+
+    /// From now on the flow is translated.
+    pub(super) fn became_bound(&mut self, now: Instant, id: FlowId) {
+        self.set_state(id, FlowState::Bound);
+        let Some(flow) = self.flows.flow(id) else { return };
+        let (index, service) = (flow.connection, usize::from(flow.service));
+        self.refresh_inspection(id);
+        self.schedule_idle(now, id);
+        let inspected = self.flows.flow(id).is_some_and(|flow| flow.flags & flow::INSPECT != 0);
+        let logged = self.snapshot.services.get(service).is_some_and(|service| service.log_connections);
+        let holds = self.connections.peek(index).is_some_and(|connection| !connection.held.is_empty());
+        if !inspected && !logged && !holds {
+            self.connections.release(index);
+            if let Some(flow) = self.flows.flow_mut(id) {
+                flow.connection = flow::NONE;
+            }
+        }
+    }
+
+    /// The binding has delivered everything: the end hosts talk to each other from now on.
+    pub(super) fn complete_splice(&mut self, now: Instant, id: FlowId) {
+        let Some((index, mut connection)) = self.borrow_connection(id) else { return };
+        connection.spliced = false;
+        if let Some((binding, flow)) = connection.binding.take().zip(self.flows.flow_mut(id)) {
+            flow.splice = binding.splice();
+            flow.client_timestamp = binding.client_timestamp().unwrap_or(0);
+            flow.set_lifecycle(match (binding.finished(Side::Client), binding.finished(Side::Server)) {
+                (false, false) => Lifecycle::Established,
+                (true, false) => Lifecycle::ClientFin,
+                (false, true) => Lifecycle::ServerFin,
+                (true, true) => Lifecycle::BothFin,
+            });
+            flow.touch(now);
+        }
+        self.connections.put(index, connection);
+        self.became_bound(now, id);
+    }
+
+    /// Who talks to whom in this flow.
+    pub(super) fn facts(&self, id: FlowId) -> Option<FlowFacts> {
+        let flow = self.flows.flow(id)?;
+        Some(FlowFacts {
+            service: ServiceId(flow.service),
+            protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
+            client: flow.client_key().source_socket(),
+            vip: flow.client_key().destination_socket(),
+            server: flow.server_id(),
+        })
+    }
+
+    /// Moves a flow between states and keeps the counts that limits are about.
+    pub(super) fn set_state(&mut self, id: FlowId, state: FlowState) {
+        let Some(flow) = self.flows.flow_mut(id) else { return };
+        let before = flow.state();
+        flow.set_state(state);
+        self.count_state(before, -1);
+        self.count_state(state, 1);
+    }
+
+    /// Keeps the numbers of embryonic and waiting flows.
+    pub(super) fn count_state(&mut self, state: FlowState, change: i32) {
+        let counter = match state {
+            FlowState::Embryonic => &mut self.embryonic,
+            FlowState::Waiting | FlowState::Connecting => &mut self.waiting,
+            _ => return,
+        };
+        *counter = counter.saturating_add_signed(change);
+    }
+}

@@ -1,0 +1,294 @@
+//! Timers, and how flows end.
+
+use smoltcp::time::{Duration, Instant};
+use tcp::{Flags, Lifecycle, Options, Segment, SeqNumber};
+
+use super::connection::Connection;
+use super::transmit::Originated;
+use super::{Pipeline, QUEUE};
+use crate::api;
+use crate::channel::{ConnectionRecord, EndedBy, Phase, Termination};
+use crate::counters::DropReason;
+use crate::flow::{self, Direction, Flow, FlowState};
+use crate::flow_table::FlowId;
+use crate::neighbor::NeighborId;
+use crate::policy::Policy;
+use crate::report;
+use crate::snapshot::{Protocol, Service, ServiceId};
+
+/// How a flow ended, for its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// The two letters.
+    pub termination: Termination,
+    /// Why it was refused, if it was.
+    pub reason: Option<DropReason>,
+}
+
+impl Fate {
+    /// The normal end.
+    pub(super) const NORMAL: Fate = Fate { termination: Termination::NORMAL, reason: None };
+
+    pub(super) fn new(by: EndedBy, phase: Phase) -> Self {
+        Fate { termination: Termination::new(by, phase), reason: None }
+    }
+
+    /// weir did not want the flow.
+    pub(super) fn refused(reason: DropReason, phase: Phase) -> Self {
+        let by = match reason {
+            DropReason::ScriptClosed => EndedBy::Script,
+            DropReason::ScriptError => EndedBy::ScriptError,
+            _ => EndedBy::Refused,
+        };
+        Fate { termination: Termination::new(by, phase), reason: Some(reason) }
+    }
+}
+
+/// Flows whose timers are looked at between two bursts, so that a burst never waits for a mass expiry.
+const EXPIRED_PER_BURST: usize = 64;
+/// Table entries looked at for expiry between two bursts.
+const SWEPT_PER_BURST: usize = 4;
+/// How long a connection that both ends have finished may still send acknowledgements (instead of TIME_WAIT).
+const LINGER_FIN: Duration = Duration::from_secs(10);
+/// The same after a reset.
+const LINGER_RESET: Duration = Duration::from_secs(2);
+/// How long a SYN that was passed on may remain without an answer.
+const SYN_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl<P: Policy> Pipeline<P> {
+    /// Acts on timers that are due; bounded work per call.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for _ in 0..EXPIRED_PER_BURST {
+            let Some(slot) = self.wheel.pop_expired(now) else { break };
+            if let Some(id) = self.flows.flow_at(slot) {
+                self.flow_timeout(now, id);
+            }
+        }
+        self.tables.expire(now, SWEPT_PER_BURST);
+    }
+
+    fn flow_timeout(&mut self, now: Instant, id: FlowId) {
+        let Some(flow) = self.flows.flow(id) else { return };
+        match (flow.state(), flow.is_tcp()) {
+            (FlowState::Bound, _) => self.idle_timeout(now, id),
+            (_, true) => self.binding_timeout(now, id),
+            (_, false) => self.held_timeout(now, id),
+        }
+    }
+
+    /// A timer of a binding.
+    pub(super) fn binding_timeout(&mut self, now: Instant, id: FlowId) {
+        let Some((index, mut connection)) = self.borrow_connection(id) else {
+            return self.end(now, id, Fate::NORMAL);
+        };
+        if let Some(binding) = connection.binding.as_mut() {
+            let event = binding.handle_timeout(now);
+            self.handle_event(now, id, &mut connection, event);
+        }
+        if self.is_idle(now, id) && !connection.over {
+            connection.fate.get_or_insert(Fate::new(EndedBy::ServerTimeout, Phase::Data));
+            self.close_binding(now, id, &mut connection, true);
+        }
+        self.connections.put(index, connection);
+        self.mark_dirty(id);
+    }
+
+    /// True if nothing has come for the idle time: what ends a connection whose response a script waits for in vain.
+    fn is_idle(&self, now: Instant, id: FlowId) -> bool {
+        let flow = self.flow_and_service(id);
+        flow.is_some_and(|(flow, service)| flow.idle(now) >= service.tcp.idle_timeout)
+    }
+
+    /// When a binding wants to be looked at again, its idle time included.
+    pub(super) fn schedule_binding(&mut self, id: FlowId, now: Instant, due: Option<Instant>) {
+        let Some((flow, service)) = self.flow_and_service(id) else { return };
+        let left = service.tcp.idle_timeout.total_micros().saturating_sub(flow.idle(now).total_micros());
+        let idle = now + Duration::from_micros(left.max(1));
+        self.wheel.schedule(id.index, due.map_or(idle, |due| due.min(idle)));
+    }
+
+    /// The idle time of a bound flow may be over; packets have only moved `last_seen`.
+    fn idle_timeout(&mut self, now: Instant, id: FlowId) {
+        let Some((flow, service)) = self.flow_and_service(id) else { return };
+        if flow.idle(now) < idle_time(flow, service) {
+            return self.schedule_idle(now, id);
+        }
+        let lost = flow.is_tcp() && flow.lifecycle() == Lifecycle::Established;
+        if lost && service.tcp.reset_on_idle {
+            self.reset_both(id);
+        }
+        self.end_by_lifecycle(now, id);
+    }
+
+    /// Ends a bound flow as its own packets say.
+    pub(super) fn end_by_lifecycle(&mut self, now: Instant, id: FlowId) {
+        let fate = self.flows.flow(id).map_or(Fate::NORMAL, |flow| match (flow.is_tcp(), flow.lifecycle()) {
+            (false, _) | (true, Lifecycle::BothFin) => Fate::NORMAL,
+            (true, Lifecycle::Reset) if flow.flags & flow::RESET_BY_SERVER != 0 => {
+                Fate::new(EndedBy::Server, Phase::Data)
+            }
+            (true, Lifecycle::Reset) => Fate::new(EndedBy::Client, Phase::Data),
+            (true, Lifecycle::SynSent) => Fate::new(EndedBy::ServerTimeout, Phase::Connecting),
+            (true, Lifecycle::ClientFin) => Fate::new(EndedBy::ServerTimeout, Phase::Data),
+            (true, _) => Fate::new(EndedBy::ClientTimeout, Phase::Data),
+        });
+        self.end(now, id, fate);
+    }
+
+    /// Sets the timer of a bound flow to the end of its idle time.
+    pub(super) fn schedule_idle(&mut self, now: Instant, id: FlowId) {
+        let Some((flow, service)) = self.flow_and_service(id) else { return };
+        let time = idle_time(flow, service);
+        let left = Duration::from_micros(time.total_micros().saturating_sub(flow.idle(now).total_micros()));
+        self.wheel.schedule(id.index, now + left);
+    }
+
+    fn flow_and_service(&self, id: FlowId) -> Option<(&Flow, &Service)> {
+        let flow = self.flows.flow(id)?;
+        self.snapshot.services.get(usize::from(flow.service)).map(|service| (flow, service))
+    }
+
+    /// RST to both ends of a spliced flow, with the numbers that each of them expects next.
+    pub(super) fn reset_both(&mut self, id: FlowId) {
+        let Some(flow) = self.flows.flow(id) else { return };
+        let resets = [(flow.client_key(), flow.client_ack), (flow.server_key(), flow.server_ack)];
+        for (key, seq) in resets.map(|(key, seq)| (key.reversed(), seq)) {
+            self.originate(Originated::Reset { key, reset: reset(seq) });
+        }
+    }
+
+    /// The flow is no more: timers, runs, counts, neighbours, record.
+    pub(super) fn end(&mut self, now: Instant, id: FlowId, fate: Fate) {
+        let Some(flow) = self.flows.flow(id).copied() else { return };
+        self.wheel.cancel(id.index);
+        self.count_state(flow.state(), -1);
+        if let Some(server) = flow.server_id() {
+            self.balancer.closed(server);
+        }
+        for hop in [flow.client_hop, flow.server_hop].into_iter().filter(|hop| *hop != flow::NONE) {
+            self.neighbors.release(now, NeighborId::from_bits(hop));
+        }
+        let connection = self.connections.take(flow.connection);
+        if let Some(mut connection) = connection {
+            self.cancel_runs(&mut connection);
+            if fate.reason == Some(DropReason::NoServer) {
+                api::forget_persistence(&mut self.tables, ServiceId(flow.service), &connection.record);
+            }
+            self.write_record(now, &flow, fate, Some(&mut connection));
+            self.connections.put(flow.connection, connection);
+            self.connections.release(flow.connection);
+        } else {
+            self.write_record(now, &flow, fate, None);
+        }
+        self.flows.remove(id);
+        self.counters.flows_ended += 1;
+    }
+
+    /// Forgets the runs that wait.
+    pub(super) fn cancel_runs(&mut self, connection: &mut Connection) {
+        for waiting in [connection.request.take(), connection.response.take()].into_iter().flatten() {
+            self.policy.cancel(waiting.run);
+        }
+    }
+
+    fn write_record(&mut self, now: Instant, flow: &Flow, fate: Fate, connection: Option<&mut Connection>) {
+        let service = self.snapshot.services.get(usize::from(flow.service));
+        if !service.is_some_and(|service| service.log_connections) {
+            return;
+        }
+        if self.records.len() >= QUEUE {
+            self.counters.records_lost += 1;
+            return;
+        }
+        self.records.push_back(record(now, flow, fate, connection));
+    }
+
+    /// Ends every flow: resets TCP connections if `reset`, and writes the records. For the end of the process.
+    pub fn shut_down(&mut self, now: Instant) {
+        let mut next = self.flows.next_after(None);
+        while let Some(id) = next {
+            next = self.flows.next_after(Some(id));
+            let phase = self.flows.flow(id).map_or(Phase::Data, phase);
+            self.end(now, id, Fate::new(EndedBy::Shutdown, phase));
+        }
+    }
+}
+
+/// The phase that a flow ends in when it ends now.
+pub(super) fn phase(flow: &Flow) -> Phase {
+    match flow.state() {
+        FlowState::Embryonic => Phase::Handshake,
+        FlowState::Waiting => Phase::Deciding,
+        FlowState::Connecting => Phase::Connecting,
+        _ => Phase::Data,
+    }
+}
+
+/// How long a bound flow may be silent.
+fn idle_time(flow: &Flow, service: &Service) -> Duration {
+    if !flow.is_tcp() {
+        return service.udp.idle_timeout;
+    }
+    match flow.lifecycle() {
+        Lifecycle::BothFin => LINGER_FIN,
+        Lifecycle::Reset => LINGER_RESET,
+        Lifecycle::SynSent => SYN_TIMEOUT.min(service.tcp.idle_timeout),
+        _ => service.tcp.idle_timeout,
+    }
+}
+
+/// RST with this sequence number.
+fn reset(seq: u32) -> Segment<'static> {
+    Segment {
+        seq: SeqNumber::from(seq),
+        ack: SeqNumber::default(),
+        flags: Flags::RST,
+        window: 0,
+        urgent: 0,
+        options: Options::default(),
+        payload: &[],
+    }
+}
+
+fn record(now: Instant, flow: &Flow, fate: Fate, connection: Option<&mut Connection>) -> ConnectionRecord {
+    let started = Instant::from_micros(i64::try_from(flow.started).unwrap_or(i64::MAX));
+    let bound = flow.is_bound();
+    let mut record = ConnectionRecord {
+        service: ServiceId(flow.service),
+        protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
+        client: flow.client_key().source_socket(),
+        vip: flow.client_key().destination_socket(),
+        server: flow.server_id(),
+        server_address: bound.then(|| flow.server_key().source_socket()),
+        snat: bound.then(|| flow.server_key().destination_socket()),
+        started,
+        ended: now,
+        handshake: None,
+        decision: None,
+        connect: None,
+        from_client: report::traffic(flow, Direction::FromClient),
+        from_server: report::traffic(flow, Direction::FromServer),
+        termination: fate.termination,
+        reason: fate.reason,
+        ds_log: None,
+        significant: false,
+        error: None,
+    };
+    if let Some(connection) = connection {
+        describe(&mut record, connection);
+    }
+    record
+}
+
+/// What the slow path knows of a flow.
+fn describe(record: &mut ConnectionRecord, connection: &mut Connection) {
+    let times = connection.milestones;
+    let begun = times.established.unwrap_or(record.started);
+    record.handshake = times.established.map(|at| at - record.started);
+    record.decision = times.decided.map(|at| at - begun);
+    record.connect = times.connected.zip(times.decided).map(|(at, from)| at - from);
+    let log = std::mem::take(&mut connection.record.log);
+    record.ds_log = (!log.is_empty()).then(|| log.into_boxed_slice());
+    record.significant = connection.record.significant;
+    record.error = connection.record.error.take().map(String::into_boxed_str);
+}

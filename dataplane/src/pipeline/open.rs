@@ -1,0 +1,285 @@
+//! The first packet of a flow: which service, is there room, and what happens to it first.
+
+use smoltcp::time::{Duration, Instant};
+use tcp::{Binding, Flags, Lifecycle, Segment, SeqNumber};
+use zerocopy::IntoBytes;
+
+use super::decide::{Decision, Refusal, Run};
+use super::end::Fate;
+use super::transmit::Originated;
+use super::{Pipeline, Verdict};
+use crate::channel::Phase;
+use crate::counters::DropReason;
+use crate::flow::{Direction, FlowState};
+use crate::flow_table::FlowId;
+use crate::io::PacketBuf;
+use crate::parse::{self, Headers};
+use crate::policy::{Close, Event, Policy};
+use crate::snapshot::{PoolId, Protocol, Service, ServiceId, Snapshot, Target, TcpProfile};
+
+impl<P: Policy> Pipeline<P> {
+    /// A packet that belongs to no flow.
+    pub(super) fn unknown<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: Headers) -> Verdict {
+        let key = &headers.key;
+        let Some(service) = self.vips.service(&key.destination, key.protocol, key.destination_port) else {
+            return self.without_service(buf, &headers);
+        };
+        if key.protocol == Protocol::Udp as u8 {
+            return self.open_udp(now, buf, headers, service);
+        }
+        if let Err(reason) = opening_flags(headers.tcp_flags) {
+            if reason == DropReason::NoFlow {
+                self.answer_with_reset(buf, &headers);
+            }
+            return Verdict::Drop(reason);
+        }
+        let profile = self.snapshot.services.get(service.index()).map(|s| s.tcp.profile);
+        match profile {
+            Some(TcpProfile::Proxy) => self.open_tcp(now, buf, headers, service),
+            _ => self.open_fast_path(now, buf, headers, service),
+        }
+    }
+
+    /// A new entry in the flow table; the client's next hop is resolved.
+    pub(super) fn new_flow(
+        &mut self,
+        now: Instant,
+        headers: &Headers,
+        service: ServiceId,
+        branch: u16,
+        state: FlowState,
+    ) -> Result<FlowId, DropReason> {
+        let hop = self.routes.lookup(headers.key.source).ok_or(DropReason::NoRoute)?;
+        let hop = self.neighbors.resolve(now, (hop.port, hop.address)).ok_or(DropReason::NoNeighbor)?;
+        let mut key = headers.key;
+        key.branch = branch;
+        let id = self.flows.insert(key).map_err(|_| DropReason::FlowTableFull)?;
+        self.neighbors.retain(hop);
+        if let Some(flow) = self.flows.flow_mut(id) {
+            flow.client_hop = hop.bits();
+            flow.service = service.0;
+            flow.started = now.total_micros() as u64;
+            flow.touch(now);
+            flow.set_state(state);
+        }
+        self.count_state(state, 1);
+        self.counters.flows_created += 1;
+        Ok(id)
+    }
+
+    /// The SYN of a connection that weir completes by itself.
+    fn open_tcp<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &B,
+        headers: Headers,
+        service: ServiceId,
+    ) -> Verdict {
+        if self.embryonic >= self.snapshot.limits.embryonic {
+            return Verdict::Drop(DropReason::EmbryonicLimit);
+        }
+        if self.waiting >= self.snapshot.limits.waiting {
+            return Verdict::Drop(DropReason::WaitingLimit);
+        }
+        if !parse::l4_checksum_ok(buf.bytes(), &headers) {
+            return Verdict::Drop(DropReason::L4Checksum);
+        }
+        let Some(Ok(syn)) = buf.bytes().get(headers.l4_range()).map(Segment::parse) else {
+            return Verdict::Drop(DropReason::Malformed);
+        };
+        let Some(binding) = self.accept(now, &syn, &headers, service) else {
+            return Verdict::Drop(DropReason::NoService);
+        };
+        let id = match self.new_flow(now, &headers, service, 0, FlowState::Embryonic) {
+            Ok(id) => id,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        let mut connection = self.connections.fresh();
+        connection.binding = Some(Box::new(binding));
+        let index = self.connections.insert(connection);
+        if let Some(flow) = self.flows.flow_mut(id) {
+            flow.connection = index;
+            flow.count(Direction::FromClient, u64::from(headers.end.saturating_sub(headers.payload)));
+        }
+        self.mark_dirty(id);
+        Verdict::Consumed
+    }
+
+    /// The binding that answers a SYN.
+    fn accept(&self, now: Instant, syn: &Segment<'_>, headers: &Headers, id: ServiceId) -> Option<Binding> {
+        let service = self.snapshot.services.get(id.index())?;
+        let ip_header = if headers.key.source.is_v4() { 20 } else { 40 };
+        let port = self.routes.lookup(headers.key.source)?.port;
+        let mtu = self.ports.get(port.index())?.mtu;
+        let mut promise = promise(&self.snapshot, service)?;
+        promise.mss = promise.mss.min(mtu.saturating_sub(ip_header + 20));
+        let pool = default_pool(&self.snapshot, service).or_else(|| first_pool(&self.snapshot, service))?;
+        let limits = tcp::Limits {
+            handshake_timeout: service.tcp.handshake_timeout,
+            first_payload_timeout: service.tcp.first_payload_timeout,
+            connect_timeout: self.snapshot.pools.get(pool.index())?.tcp.connect_timeout,
+            replay_timeout: service.tcp.idle_timeout.min(REPLAY_TIMEOUT),
+            buffer: service.tcp.buffer,
+        };
+        let (isn, timestamp_offset) = self.initial_numbers(now, headers);
+        Some(Binding::accept(now, syn, &promise, &limits, isn, timestamp_offset))
+    }
+
+    /// Initial sequence number (RFC 6528: a keyed hash of the connection plus a 4 µs clock) and timestamp offset
+    /// (RFC 7323, 5.4) of a connection that weir accepts.
+    fn initial_numbers(&self, now: Instant, headers: &Headers) -> (SeqNumber, u32) {
+        let hash = self.isn.hash(headers.key.as_bytes());
+        let clock = (now.total_micros() / 4) as u32;
+        (SeqNumber::from((hash as u32).wrapping_add(clock)), (hash >> 32) as u32)
+    }
+
+    /// The SYN of a connection whose server is chosen at once; the handshake is between the end hosts.
+    fn open_fast_path<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        service: ServiceId,
+    ) -> Verdict {
+        let id = match self.new_flow(now, &headers, service, 0, FlowState::Connecting) {
+            Ok(id) => id,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        let decision = self.decide_without_payload(now, id, service);
+        if let Err(refusal) = self.select_and_attach(now, id, decision) {
+            if refusal.close == Close::Reset || refusal.reason != DropReason::ScriptClosed {
+                self.answer_with_reset(buf, &headers);
+            }
+            self.end(now, id, Fate::refused(refusal.reason, Phase::Deciding));
+            return Verdict::Drop(refusal.reason);
+        }
+        if let Some(flow) = self.flows.flow_mut(id) {
+            flow.set_lifecycle(Lifecycle::SynSent);
+        }
+        self.became_bound(now, id);
+        self.translate(now, buf, headers, id, Direction::FromClient)
+    }
+
+    /// Runs the request script on a connection that has no payload yet, or takes the default.
+    fn decide_without_payload(&mut self, now: Instant, id: FlowId, service: ServiceId) -> Decision {
+        let Some(facts) = self.facts(id) else {
+            return Decision::Close(DropReason::NoFlow, Close::Reset);
+        };
+        if !self.policy.handles(service, Event::Request) {
+            return self.default_decision(service);
+        }
+        let mut connection = self.connections.fresh();
+        let run = Run {
+            event: Event::Request,
+            facts,
+            client_payload: &[],
+            server_payload: &[],
+            can_wait: false,
+            resume: None,
+        };
+        let outcome = self.run(now, run, &mut connection.record);
+        connection.request_ended = true;
+        let decision = self.decision(service, &outcome, &connection.record);
+        self.keep(id, connection);
+        decision
+    }
+
+    /// Stores a connection for the flow.
+    pub(super) fn keep(&mut self, id: FlowId, connection: Box<super::Connection>) {
+        let index = self.connections.insert(connection);
+        if let Some(flow) = self.flows.flow_mut(id) {
+            flow.connection = index;
+        }
+    }
+
+    /// Chooses the server of a decision and gives it to the flow.
+    pub(super) fn select_and_attach(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        decision: Decision,
+    ) -> Result<(), Refusal> {
+        let selection = match decision {
+            Decision::Select(selection) => selection,
+            Decision::Close(reason, close) => return Err(Refusal { reason, close }),
+            Decision::Wait(_) => return Err(Refusal::reset(DropReason::ScriptError)),
+        };
+        let flow = self.flows.flow(id).ok_or(Refusal::reset(DropReason::NoFlow))?;
+        let (client, index) = (flow.client_key().source.ip(), flow.connection);
+        let mut connection = self.connections.take(index);
+        let tried = connection.as_ref().map(|c| c.tried.clone()).unwrap_or_default();
+        let attached = match self.choose(selection, client, &tried) {
+            Ok(server) => self.attach(now, id, server, connection.as_deref_mut()),
+            Err(refusal) => Err(refusal),
+        };
+        if let Some(connection) = connection {
+            self.connections.put(index, connection);
+        }
+        attached
+    }
+
+    /// RST for a segment that no connection takes (RFC 9293, 3.10.7.1).
+    pub(super) fn answer_with_reset<B: PacketBuf>(&mut self, buf: &B, headers: &Headers) {
+        let Some(Ok(segment)) = buf.bytes().get(headers.l4_range()).map(Segment::parse) else { return };
+        if let Some(reset) = tcp::reset_for(&segment) {
+            self.originate(Originated::Reset { key: headers.key.reversed(), reset });
+        }
+    }
+}
+
+/// Longest time that weir retransmits replayed bytes without an acknowledgement.
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whether a segment without a flow may open one.
+fn opening_flags(flags: u8) -> Result<(), DropReason> {
+    let flags = Flags(flags & (Flags::SYN | Flags::ACK | Flags::RST | Flags::FIN).0);
+    let ends = flags.contains(Flags::FIN) || flags.contains(Flags::RST);
+    match flags {
+        Flags::SYN => Ok(()),
+        Flags::NONE => Err(DropReason::TcpFlags),
+        _ if flags.contains(Flags::SYN) && ends => Err(DropReason::TcpFlags),
+        _ => Err(DropReason::NoFlow),
+    }
+}
+
+/// The pools that flows of a service may end in: those of its default and those attached to its script sets.
+fn reachable_pools<'a>(snapshot: &'a Snapshot, service: &'a Service) -> impl Iterator<Item = PoolId> + 'a {
+    let sets = service.script_sets.iter().filter_map(|id| snapshot.script_sets.get(id.index()));
+    let scripted = sets.clone().flat_map(|set| set.pools.iter().copied());
+    let grouped = sets.flat_map(|set| set.pool_groups.iter().copied());
+    let default_group = match service.default {
+        Some(Target::PoolGroup(group)) => Some(group),
+        _ => None,
+    };
+    let members = grouped.chain(default_group).filter_map(|id| snapshot.pool_groups.get(id.index()));
+    let members = members.flat_map(|group| group.members.iter().map(|member| member.pool));
+    let default = match service.default {
+        Some(Target::Pool(pool)) => Some(pool),
+        _ => None,
+    };
+    default.into_iter().chain(scripted).chain(members)
+}
+
+/// What all pools of a service can keep: the least of each.
+fn promise(snapshot: &Snapshot, service: &Service) -> Option<tcp::Promise> {
+    let pools = reachable_pools(snapshot, service).filter_map(|id| snapshot.pools.get(id.index()));
+    pools.map(|pool| pool.tcp.promise).reduce(|a, b| tcp::Promise {
+        mss: a.mss.min(b.mss),
+        window_scale: a.window_scale.zip(b.window_scale).map(|(a, b)| a.min(b)),
+        sack: a.sack && b.sack,
+        timestamps: a.timestamps && b.timestamps,
+    })
+}
+
+fn default_pool(snapshot: &Snapshot, service: &Service) -> Option<PoolId> {
+    match service.default? {
+        Target::Pool(pool) => Some(pool),
+        Target::PoolGroup(group) => {
+            snapshot.pool_groups.get(group.index())?.members.first().map(|member| member.pool)
+        }
+    }
+}
+
+fn first_pool(snapshot: &Snapshot, service: &Service) -> Option<PoolId> {
+    reachable_pools(snapshot, service).next()
+}

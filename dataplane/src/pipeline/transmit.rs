@@ -1,0 +1,296 @@
+//! What weir sends by itself: segments of bindings, held datagrams, resets, ARP and ND, packets of control.
+
+use smoltcp::time::Instant;
+use tcp::{Segment, Side};
+
+use super::connection::{Connection, Held};
+use super::end::Fate;
+use super::{Pipeline, QUEUE, Verdict};
+use crate::address::{Address, FlowKey};
+use crate::counters::DropReason;
+use crate::flow::{self, Direction, FlowState};
+use crate::flow_table::FlowId;
+use crate::frame::{self, Ip, Link};
+use crate::header::PROTOCOL_TCP;
+use crate::io::{PacketBuf, PortId};
+use crate::neighbor::NeighborId;
+use crate::policy::Policy;
+use crate::{arp, nd};
+
+/// Where a frame that [`Pipeline::poll_transmit`] filled in goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// It leaves by this port.
+    Send(PortId),
+    /// It leaves by this port once the neighbour's MAC address is known and written into it.
+    WhenResolved(PortId, NeighborId),
+}
+
+/// A packet that weir makes without a binding.
+#[derive(Debug)]
+pub(super) enum Originated {
+    /// "This address is mine", to everybody on the link.
+    Announcement { port: PortId, address: Address },
+    /// RST; the key is that of the packet itself.
+    Reset { key: FlowKey, reset: Segment<'static> },
+    /// A whole IP packet of the control thread.
+    Local(Vec<u8>),
+}
+
+/// TTL of packets that weir originates.
+const TTL: u8 = 64;
+
+impl<P: Policy> Pipeline<P> {
+    /// Fills `buf` with the next frame that weir wants to send, or returns `None`. Call until then after each
+    /// [`Pipeline::process`] and [`Pipeline::handle_timeout`].
+    pub fn poll_transmit<B: PacketBuf>(&mut self, now: Instant, buf: &mut B) -> Option<Output> {
+        loop {
+            let built = if let Some(question) = self.neighbors.poll_transmit(now) {
+                self.build_solicitation(&question, buf)
+            } else if let Some(originated) = self.originated.pop_front() {
+                self.build_originated(now, originated, buf)
+            } else {
+                let id = *self.dirty.front()?;
+                match self.transmit_flow(now, id, buf) {
+                    Some(built) => built,
+                    None => {
+                        self.dirty.pop_front();
+                        self.settle(now, id);
+                        continue;
+                    }
+                }
+            };
+            match built {
+                Ok(output) => return Some(output),
+                Err(_) => self.counters.originate_failed += 1,
+            }
+        }
+    }
+
+    /// True if [`Pipeline::poll_transmit`] may have something to send; cheaper than taking a buffer first.
+    #[must_use]
+    pub fn wants_transmit(&self, now: Instant) -> bool {
+        let asks = self.neighbors.poll_timeout().is_some_and(|at| at <= now);
+        !self.dirty.is_empty() || !self.originated.is_empty() || asks
+    }
+
+    /// Queues an IP packet of the control thread.
+    pub fn send_local(&mut self, packet: Vec<u8>) {
+        self.originate(Originated::Local(packet));
+    }
+
+    /// Gratuitous ARP and unsolicited advertisements for all own addresses.
+    pub fn announce_addresses(&mut self) {
+        for index in 0..self.own.len() {
+            if let Some((port, address)) = self.own.get(index).copied() {
+                self.originate(Originated::Announcement { port, address });
+            }
+        }
+    }
+
+    pub(super) fn originate(&mut self, packet: Originated) {
+        if self.originated.len() < QUEUE {
+            self.originated.push_back(packet);
+        } else {
+            self.counters.originate_failed += 1;
+        }
+    }
+
+    /// Puts a flow on the list of those that may have something to send.
+    pub(super) fn mark_dirty(&mut self, id: FlowId) {
+        let Some(flow) = self.flows.flow_mut(id) else { return };
+        if flow.flags & flow::DIRTY == 0 {
+            flow.flags |= flow::DIRTY;
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// The next packet of a flow, or `None` if it has no more.
+    fn transmit_flow<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        buf: &mut B,
+    ) -> Option<Result<Output, DropReason>> {
+        let (index, mut connection) = self.borrow_connection(id)?;
+        let built = match connection.binding.as_mut() {
+            Some(binding) => {
+                binding.poll_transmit(now).map(|t| self.build_segment(now, id, t.to, &t.segment, buf))
+            }
+            None => next_held(&mut connection).map(|held| self.build_held(now, id, &held, buf)),
+        };
+        self.connections.put(index, connection);
+        built
+    }
+
+    /// The flow has said all it had to say for now.
+    fn settle(&mut self, now: Instant, id: FlowId) {
+        let Some(flow) = self.flows.flow_mut(id) else { return };
+        flow.flags &= !flow::DIRTY;
+        let state = flow.state();
+        let Some((index, connection)) = self.borrow_connection(id) else { return };
+        let (over, spliced, fate) = (connection.over, connection.spliced, connection.fate);
+        let bound_by_binding = connection.binding.is_some();
+        let due = connection.binding.as_ref().and_then(|binding| binding.poll_timeout());
+        self.connections.put(index, connection);
+        if over {
+            self.end(now, id, fate.unwrap_or(Fate::NORMAL));
+        } else if spliced {
+            self.complete_splice(now, id);
+        } else if due.is_some_and(|due| due <= now) {
+            self.binding_timeout(now, id);
+        } else if bound_by_binding {
+            self.schedule_binding(id, now, due);
+        } else if state == FlowState::Closing {
+            self.end(now, id, fate.unwrap_or(Fate::NORMAL));
+        }
+    }
+
+    fn build_solicitation<B: PacketBuf>(
+        &mut self,
+        question: &crate::neighbor::Solicitation,
+        buf: &mut B,
+    ) -> Result<Output, DropReason> {
+        let settings = self.ports.get(question.port.index()).ok_or(DropReason::NoRoute)?;
+        let source = self.routes.lookup(question.target).ok_or(DropReason::NoRoute)?.source;
+        question.build(buf, settings.mac, settings.vlan, source)?;
+        Ok(Output::Send(question.port))
+    }
+
+    fn build_originated<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        originated: Originated,
+        buf: &mut B,
+    ) -> Result<Output, DropReason> {
+        match originated {
+            Originated::Announcement { port, address } => {
+                let settings = self.ports.get(port.index()).ok_or(DropReason::NoRoute)?;
+                if address.is_v4() {
+                    arp::announce(buf, settings.mac, settings.vlan, address)?;
+                } else {
+                    nd::announce(buf, settings.mac, settings.vlan, address)?;
+                }
+                Ok(Output::Send(port))
+            }
+            Originated::Reset { key, reset } => {
+                let (link, output) = self.link_to(now, key.destination)?;
+                self.build_tcp(&link, &key, &reset, buf)?;
+                Ok(output)
+            }
+            Originated::Local(packet) => {
+                let destination = destination(&packet).ok_or(DropReason::Malformed)?;
+                let (link, output) = self.link_to(now, destination)?;
+                frame::encapsulate(buf, &link, &packet)?;
+                Ok(output)
+            }
+        }
+    }
+
+    /// How to reach an address that no flow keeps a next hop for.
+    fn link_to(&mut self, now: Instant, destination: Address) -> Result<(Link, Output), DropReason> {
+        let hop = self.routes.lookup(destination).ok_or(DropReason::NoRoute)?;
+        let id = self.neighbors.resolve(now, (hop.port, hop.address)).ok_or(DropReason::NoNeighbor)?;
+        self.link_over(now, id)
+    }
+
+    /// The Ethernet side of packets to a neighbour.
+    fn link_over(&mut self, now: Instant, id: NeighborId) -> Result<(Link, Output), DropReason> {
+        let (port, _) = self.neighbors.next_hop(id).ok_or(DropReason::NoNeighbor)?;
+        let settings = self.ports.get(port.index()).ok_or(DropReason::NoRoute)?;
+        self.neighbors.want(now, id);
+        let mac = self.neighbors.mac(id);
+        let link =
+            Link { source_mac: settings.mac, destination_mac: mac.unwrap_or_default(), vlan: settings.vlan };
+        Ok((link, if mac.is_some() { Output::Send(port) } else { Output::WhenResolved(port, id) }))
+    }
+
+    /// A segment of a binding.
+    fn build_segment<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        to: Side,
+        segment: &Segment<'_>,
+        buf: &mut B,
+    ) -> Result<Output, DropReason> {
+        let flow = self.flows.flow(id).ok_or(DropReason::NoFlow)?;
+        let (key, hop) = match to {
+            Side::Client => (flow.client_key().reversed(), flow.client_hop),
+            Side::Server => (flow.server_key().reversed(), flow.server_hop),
+        };
+        let (link, output) = self.link_over(now, NeighborId::from_bits(hop))?;
+        self.build_tcp(&link, &key, segment, buf)?;
+        Ok(output)
+    }
+
+    /// A TCP packet around a segment.
+    fn build_tcp<B: PacketBuf>(
+        &mut self,
+        link: &Link,
+        key: &FlowKey,
+        segment: &Segment<'_>,
+        buf: &mut B,
+    ) -> Result<(), DropReason> {
+        self.identification = self.identification.wrapping_add(1);
+        let ip = Ip {
+            source: key.source,
+            destination: key.destination,
+            protocol: PROTOCOL_TCP,
+            ttl: TTL,
+            identification: self.identification,
+        };
+        let length = MOST_HEADER + segment.payload.len();
+        frame::build(buf, link, &ip, length, |out| {
+            segment.emit(key.source_port, key.destination_port, out).unwrap_or(0)
+        })
+    }
+
+    /// A datagram that waited for a script.
+    fn build_held<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        held: &Held,
+        buf: &mut B,
+    ) -> Result<Output, DropReason> {
+        if !buf.set_len(held.frame.len()) {
+            return Err(DropReason::NoBuffer);
+        }
+        buf.bytes_mut().copy_from_slice(&held.frame);
+        let flow = self.flows.flow(id).ok_or(DropReason::NoFlow)?;
+        let from_client = flow.client_key().source == held.headers.key.source
+            && flow.client_key().source_port == held.headers.key.source_port;
+        let direction = if from_client { Direction::FromClient } else { Direction::FromServer };
+        match self.translate(now, buf, held.headers, id, direction) {
+            Verdict::Forward(port) => Ok(Output::Send(port)),
+            Verdict::ForwardWhenResolved(port, neighbor) => Ok(Output::WhenResolved(port, neighbor)),
+            Verdict::Drop(reason) => Err(reason),
+            Verdict::Reply(_) | Verdict::Consumed => Err(DropReason::Malformed),
+        }
+    }
+}
+
+/// A TCP header with all options.
+const MOST_HEADER: usize = 60;
+
+/// The oldest held datagram, once they may leave.
+fn next_held(connection: &mut Connection) -> Option<Held> {
+    if !connection.release {
+        return None;
+    }
+    let held = connection.held.pop_front();
+    if held.is_none() {
+        connection.release = false;
+    }
+    held
+}
+
+/// Destination of a raw IP packet.
+fn destination(packet: &[u8]) -> Option<Address> {
+    match packet.first()? >> 4 {
+        4 => packet.get(16..20)?.try_into().ok().map(Address::from_v4),
+        6 => packet.get(24..40)?.try_into().ok().map(Address),
+        _ => None,
+    }
+}

@@ -1,0 +1,107 @@
+//! Copies of a worker's state for the operator. Slow by nature and bounded; made between bursts.
+
+use std::net::IpAddr;
+
+use smoltcp::time::{Duration, Instant};
+
+use crate::channel::{FlowState as FlowPhase, FlowView, ServerView, TableEntryView, TableStatsView, Traffic};
+use crate::flow::{Direction, Flow, FlowState};
+use crate::pipeline::Pipeline;
+use crate::policy::Policy;
+use crate::snapshot::{Protocol, ServerId, ServiceId};
+
+/// Every server of every pool.
+pub fn servers<P: Policy>(pipeline: &Pipeline<P>) -> Vec<ServerView> {
+    let ids = (0..pipeline.snapshot().servers.len()).filter_map(|index| u16::try_from(index).ok());
+    let view = |server: ServerId| {
+        let status = pipeline.balancer().status(server);
+        ServerView {
+            server,
+            up: status.healthy,
+            enabled: status.enabled,
+            flows: u64::from(status.flows),
+            flows_total: status.total,
+        }
+    };
+    ids.map(|id| view(ServerId(id))).collect()
+}
+
+/// Up to `limit` flows, of one service and one client if wished.
+pub fn flows<P: Policy>(
+    pipeline: &Pipeline<P>,
+    now: Instant,
+    limit: usize,
+    service: Option<ServiceId>,
+    client: Option<IpAddr>,
+) -> Vec<FlowView> {
+    let of_service = |flow: &Flow| service.is_none_or(|service| service.0 == flow.service);
+    let of_client = |flow: &Flow| client.is_none_or(|client| client == flow.client_key().source.ip());
+    let flows = pipeline.flows().iter().map(|(_, flow)| flow);
+    let wanted = flows.filter(|flow| of_service(flow) && of_client(flow));
+    wanted.take(limit).map(|flow| flow_view(flow, now)).collect()
+}
+
+fn flow_view(flow: &Flow, now: Instant) -> FlowView {
+    let bound = flow.is_bound();
+    let age = (now.total_micros() as u64).saturating_sub(flow.started);
+    FlowView {
+        service: ServiceId(flow.service),
+        protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
+        client: flow.client_key().source_socket(),
+        vip: flow.client_key().destination_socket(),
+        server: flow.server_id(),
+        server_address: bound.then(|| flow.server_key().source_socket()),
+        snat: bound.then(|| flow.server_key().destination_socket()),
+        state: flow_phase(flow),
+        from_client: traffic(flow, Direction::FromClient),
+        from_server: traffic(flow, Direction::FromServer),
+        age: Duration::from_micros(age),
+        idle: flow.idle(now),
+    }
+}
+
+/// What went one way over a flow.
+pub fn traffic(flow: &Flow, direction: Direction) -> Traffic {
+    let (packets, bytes) = match direction {
+        Direction::FromClient => (flow.client_packets, flow.client_bytes),
+        Direction::FromServer => (flow.server_packets, flow.server_bytes),
+    };
+    Traffic { packets: u64::from(packets), bytes }
+}
+
+fn flow_phase(flow: &Flow) -> FlowPhase {
+    match flow.state() {
+        FlowState::Embryonic | FlowState::Free => FlowPhase::Handshake,
+        FlowState::Waiting => FlowPhase::Deciding,
+        FlowState::Connecting => FlowPhase::Connecting,
+        FlowState::Bound if flow.is_tcp() && flow.lifecycle() != tcp::Lifecycle::Established => {
+            FlowPhase::Closing
+        }
+        FlowState::Bound => FlowPhase::Established,
+        FlowState::Closing | FlowState::Lingering => FlowPhase::Closing,
+    }
+}
+
+/// Up to `limit` entries, and the statistics, of the tables of one service or of all.
+pub fn tables<P: Policy>(
+    pipeline: &Pipeline<P>,
+    now: Instant,
+    service: Option<ServiceId>,
+    limit: usize,
+) -> (Vec<TableEntryView>, Vec<TableStatsView>) {
+    let all = (0..pipeline.snapshot().services.len()).filter_map(|index| u16::try_from(index).ok());
+    let ids: Vec<ServiceId> =
+        all.map(ServiceId).filter(|id| service.is_none_or(|service| service == *id)).collect();
+    let stats = ids.iter().map(|id| TableStatsView { service: *id, stats: pipeline.tables().stats(*id) });
+    let entries = ids.iter().flat_map(|id| {
+        let live = pipeline.tables().entries(*id, limit).filter(|entry| entry.expires > now);
+        live.map(|entry| TableEntryView {
+            service: *id,
+            table: entry.table.map(<[u8]>::to_vec),
+            key: entry.key.to_vec(),
+            value: entry.value.to_vec(),
+            remaining: entry.expires - now,
+        })
+    });
+    (entries.take(limit).collect(), stats.collect())
+}
