@@ -1,0 +1,37 @@
+# What one does with weir. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+# Where cargo puts what it builds; cargo itself reads the same variable.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# Tests need the binary; it is built with the profile that the tests are built with, so nothing is built twice.
+export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
+
+.PHONY: help deps build test demo bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+deps: ## install what Debian packages and cargo provide (root or sudo); says what and why
+	@.ci/deps.sh
+
+build: ## the release binary, target/release/weir
+	$(CARGO) build --release
+
+test: ## format, lints, unit, integration and end-to-end tests (the last as root)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) build -p weir
+	@.ci/test.sh
+
+demo: ## the main job on real traffic: TLS, RADIUS and DNS through weir (root)
+	@.ci/deps.sh
+	$(CARGO) build --release
+	@WEIR_BIN="$(abspath $(TARGET_DIR))/release/weir" demo/run.sh
+
+bench: ## packets per second, cycles per packet and latency beside the bare device loop
+	$(CARGO) run --release -p weir-perf
+
+clean: ## remove what was built
+	$(CARGO) clean
