@@ -1,0 +1,3 @@
+//! README and docs: their links lead somewhere, and what they tell people to type works.
+
+mod links;
