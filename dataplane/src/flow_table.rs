@@ -1,6 +1,6 @@
 //! All flows of one worker, found by the keys of both directions.
 
-mod hash;
+pub(crate) mod hash;
 mod index;
 
 use std::ops::Range;

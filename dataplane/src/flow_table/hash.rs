@@ -6,18 +6,18 @@ use crate::address::FlowKey;
 /// with 64-bit words), then mixed down to 64 bits. Two given keys collide under a random secret with a chance of about
 /// 2^-64, so an attacker who does not know the seed cannot choose keys that collide. Three multiplications wide.
 #[derive(Clone)]
-pub(super) struct Hasher {
+pub(crate) struct Hasher {
     secret: [u64; 8],
 }
 
 impl Hasher {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut state = seed;
         Hasher { secret: std::array::from_fn(|_| next_secret(&mut state)) }
     }
 
     #[inline]
-    pub(super) fn hash(&self, key: &FlowKey) -> u64 {
+    pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
         let words: [[u8; 8]; 5] = zerocopy::transmute!(*key);
         let [a, b, c, d, e] = words.map(u64::from_le_bytes);
         let [k0, k1, k2, k3, k4, k5, k6, k7] = self.secret;
@@ -25,6 +25,13 @@ impl Hasher {
             .wrapping_add(wide(c.wrapping_add(k2), d.wrapping_add(k3)))
             .wrapping_add(wide(e.wrapping_add(k4), k5));
         finish(fold(wide(sum as u64 ^ k6, (sum >> 64) as u64 ^ k7)))
+    }
+
+    /// The keyed hash of a number: a random-looking sequence for numbers that go up.
+    #[inline]
+    pub(crate) fn hash_number(&self, number: u64) -> u64 {
+        let [k0, k1, ..] = self.secret;
+        finish(fold(wide(number.wrapping_add(k0) ^ number.rotate_left(32), k1 | 1)))
     }
 }
 
