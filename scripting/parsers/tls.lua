@@ -31,25 +31,25 @@ local function record_length(text, at)
   return nil
 end
 
--- The handshake bytes of all records at the start of `text`, and how long `text` must be at least for one more.
+-- The handshake bytes of the records at the start of `text`, and whether more of them may follow.
 local function handshake_bytes(text)
   local parts, at = {}, 1
-  while true do
+  while at <= #text and at <= LONGEST_MESSAGE do
     local length = record_length(text, at)
-    if not length or length == 0 then break end
+    if not length or length == 0 then return concat(parts), #text < at + RECORD_HEADER - 1 end
     parts[#parts + 1] = sub(text, at + RECORD_HEADER, at + RECORD_HEADER + length - 1)
     at = at + RECORD_HEADER + length
-    if at > #text or at > LONGEST_MESSAGE then break end
   end
-  return concat(parts)
+  return concat(parts), at <= LONGEST_MESSAGE
 end
 
--- The first handshake message, as far as it is there, and whether it is all there.
+-- The first handshake message, as far as it is there; whether it is all there; whether the rest may still come.
 local function message(text)
-  local bytes = handshake_bytes(text)
+  local bytes, open = handshake_bytes(text)
   local length = number(bytes, 2, 3)
-  if not length then return bytes, false end
-  return sub(bytes, 1, MESSAGE_HEADER + length), #bytes >= MESSAGE_HEADER + length
+  if not length then return bytes, false, open end
+  local size = MESSAGE_HEADER + length
+  return sub(bytes, 1, size), #bytes >= size, open and size <= LONGEST_MESSAGE
 end
 
 -- What is buffered on the event's side, if it goes on where `payload` ends.
@@ -59,35 +59,23 @@ local function buffered(payload)
   return nil
 end
 
--- The first handshake message of `payload`, or of the buffer where that has more of it.
-local function current(payload)
-  local bytes, complete = message(payload)
-  if complete then return bytes end
-  local now = buffered(payload)
-  if not now then return bytes, false end
-  bytes, complete = message(now)
-  if complete then return bytes end
-  -- The message goes on in another record: wait for the rest of it.
-  return bytes, false, now
-end
-
--- Waits until the whole message is buffered. Only where the first record is there: what comes before is the
--- script's own business.
-local function complete_message(payload)
-  local bytes, whole, now = current(payload)
-  while whole == false do
-    now = now or payload
-    local first = record_length(now, 1)
-    local length = number(bytes, 2, 3)
-    if byte(bytes, 1) ~= CLIENT_HELLO or not first or #now < RECORD_HEADER + first or not length then break end
-    if MESSAGE_HEADER + length > LONGEST_MESSAGE then break end
-    local wanted = #now + 1
-    if wanted > LONGEST_MESSAGE or not pcall(avi.l4.collect, wanted) then break end
-    local read, more = pcall(avi.l4.read)
-    if not read or #more <= #now or not record_length(more, 1) then break end
-    now = more
-    bytes, whole = message(now)
-    if whole then whole = nil end
+-- The first handshake message of what `payload` begins. Where its first record is all there and the message goes on
+-- in the next one, waits for that; the first record is the business of the script, which knows its size.
+local function whole_message(payload)
+  local text = payload
+  local bytes, complete, open = message(text)
+  if not complete then
+    text = buffered(payload) or payload
+    bytes, complete, open = message(text)
+  end
+  local first = record_length(text, 1)
+  if not first or #text < RECORD_HEADER + first then return bytes end
+  while not complete and open and #text < LONGEST_MESSAGE do
+    if not pcall(avi.l4.collect, #text + 1) then break end
+    local more = buffered(text)
+    if not more then break end
+    text = more
+    bytes, complete, open = message(text)
   end
   return bytes
 end
@@ -114,7 +102,7 @@ end
 
 function M.parse_record(payload)
   if type(payload) ~= "string" or not M.sanity_check(payload) then return nil end
-  local hello = complete_message(payload)
+  local hello = whole_message(payload)
   -- Version, random; then session id, cipher suites, compression methods, each a list.
   local at = list_end(hello, MESSAGE_HEADER + 2 + 32 + 1, 1)
   at = at and list_end(hello, at, 2)

@@ -8,6 +8,8 @@
 
 mod api;
 mod arguments;
+mod calls;
+mod check;
 mod compile;
 mod number;
 mod parsers;
@@ -18,6 +20,7 @@ mod script;
 mod source;
 mod strings;
 
+pub use check::check;
 pub use parsers::builtin_parser;
 pub use policy::LuaPolicy;
 pub use raw::Clock;

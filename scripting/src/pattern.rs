@@ -317,8 +317,11 @@ impl<'a, 'f> Matcher<'a, 'f> {
     /// `%1`: the end of the same bytes once more.
     fn again(&mut self, s: usize, digit: u8) -> Result<Option<usize>, PatternError> {
         let index = usize::from(digit).checked_sub(usize::from(b'1')).ok_or(PatternError::Index)?;
-        let Some(&Capture::Text(start, end)) = self.captures.as_slice().get(index) else {
-            return Err(PatternError::Index);
+        let (start, end) = match self.captures.as_slice().get(index) {
+            Some(&Capture::Text(start, end)) => (start, end),
+            // A place has no bytes that could come again.
+            Some(Capture::Position(_)) => return Ok(None),
+            Some(Capture::Open(_)) | None => return Err(PatternError::Index),
         };
         let text = self.subject.get(start..end).unwrap_or(&[]);
         for _ in (0..text.len()).step_by(16) {

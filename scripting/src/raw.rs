@@ -28,8 +28,15 @@ use crate::pattern::{Capture, Captures};
 /// Reads a monotonic clock: nanoseconds since any fixed point.
 pub type Clock = fn() -> u64;
 
-/// VM instructions between two looks at the clock.
+/// VM instructions between two looks at the clock, some microseconds apart.
 const HOOK_INSTRUCTIONS: c_int = 1000;
+
+/// VM instructions between two looks where the last [`HOOK_INSTRUCTIONS`] took longer than [`SLOW`]: a script that
+/// joins long strings.
+const SLOW_HOOK_INSTRUCTIONS: c_int = 20;
+
+/// Nanoseconds.
+const SLOW: u64 = 100_000;
 
 /// Chunk name of the crate's own Lua code; such frames are left out of messages.
 pub(crate) const SANDBOX: &CStr = c"=[weir]";
@@ -49,6 +56,8 @@ pub(crate) struct Slot {
     set: ScriptSetId,
     clock: Clock,
     deadline: u64,
+    /// The last look at the clock.
+    looked: u64,
     overrun: bool,
     need: usize,
     /// Registry reference of the text raised at the end of the budget.
@@ -224,8 +233,10 @@ pub(crate) type Answer<'s> = Result<Reply<'s>, Refusal>;
 
 /// A function that scripts can call.
 pub(crate) trait Native {
-    /// Name in error texts.
+    /// Name by which the sandbox finds it and which error texts begin with.
     const NAME: &'static str;
+    /// Whether error texts begin with the name.
+    const NAMED: bool = true;
     /// Does the work. Must not touch Lua.
     fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s>;
 }
@@ -264,8 +275,10 @@ fn attempt<'s, N: Native>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Done<
     // SAFETY: the call is over and its answer holds no borrow, so this is the only use of the slot.
     let scratch = unsafe { &mut (*shared).scratch };
     scratch.clear();
-    scratch.extend_from_slice(N::NAME.as_bytes());
-    scratch.extend_from_slice(b": ");
+    if N::NAMED {
+        scratch.extend_from_slice(N::NAME.as_bytes());
+        scratch.extend_from_slice(b": ");
+    }
     scratch.extend_from_slice(text.as_bytes());
     Done::Raise
 }
@@ -410,9 +423,14 @@ unsafe extern "C-unwind" fn hook(state: *mut lua_State, _ar: *mut ffi::lua_Debug
         ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
         let slot: *mut Slot = ffi::lua_touserdata(state, -1).cast();
         ffi::lua_settop(state, -2);
-        if (*slot).overrun || ((*slot).clock)() >= (*slot).deadline {
+        let now = ((*slot).clock)();
+        if (*slot).overrun || now >= (*slot).deadline {
             stop(state, slot);
         }
+        if now.saturating_sub((*slot).looked) > SLOW {
+            ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, SLOW_HOOK_INSTRUCTIONS);
+        }
+        (*slot).looked = now;
     }
 }
 
@@ -482,6 +500,7 @@ impl Machine {
             set: ScriptSetId(0),
             clock,
             deadline: 0,
+            looked: 0,
             overrun: false,
             need: 0,
             overrun_text: ffi::LUA_NOREF,
@@ -643,7 +662,8 @@ impl Machine {
         let (status, overrun, need) = unsafe {
             (*slot).context = ptr::from_mut(context).cast();
             (*slot).set = set;
-            (*slot).deadline = ((*slot).clock)().saturating_add(budget);
+            (*slot).looked = ((*slot).clock)();
+            (*slot).deadline = (*slot).looked.saturating_add(budget);
             (*slot).overrun = false;
             ffi::lua_sethook(thread, Some(hook), ffi::LUA_MASKCOUNT, HOOK_INSTRUCTIONS);
             let status = ffi::lua_resume_(thread, arguments);

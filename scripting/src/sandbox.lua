@@ -8,6 +8,7 @@ local native, string_meta, significant = ...
 local assert, error, getmetatable, ipairs, newproxy = assert, error, getmetatable, ipairs, newproxy
 local pairs, rawget, rawset, select, setfenv = pairs, rawget, rawset, select, setfenv
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local pcall, xpcall = pcall, xpcall
 local base_string, base_table, base_os = string, table, os
 
 -- Longest text that one call may make, in bytes.
@@ -15,16 +16,47 @@ local OUTPUT = 1048576
 -- Most arguments of string.format, and the longest format of it and of os.date.
 local FORMAT_ARGUMENTS, FORMAT_BYTES, DATE_BYTES = 100, 65536, 256
 
+-- Texts from this length on cost a look at the clock.
+local LONG = 4096
+local tick, raise = native.tick, native.raise
+
 -- The run that is active. `collect` keeps these for its run while others go on.
 local env, modules, loaded
 
 -- What every environment shows.
 local plain = {}
 for _, name in ipairs({
-  "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawset", "select",
-  "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall", "_VERSION",
+  "assert", "error", "getmetatable", "ipairs", "next", "pairs", "rawequal", "rawget", "rawset", "select",
+  "setmetatable", "tonumber", "tostring", "type", "unpack", "_VERSION",
 }) do
   plain[name] = _G[name]
+end
+
+-- Errors that end a run whatever the script does. At the end of the stack there is no room for the hook that looks at
+-- the clock, so a script that went on there would never be stopped; without memory it would only fail again; and a
+-- message handler for an error of the hook runs with hooks off.
+local function fatal(problem)
+  return type(problem) == "string" and (base_string.sub(problem, -14) == "stack overflow"
+    or problem == "the time budget of the run is over"
+    or base_string.sub(problem, -17) == "not enough memory"
+    or base_string.sub(problem, -23) == "error in error handling")
+end
+
+local function settle(ok, problem, ...)
+  if not ok and fatal(problem) then error(problem, 0) end
+  return ok, problem, ...
+end
+
+function plain.pcall(f, ...)
+  return settle(pcall(f, ...))
+end
+
+function plain.xpcall(f, handler, ...)
+  local function handle(problem)
+    if fatal(problem) then return problem end
+    return handler(problem)
+  end
+  return settle(xpcall(f, handle, ...))
 end
 
 local function copy(functions, ...)
@@ -41,7 +73,7 @@ end
 local function wrong(position, name, wanted, value)
   local text = "bad argument #" .. position .. " to '" .. name .. "' (" .. wanted .. " expected, got " ..
     (value == nil and "no value" or type(value)) .. ")"
-  error(text, 3)
+  raise(text)
 end
 
 -- string ------------------------------------------------------------------------------------------------------------
@@ -81,7 +113,7 @@ end
 
 local function add(parts, size, text)
   size = size + #text
-  if size > OUTPUT then error("string.gsub: result is longer than " .. OUTPUT .. " bytes", 3) end
+  if size > OUTPUT then raise("string.gsub: result is longer than " .. OUTPUT .. " bytes") end
   parts[#parts + 1] = text
   return size
 end
@@ -98,7 +130,7 @@ local function replace_by(text, pattern, repl, kind, most)
     elseif type(value) == "number" then
       value = tostring(value)
     elseif type(value) ~= "string" then
-      error("invalid replacement value (a " .. type(value) .. ")", 3)
+      raise("invalid replacement value (a " .. type(value) .. ")")
     end
     size = add(parts, size, base_string.sub(text, at, first - 1))
     size = add(parts, size, value)
@@ -113,7 +145,7 @@ local function replace_by(text, pattern, repl, kind, most)
     end
     if anchored then break end
   end
-  add(parts, size, base_string.sub(text, at))
+  if add(parts, size, base_string.sub(text, at)) > LONG then tick() end
   return base_table.concat(parts), count
 end
 
@@ -134,19 +166,32 @@ function string_library.rep(text, count, separator)
   if type(separator) == "string" then size = size + #separator end
   local times = tonumber(count)
   if times and size * times > OUTPUT then
-    error("string.rep: result is longer than " .. OUTPUT .. " bytes", 2)
+    raise("string.rep: result is longer than " .. OUTPUT .. " bytes")
   end
+  if times and size * times > LONG then tick() end
   return base_string.rep(text, count, separator)
 end
 
 function string_library.format(pattern, ...)
   if select("#", ...) > FORMAT_ARGUMENTS then
-    error("string.format: more than " .. FORMAT_ARGUMENTS .. " arguments", 2)
+    raise("string.format: more than " .. FORMAT_ARGUMENTS .. " arguments")
   end
   if type(pattern) == "string" and #pattern > FORMAT_BYTES then
-    error("string.format: format is longer than " .. FORMAT_BYTES .. " bytes", 2)
+    raise("string.format: format is longer than " .. FORMAT_BYTES .. " bytes")
+  end
+  for i = 1, select("#", ...) do
+    local value = select(i, ...)
+    if type(value) == "string" and #value > LONG then tick() end
   end
   return base_string.format(pattern, ...)
+end
+
+for _, name in ipairs({ "lower", "reverse", "upper" }) do
+  local base = base_string[name]
+  string_library[name] = function(text)
+    if type(text) == "string" and #text > LONG then tick() end
+    return base(text)
+  end
 end
 
 -- table -------------------------------------------------------------------------------------------------------------
@@ -160,9 +205,10 @@ function table_library.concat(list, separator, first, last)
   for i = tonumber(first) or 1, tonumber(last) or #list do
     local item = list[i]
     size = size + gap + (type(item) == "string" and #item or 32)
-    if size > OUTPUT then error("table.concat: result is longer than " .. OUTPUT .. " bytes", 2) end
+    if size > OUTPUT then raise("table.concat: result is longer than " .. OUTPUT .. " bytes") end
     if item == nil then break end
   end
+  if size > LONG then tick() end
   return base_table.concat(list, separator, first, last)
 end
 
@@ -215,7 +261,7 @@ function math_library.randomseed() end
 local os_library = { time = base_os.time, clock = base_os.clock }
 function os_library.date(format, time)
   if type(format) == "string" and #format > DATE_BYTES then
-    error("os.date: format is longer than " .. DATE_BYTES .. " bytes", 2)
+    raise("os.date: format is longer than " .. DATE_BYTES .. " bytes")
   end
   return base_os.date(format, time)
 end
@@ -227,14 +273,14 @@ local function namespace(name, members)
   local proxy = newproxy(true)
   local meta = getmetatable(proxy)
   meta.__index = members
-  meta.__newindex = function(_, key) error(name .. "." .. tostring(key) .. " cannot be set", 2) end
+  meta.__newindex = function(_, key) raise(name .. "." .. tostring(key) .. " cannot be set") end
   meta.__tostring = function() return name end
   meta.__metatable = false
   return proxy
 end
 
 local function unsupported(name)
-  return function() error(name .. ": not supported", 2) end
+  return function() raise(name .. ": not supported") end
 end
 
 local function members(prefix, names)
@@ -332,11 +378,11 @@ local LOADING = {}
 
 function plain.require(name)
   local module = loaded and loaded[name]
-  if module == LOADING then error("require: module '" .. tostring(name) .. "' requires itself", 2) end
+  if module == LOADING then raise("require: module '" .. tostring(name) .. "' requires itself") end
   if module ~= nil then return module end
   local outer = type(name) == "string" and modules[name]
   if not outer then
-    error("require: module '" .. tostring(name) .. "' is not attached to this DataScript set", 2)
+    raise("require: module '" .. tostring(name) .. "' is not attached to this DataScript set")
   end
   loaded = loaded or {}
   loaded[name] = LOADING

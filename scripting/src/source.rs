@@ -76,6 +76,14 @@ impl ScriptError {
         let indent = if length == 0 { 0 } else { indent };
         ScriptError::at(source, start + indent..start + indent + length, message)
     }
+
+    pub(crate) fn with_help(self, help: String) -> Self {
+        ScriptError { help: Some(help).filter(|h| !h.is_empty()), ..self }
+    }
+
+    pub(crate) fn warning(self) -> Self {
+        ScriptError { severity: Severity::Warning, ..self }
+    }
 }
 
 /// Bytes of the UTF-8 byte order mark at the start of a text: 3 or 0.
@@ -100,4 +108,19 @@ pub(crate) fn wrapped(text: &[u8]) -> Vec<u8> {
 /// The name of a chunk, from which Lua makes the place in its messages.
 pub(crate) fn chunk_name(source: &Source) -> String {
     format!("@{}", source.name)
+}
+
+/// The text for the static checks, as UTF-8 and byte for byte at the same places as [`body`]: where it is not
+/// UTF-8, what is not ASCII becomes `?`; carriage returns become blanks.
+pub(crate) fn parseable(text: &[u8]) -> String {
+    let mut bytes = body(text).to_vec();
+    let utf8 = std::str::from_utf8(&bytes).is_ok();
+    for byte in &mut bytes {
+        match byte {
+            b'\r' => *byte = b' ',
+            _ if !utf8 && !byte.is_ascii() => *byte = b'?',
+            _ => {}
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_default()
 }
