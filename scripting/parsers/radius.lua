@@ -78,6 +78,7 @@ end
 function M.split(text, separator)
   if type(text) == "number" then text = tostring(text) end
   if type(text) ~= "string" then return {} end
+  if type(separator) == "number" then separator = tostring(separator) end
   if type(separator) ~= "string" or separator == "" then return { text } end
   local parts, at = {}, 1
   while true do

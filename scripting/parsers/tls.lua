@@ -31,25 +31,49 @@ local function record_length(text, at)
   return nil
 end
 
--- The handshake bytes of the records at the start of `text`, and whether more of them may follow.
-local function handshake_bytes(text)
-  local parts, at = {}, 1
-  while at <= #text and at <= LONGEST_MESSAGE do
-    local length = record_length(text, at)
-    if not length or length == 0 then return concat(parts), #text < at + RECORD_HEADER - 1 end
-    parts[#parts + 1] = sub(text, at + RECORD_HEADER, at + RECORD_HEADER + length - 1)
-    at = at + RECORD_HEADER + length
-  end
-  return concat(parts), at <= LONGEST_MESSAGE
+-- A ClientHello on its way: `parts` are the bytes of the `have` that came in complete records, `at` is where the next
+-- record begins, `size` the length of the message once it is known.
+local function begin()
+  return { parts = {}, have = 0, at = 1 }
 end
 
--- The first handshake message, as far as it is there; whether it is all there; whether the rest may still come.
-local function message(text)
-  local bytes, open = handshake_bytes(text)
-  local length = number(bytes, 2, 3)
-  if not length then return bytes, false, open end
-  local size = MESSAGE_HEADER + length
-  return sub(bytes, 1, size), #bytes >= size, open and size <= LONGEST_MESSAGE
+-- Takes in the records that are complete now. Gives true when the message is; else the least number of bytes that must
+-- be buffered for that, or nil if it cannot come any more.
+local function advance(hello, text)
+  local at, length = hello.at, record_length(text, hello.at)
+  while length and length > 0 and at + RECORD_HEADER + length - 1 <= #text do
+    hello.parts[#hello.parts + 1] = sub(text, at + RECORD_HEADER, at + RECORD_HEADER + length - 1)
+    hello.have = hello.have + length
+    at = at + RECORD_HEADER + length
+    length = record_length(text, at)
+  end
+  hello.at = at
+  if not hello.size and hello.have >= MESSAGE_HEADER then
+    hello.parts = { concat(hello.parts) }
+    hello.size = MESSAGE_HEADER + number(hello.parts[1], 2, 3)
+  end
+  local missing = (hello.size or MESSAGE_HEADER) - hello.have
+  if missing <= 0 and hello.size then return true, nil end
+  if length == 0 or not length and #text >= at + RECORD_HEADER - 1 then return false, nil end
+  if #text >= at and byte(text, at) ~= HANDSHAKE then return false, nil end
+  -- Where the next record is known it comes whole; what is missing after it needs another one at least.
+  local wanted = at - 1
+  if length then
+    wanted = wanted + RECORD_HEADER + length
+    missing = missing - length
+  end
+  if missing > 0 then wanted = wanted + RECORD_HEADER + missing end
+  return false, wanted <= LONGEST_MESSAGE and wanted or nil
+end
+
+-- The bytes of the message, or as many as there are.
+local function bytes_of(hello, text)
+  if not hello.size or hello.have < hello.size then
+    local length = record_length(text, hello.at) or 0
+    hello.parts[#hello.parts + 1] = sub(text, hello.at + RECORD_HEADER, hello.at + RECORD_HEADER + length - 1)
+  end
+  local bytes = concat(hello.parts)
+  return hello.size and sub(bytes, 1, hello.size) or bytes
 end
 
 -- What is buffered on the event's side, if it goes on where `payload` ends.
@@ -62,22 +86,19 @@ end
 -- The first handshake message of what `payload` begins. Where its first record is all there and the message goes on
 -- in the next one, waits for that; the first record is the business of the script, which knows its size.
 local function whole_message(payload)
-  local text = payload
-  local bytes, complete, open = message(text)
+  local text, hello = payload, begin()
+  local complete, wanted = advance(hello, text)
   if not complete then
     text = buffered(payload) or payload
-    bytes, complete, open = message(text)
+    complete, wanted = advance(hello, text)
   end
-  local first = record_length(text, 1)
-  if not first or #text < RECORD_HEADER + first then return bytes end
-  while not complete and open and #text < LONGEST_MESSAGE do
-    if not pcall(avi.l4.collect, #text + 1) then break end
+  while not complete and wanted and hello.have > 0 and pcall(avi.l4.collect, wanted) do
     local more = buffered(text)
     if not more then break end
     text = more
-    bytes, complete, open = message(text)
+    complete, wanted = advance(hello, text)
   end
-  return bytes
+  return bytes_of(hello, text)
 end
 
 function M.get_req_buffer_size(payload)

@@ -46,7 +46,7 @@ const REPLACEMENTS: &[&str] = &["", "z", "<%0>", "%1", "[%1%2]", "%%", "%9", "a%
 
 fn assemble(random: &mut Random, parts: &[&str], most: usize) -> String {
     let count = random.below(most + 1);
-    (0..count).map(|_| parts[random.below(parts.len())]).collect()
+    (0..count).filter_map(|_| parts.get(random.below(parts.len())).copied()).collect()
 }
 
 fn quoted(text: &str) -> String {

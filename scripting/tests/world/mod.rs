@@ -264,3 +264,77 @@ impl Random {
         (0..n).map(|_| self.next().to_le_bytes()[3]).collect()
     }
 }
+
+/// Bytes of protocols, written from the RFCs.
+pub mod wire {
+    fn with_length(bytes: &[u8], size: usize) -> Vec<u8> {
+        let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
+        [&length[4 - size..], bytes].concat()
+    }
+
+    /// The handshake message of a ClientHello (RFC 8446 4.1.2) with a server name, if any (RFC 6066 3), between two
+    /// other extensions, the last of `padding` bytes.
+    pub fn client_hello(name: Option<&str>, padding: usize) -> Vec<u8> {
+        let mut extensions = [&[0x00, 0x2b][..], &with_length(&[2, 3, 4], 2)].concat();
+        if let Some(name) = name {
+            let entry = [&[0][..], &with_length(name.as_bytes(), 2)].concat();
+            let list = with_length(&entry, 2);
+            extensions = [extensions, vec![0, 0], with_length(&list, 2)].concat();
+        }
+        extensions = [extensions, vec![0, 21], with_length(&vec![0; padding], 2)].concat();
+        let body = [
+            vec![3, 3],
+            (0..32).collect(),
+            with_length(&[7; 32], 1),
+            with_length(&[0x13, 0x01, 0x13, 0x02], 2),
+            with_length(&[0], 1),
+            with_length(&extensions, 2),
+        ]
+        .concat();
+        [vec![1], with_length(&body, 3)].concat()
+    }
+
+    /// A message in records of at most `size` bytes (RFC 8446 5.1).
+    pub fn records(message: &[u8], size: usize) -> Vec<u8> {
+        message.chunks(size).flat_map(|part| [&[22, 3, 1][..], &with_length(part, 2)].concat()).collect()
+    }
+
+    /// An Access-Request with these attributes (RFC 2865 3).
+    pub fn radius(attributes: &[(u8, &[u8])]) -> Vec<u8> {
+        let attributes: Vec<u8> = attributes
+            .iter()
+            .flat_map(|(number, value)| {
+                [&[*number, u8::try_from(value.len() + 2).unwrap()][..], value].concat()
+            })
+            .collect();
+        let length = u16::try_from(20 + attributes.len()).unwrap().to_be_bytes();
+        [vec![1, 42], length.to_vec(), vec![9; 16], attributes].concat()
+    }
+
+    /// A DHCPDISCOVER from this MAC address with these options (RFC 2131 2).
+    pub fn dhcp(mac: [u8; 6], options: &[u8]) -> Vec<u8> {
+        let mut message = vec![0; 236];
+        message[..4].copy_from_slice(&[1, 1, 6, 0]);
+        message[4..8].copy_from_slice(&[0xde, 0xad, 0xbe, 0xef]);
+        message[24..28].copy_from_slice(&[10, 1, 2, 3]);
+        message[28..34].copy_from_slice(&mac);
+        [message, vec![99, 130, 83, 99], options.to_vec()].concat()
+    }
+}
+
+/// Resumes with all of `payload` cut into pieces of `piece` bytes until the run ends.
+pub fn feed(world: &mut World, payload: &[u8], piece: usize) -> Outcome {
+    world.client = payload.iter().take(piece).copied().collect();
+    let mut outcome = world.start();
+    while let Outcome::Suspended { run, need } = outcome {
+        if world.client.len() >= payload.len() {
+            return Outcome::Suspended { run, need };
+        }
+        while world.client.len() < need.min(payload.len()) {
+            let len = (world.client.len() + piece).min(payload.len());
+            world.client = payload[..len].to_vec();
+        }
+        outcome = world.resume(run);
+    }
+    outcome
+}
