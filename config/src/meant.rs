@@ -25,6 +25,8 @@ use crate::written::File;
 
 /// What the file means. The result is only of use if there are no errors among the problems.
 pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (Snapshot, ProcessSettings) {
+    // Scripts are judged by the names of pools and parsers, so these must have been understood.
+    let readable = !problems.has_errors();
     let mut snapshot = Snapshot {
         interfaces: interface::interfaces(&file.interface, problems),
         limits: limits::limits(&file.limits, problems),
@@ -34,6 +36,7 @@ pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (S
     let (snat, monitor_ports) = interface::snat(&file.snat, &snapshot, problems);
     snapshot.snat = snat;
 
+    let earlier = problems.errors();
     let pools = Names::define("pool", file.pool.iter().map(|p| &p.name), problems);
     let groups = Names::define("pool group", file.pool_group.iter().map(|g| &g.name), problems);
     let sets = Names::define("DataScript set", file.datascript_set.iter().map(|s| &s.name), problems);
@@ -42,6 +45,9 @@ pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (S
     pool::pools(&file.pool, &pools, &mut snapshot, problems);
     snapshot.pool_groups = pool::groups(&file.pool_group, &pools, problems);
     snapshot.script_sets = script::sets(file, &pools, &groups, directory, problems);
+    if readable && problems.errors() == earlier {
+        script::check(&snapshot, problems);
+    }
     snapshot.services = service::services(file, &pools, &groups, &sets, &snapshot, problems);
 
     address::check(file, &snapshot, monitor_ports, problems);

@@ -227,6 +227,24 @@ impl Problems {
         self.push(Severity::Warning, Arc::clone(&self.source), span, message.into())
     }
 
+    /// Adds a problem at `span` of a script, whose bytes need not be UTF-8.
+    pub(crate) fn in_script(
+        &mut self,
+        severity: Severity,
+        script: &dataplane::snapshot::Source,
+        span: &Span,
+        message: String,
+    ) -> &mut Problem {
+        let text = String::from_utf8_lossy(&script.text).into_owned();
+        // A byte that is not UTF-8 has become three; what stands before the span shows by how much it has moved.
+        let moved = |at: usize| {
+            let before = script.text.get(..at).unwrap_or(&script.text);
+            String::from_utf8_lossy(before).len().min(text.len())
+        };
+        let span = moved(span.start)..moved(span.end);
+        self.push(severity, Arc::new(NamedSource::new(&script.name, text)), &span, message)
+    }
+
     fn push(
         &mut self,
         severity: Severity,
@@ -240,7 +258,12 @@ impl Problems {
     }
 
     pub(crate) fn has_errors(&self) -> bool {
-        self.list.iter().any(|p| p.severity == Severity::Error)
+        self.errors() > 0
+    }
+
+    /// How many errors there are by now.
+    pub(crate) fn errors(&self) -> usize {
+        self.list.iter().filter(|p| p.severity == Severity::Error).count()
     }
 
     /// The problems in the order of the configuration file, those of scripts last.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use dataplane::snapshot::{PoolGroupId, PoolId, ScriptSet, Source};
+use dataplane::snapshot::{PoolGroupId, PoolId, ScriptSet, Snapshot, Source};
 
 use super::{Names, candidates, name_of, report_twin, twice};
-use crate::problem::{Problems, Span};
+use crate::problem::{Problems, Severity, Span};
 use crate::read::{At, Given, List};
 use crate::value::text::Name;
 use crate::written::{self, File};
@@ -51,6 +51,28 @@ pub(super) fn sets(
         }
     };
     file.datascript_set.iter().map(&mut mean).collect()
+}
+
+/// Has the scripts compiled and the names in them looked up.
+pub(super) fn check(snapshot: &Snapshot, problems: &mut Problems) {
+    let sources = || {
+        snapshot.script_sets.iter().flat_map(|set| {
+            let parsers = set.parsers.iter().map(|(_, source)| source);
+            set.request.iter().chain(&set.response).chain(parsers)
+        })
+    };
+    for error in scripting::check(snapshot) {
+        let unknown = Source { name: error.source_name.clone(), text: Vec::new() };
+        let source = sources().find(|source| source.name == error.source_name).unwrap_or(&unknown);
+        let severity = match error.severity {
+            scripting::Severity::Error => Severity::Error,
+            scripting::Severity::Warning => Severity::Warning,
+        };
+        let problem = problems.in_script(severity, source, &error.span, error.message);
+        if let Some(help) = error.help {
+            problem.help(help);
+        }
+    }
 }
 
 /// True if the set has a script for the request event.
