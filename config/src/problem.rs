@@ -148,10 +148,13 @@ impl Errors {
     }
 
     /// Every problem with its place in the text marked, what is allowed, and a count at the end; several lines.
-    /// Of very many problems the first hundred.
+    /// Of very many problems the first hundred; nothing at all where there is none.
     /// With `color`: ANSI colours.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
+        if self.problems.is_empty() {
+            return String::new();
+        }
         let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false);
         let mut text = String::new();

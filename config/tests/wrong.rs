@@ -75,6 +75,7 @@ fn the_parts_that_complete_a_case_are_a_working_file() {
     let config = config::parse(&whole("# with: interface snat pool service"), "parts", &directory());
     let config = config.unwrap_or_else(|errors| panic!("{}", errors.render(false)));
     assert!(config.warnings.problems().is_empty(), "{}", config.warnings);
+    assert_eq!(config.warnings.render(true), "");
 }
 
 #[test]
