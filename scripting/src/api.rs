@@ -5,8 +5,9 @@ use dataplane::policy::{self, Event};
 use tcp::Side;
 
 use crate::arguments::{absent, byte_count, kind, lifetime, name, optional_name, port, stored};
+use crate::call::{Answer, Argument, Refusal, Reply, Value, count};
 use crate::number;
-use crate::raw::{Answer, Argument, Arguments, Entry, Native, Refusal, Reply, Slot, Value, count};
+use crate::raw::{Arguments, Entry, Native, Slot};
 
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {

@@ -1,7 +1,8 @@
 //! From Lua values to the types of the API. The text of every error names the argument by its position.
 
+use crate::call::{Argument, Refusal};
 use crate::number;
-use crate::raw::{Argument, Arguments, Refusal};
+use crate::raw::Arguments;
 
 fn wrong(position: usize, wanted: &str, found: Argument<'_>) -> Refusal {
     Refusal::Text(format!("bad argument #{position} ({wanted} expected, got {})", kind(found)))

@@ -8,6 +8,7 @@
 
 mod api;
 mod arguments;
+mod call;
 mod calls;
 mod check;
 mod compile;

@@ -23,7 +23,8 @@ use mlua::chunk::ChunkMode;
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, LightUserData, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
 
-use crate::pattern::{Capture, Captures};
+use crate::call::{Answer, Argument, Coroutine, Failure, Refusal, Reply, Step, Value, captured, count};
+use crate::pattern::Captures;
 
 /// Reads a monotonic clock: nanoseconds since any fixed point.
 pub type Clock = fn() -> u64;
@@ -110,25 +111,6 @@ pub(crate) struct Arguments<'s> {
     stack: PhantomData<&'s ()>,
 }
 
-/// One argument.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Argument<'s> {
-    /// Not given.
-    Missing,
-    /// `nil`.
-    Nil,
-    /// A boolean.
-    Boolean(bool),
-    /// A number.
-    Number(f64),
-    /// A string.
-    String(&'s [u8]),
-    /// `avi.SIG_ENABLE`.
-    Significant,
-    /// Anything else, by the name of its type.
-    Other(&'static str),
-}
-
 impl<'s> Arguments<'s> {
     /// Number of arguments given.
     pub(crate) fn count(self) -> usize {
@@ -184,52 +166,6 @@ fn type_name(kind: c_int) -> &'static str {
 fn significant_address() -> *const c_void {
     (&raw const SIGNIFICANT).cast()
 }
-
-/// A result of a function.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Value<'s> {
-    /// `nil`.
-    Nil,
-    /// A boolean.
-    Boolean(bool),
-    /// A number.
-    Number(f64),
-    /// A string.
-    Bytes(&'s [u8]),
-}
-
-/// The results of a function.
-#[derive(Clone, Copy)]
-pub(crate) enum Reply<'s> {
-    /// No result.
-    Nothing,
-    /// One result.
-    One(Value<'s>),
-    /// Two results.
-    Two(Value<'s>, Value<'s>),
-    /// The captures of a match, after its bounds (first and last byte, counted from 1) if they are wanted.
-    Match { bounds: Option<(usize, usize)>, subject: &'s [u8], captures: &'s [Capture] },
-    /// The run waits in `collect`; the results come with the resume.
-    Wait,
-}
-
-/// Why a function gives no results.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// A Lua error with this text.
-    Text(String),
-    /// The time budget is over.
-    Overrun,
-}
-
-impl Refusal {
-    pub(crate) fn text(text: &str) -> Self {
-        Refusal::Text(text.to_owned())
-    }
-}
-
-/// What a function comes to.
-pub(crate) type Answer<'s> = Result<Reply<'s>, Refusal>;
 
 /// A function that scripts can call.
 pub(crate) trait Native {
@@ -337,19 +273,6 @@ unsafe fn push_reply(state: *mut lua_State, reply: Reply<'_>) -> c_int {
     }
 }
 
-/// A length or position as Lua's number; exact below 2^53.
-#[allow(clippy::cast_precision_loss)]
-pub(crate) fn count(n: usize) -> f64 {
-    n as f64
-}
-
-fn captured(subject: &[u8], capture: Capture) -> Value<'_> {
-    match capture {
-        Capture::Open(at) | Capture::Position(at) => Value::Number(count(at + 1)),
-        Capture::Text(start, end) => Value::Bytes(subject.get(start..end).unwrap_or(&[])),
-    }
-}
-
 /// # Safety
 /// `state` must have a free stack position. May raise.
 unsafe fn push(state: *mut lua_State, value: Value<'_>) {
@@ -439,32 +362,6 @@ unsafe extern "C-unwind" fn hook(state: *mut lua_State, _ar: *mut ffi::lua_Debug
 pub(crate) struct Compiled {
     outer: c_int,
     modules: c_int,
-}
-
-/// A coroutine, by its place in the machine's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Coroutine(usize);
-
-/// How far a run came.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// To its end.
-    Done,
-    /// To a `collect` of so many bytes.
-    Waiting(Coroutine, usize),
-    /// To an error.
-    Failed(Failure),
-}
-
-/// Why a run failed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// A Lua error: message and traceback.
-    Error(String),
-    /// The time budget.
-    Budget(String),
-    /// The memory limit.
-    Memory(String),
 }
 
 /// One Lua state and its coroutines.
@@ -615,16 +512,14 @@ impl Machine {
         let Some(coroutine) = self.coroutine() else {
             return Step::Failed(Failure::Memory("no memory for a coroutine".to_owned()));
         };
-        let Some(&thread) = self.coroutines.get(coroutine.0) else {
-            return Step::Failed(Failure::Error("no such coroutine".to_owned()));
-        };
+        let Some(thread) = self.thread(coroutine) else { return Step::dead() };
         // SAFETY: an idle coroutine is alive (anchored) and its stack is empty; these push without allocating.
         unsafe {
             ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, self.driver);
             ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, script.outer);
             ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, script.modules);
         }
-        self.go(coroutine, 2, set, budget, context)
+        self.go(coroutine, thread, 2, (set, budget), context)
     }
 
     /// Goes on after a `collect`, which returns `buffered`.
@@ -636,25 +531,24 @@ impl Machine {
         budget: u64,
         context: &mut Context<'_>,
     ) -> Step {
-        let Some(&thread) = self.coroutines.get(coroutine.0) else {
-            return Step::Failed(Failure::Error("no such coroutine".to_owned()));
-        };
+        let Some(thread) = self.thread(coroutine) else { return Step::dead() };
         // SAFETY: a waiting coroutine is alive (anchored); a number is pushed without allocating.
         unsafe { ffi::lua_pushnumber(thread, count(buffered)) };
-        self.go(coroutine, 1, set, budget, context)
+        self.go(coroutine, thread, 1, (set, budget), context)
+    }
+
+    fn thread(&self, coroutine: Coroutine) -> Option<*mut lua_State> {
+        self.coroutines.get(coroutine.0).copied().filter(|thread| !thread.is_null())
     }
 
     fn go(
         &mut self,
         coroutine: Coroutine,
+        thread: *mut lua_State,
         arguments: c_int,
-        set: ScriptSetId,
-        budget: u64,
+        (set, budget): (ScriptSetId, u64),
         context: &mut Context<'_>,
     ) -> Step {
-        let Some(&thread) = self.coroutines.get(coroutine.0) else {
-            return Step::Failed(Failure::Error("no such coroutine".to_owned()));
-        };
         let slot = self.slot.as_ptr();
         // SAFETY: no Lua code runs before `lua_resume_`, so the slot is ours; the context pointer is set from an
         // exclusive borrow that outlives this function and cleared before it returns (nothing unwinds out of
@@ -733,7 +627,7 @@ impl Machine {
             self.discard(coroutine);
             return;
         }
-        if let Some(&thread) = self.coroutines.get(coroutine.0) {
+        if let Some(thread) = self.thread(coroutine) {
             // SAFETY: a finished coroutine is alive; what the script returned is dropped.
             unsafe { ffi::lua_settop(thread, 0) };
             self.idle.push(coroutine);

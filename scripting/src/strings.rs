@@ -3,8 +3,9 @@
 use memchr::memmem;
 
 use crate::arguments::{byte_text, integer};
+use crate::call::{Answer, Argument, Refusal, Reply, Value, count};
 use crate::pattern::{Capture, Captures, Fuel, Matcher, PatternError, is_plain};
-use crate::raw::{Answer, Argument, Arguments, Entry, Native, Refusal, Reply, Slot, Value, count};
+use crate::raw::{Arguments, Entry, Native, Slot};
 
 /// Longest text that one call may make, in bytes.
 pub(crate) const OUTPUT: usize = 1 << 20;

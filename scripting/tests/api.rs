@@ -20,8 +20,8 @@ fn logs(cases: &[(&str, &str)]) {
 fn errors(event: Event, cases: &[(&str, &str)]) {
     for (call, expected) in cases {
         let script = format!("local ok, e = pcall(function() {call} end) avi.vs.log(tostring(ok), ' ', e)");
-        let mut both = set(&script);
-        both.request.as_mut().unwrap().name = "f".to_owned();
+        let mut both = set("");
+        both.request = Some(source("f", &script));
         both.response = Some(source("f", &script));
         let mut world = World::of(snapshot(vec![both])).with(PAYLOAD);
         world.event = event;
@@ -225,6 +225,10 @@ fn select_takes_names_ports_and_digits() {
             ("avi.vs.persist(nil)", "avi.vs.persist: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE"),
         ],
     );
+}
+
+#[test]
+fn what_does_not_exist_or_is_out_of_range_is_an_error() {
     for (call, start) in [
         ("avi.pool.select('nope')", "f:1: avi.pool.select: no pool named 'nope'"),
         ("avi.pool.select('main', '10.0.0.77')", "f:1: avi.pool.select: no server named '10.0.0.77'"),
@@ -366,6 +370,10 @@ fn table_arguments_are_told_apart_by_count_and_type() {
             "falsefalse",
         ),
     ]);
+}
+
+#[test]
+fn table_arguments_of_the_wrong_kind_are_errors() {
     errors(
         Event::Response,
         &[
