@@ -1,2 +1,119 @@
-//! weir
-fn main() {}
+//! The binary: the only place where packet core, scripts, configuration, DPDK and control meet.
+#![deny(unsafe_code)]
+
+mod clock;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A Layer 4 load balancer on DPDK whose decisions are made by Lua DataScripts.
+#[derive(Parser)]
+#[command(name = "weir", version = env!("WEIR_VERSION"), about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a configuration and its scripts; says everything that is wrong with them
+    Check {
+        /// The TOML file
+        file: PathBuf,
+    },
+    /// Balance until SIGINT or SIGTERM; SIGHUP opens the connection log again
+    Run {
+        /// The TOML file
+        #[arg(long, short)]
+        config: PathBuf,
+    },
+    /// Ask a running weir: counters, flows, pools, servers, tables, latency, scripts, ports, info, metrics
+    Show(Request),
+    /// Let a server take new flows again: server POOL ADDRESS:PORT
+    Enable(Request),
+    /// Let a server finish its flows and take no new ones: server POOL ADDRESS:PORT
+    Disable(Request),
+    /// Print weir's and DPDK's versions
+    Version,
+}
+
+#[derive(clap::Args)]
+struct Request {
+    /// What, with its filters; `weir show help` lists them
+    #[arg(required = true)]
+    words: Vec<String>,
+    /// Admin socket of the weir to ask
+    #[arg(long, default_value = "/run/weir.sock")]
+    socket: PathBuf,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exit code when the configuration is wrong; 1 is any other failure.
+const WRONG_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Check { file } => return check(&file),
+        Command::Run { config } => match load(&config) {
+            Err(code) => return code,
+            Ok(config) => run::run(config),
+        },
+        Command::Show(request) => ask("show", &request),
+        Command::Enable(request) => ask("enable", &request),
+        Command::Disable(request) => ask("disable", &request),
+        Command::Version => {
+            println!("weir {}, {}", env!("WEIR_VERSION"), dpdk::version());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match load(file) {
+        Err(code) => code,
+        Ok(config) => {
+            print!("{}", config.summary());
+            println!("{}: the configuration is good", file.display());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Reads the configuration; what is wrong, or only doubtful, goes to standard error.
+fn load(file: &Path) -> Result<config::Config, ExitCode> {
+    let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    match config::load(file) {
+        Err(errors) => {
+            eprint!("{}", errors.render(color));
+            Err(ExitCode::from(WRONG_CONFIGURATION))
+        }
+        Ok(config) => {
+            if !config.warnings.problems().is_empty() {
+                eprint!("{}", config.warnings.render(color));
+            }
+            Ok(config)
+        }
+    }
+}
+
+fn ask(verb: &str, request: &Request) -> anyhow::Result<()> {
+    let asks_help = verb == "show" && request.words.first().is_some_and(|word| word == "help");
+    let mut line = if asks_help { "help".to_owned() } else { format!("{verb} {}", request.words.join(" ")) };
+    if request.json {
+        line.push_str(" json");
+    }
+    print!("{}", control::client::request(&request.socket, &line)?);
+    Ok(())
+}

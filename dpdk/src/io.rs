@@ -98,6 +98,10 @@ impl PacketIo for DpdkIo {
         self.pool.alloc()
     }
 
+    fn link(&self, port: PortId) -> Option<bool> {
+        self.port(port)?.link().ok().map(|link| link.up)
+    }
+
     fn port_stats(&self, port: PortId) -> PortStats {
         let Some(queues) = self.ports.get(port.index()) else { return PortStats::default() };
         let device = queues.port.stats();
