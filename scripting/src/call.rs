@@ -2,6 +2,9 @@
 
 use crate::pattern::Capture;
 
+/// Reads a monotonic clock: nanoseconds since any fixed point.
+pub type Clock = fn() -> u64;
+
 /// One argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Argument<'s> {
@@ -39,6 +42,8 @@ pub(crate) enum Value<'s> {
 pub(crate) enum Reply<'s> {
     /// No result.
     Nothing,
+    /// No result; from now on the clock is looked at more often.
+    LookOften,
     /// One result.
     One(Value<'s>),
     /// Two results.

@@ -21,9 +21,9 @@ mod script;
 mod source;
 mod strings;
 
+pub use call::Clock;
 pub use check::check;
 pub use parsers::builtin_parser;
 pub use policy::LuaPolicy;
-pub use raw::Clock;
 pub use script::{QUARANTINE_AFTER, QUARANTINE_SECONDS};
 pub use source::{ScriptError, Severity};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use dataplane::policy::{Context, Event, Outcome, Policy, RunId, ScriptFailure, ScriptReport};
 use dataplane::snapshot::{ScriptSet, ScriptSetId, ServiceId, Snapshot, Source};
 
-use crate::call::{Coroutine, Failure, Step};
+use crate::call::{Clock, Coroutine, Failure, Step};
 use crate::compile::compile_error;
-use crate::raw::{Clock, Compiled, Machine, Modules};
+use crate::raw::{Compiled, Machine, Modules};
 use crate::script::Script;
 use crate::source::{ScriptError, chunk_name, wrapped};
 use crate::{api, strings};

@@ -23,20 +23,18 @@ use mlua::chunk::ChunkMode;
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, LightUserData, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
 
-use crate::call::{Answer, Argument, Coroutine, Failure, Refusal, Reply, Step, Value, captured, count};
+use crate::call::{
+    Answer, Argument, Clock, Coroutine, Failure, Refusal, Reply, Step, Value, captured, count,
+};
 use crate::pattern::Captures;
-
-/// Reads a monotonic clock: nanoseconds since any fixed point.
-pub type Clock = fn() -> u64;
 
 /// VM instructions between two looks at the clock, some microseconds apart.
 const HOOK_INSTRUCTIONS: c_int = 1000;
 
-/// VM instructions between two looks where the last [`HOOK_INSTRUCTIONS`] took longer than [`SLOW`]: a script that
-/// joins long strings.
+/// The same for a script that works on long strings: where the last look is more than [`SLOW`] ago.
 const SLOW_HOOK_INSTRUCTIONS: c_int = 20;
 
-/// Nanoseconds.
+/// In nanoseconds.
 const SLOW: u64 = 100_000;
 
 /// Chunk name of the crate's own Lua code; such frames are left out of messages.
@@ -246,6 +244,10 @@ unsafe fn push_reply(state: *mut lua_State, reply: Reply<'_>) -> c_int {
     unsafe {
         match reply {
             Reply::Nothing | Reply::Wait => 0,
+            Reply::LookOften => {
+                ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, SLOW_HOOK_INSTRUCTIONS);
+                0
+            }
             Reply::One(value) => {
                 push(state, value);
                 1

@@ -145,7 +145,8 @@ local function replace_by(text, pattern, repl, kind, most)
     end
     if anchored then break end
   end
-  if add(parts, size, base_string.sub(text, at)) > LONG then tick() end
+  size = add(parts, size, base_string.sub(text, at))
+  if size > LONG then tick(size) end
   return base_table.concat(parts), count
 end
 
@@ -168,7 +169,7 @@ function string_library.rep(text, count, separator)
   if times and size * times > OUTPUT then
     raise("string.rep: result is longer than " .. OUTPUT .. " bytes")
   end
-  if times and size * times > LONG then tick() end
+  if times and size * times > LONG then tick(size * times) end
   return base_string.rep(text, count, separator)
 end
 
@@ -181,7 +182,7 @@ function string_library.format(pattern, ...)
   end
   for i = 1, select("#", ...) do
     local value = select(i, ...)
-    if type(value) == "string" and #value > LONG then tick() end
+    if type(value) == "string" and #value > LONG then tick(#value) end
   end
   return base_string.format(pattern, ...)
 end
@@ -189,7 +190,7 @@ end
 for _, name in ipairs({ "lower", "reverse", "upper" }) do
   local base = base_string[name]
   string_library[name] = function(text)
-    if type(text) == "string" and #text > LONG then tick() end
+    if type(text) == "string" and #text > LONG then tick(#text) end
     return base(text)
   end
 end
@@ -208,7 +209,7 @@ function table_library.concat(list, separator, first, last)
     if size > OUTPUT then raise("table.concat: result is longer than " .. OUTPUT .. " bytes") end
     if item == nil then break end
   end
-  if size > LONG then tick() end
+  if size > LONG then tick(size) end
   return base_table.concat(list, separator, first, last)
 end
 
