@@ -34,8 +34,7 @@ const HOOK_INSTRUCTIONS: c_int = 1000;
 /// The same for a script that works on long strings: where the last look is more than [`SLOW`] ago.
 const SLOW_HOOK_INSTRUCTIONS: c_int = 20;
 
-/// In nanoseconds.
-const SLOW: u64 = 100_000;
+const SLOW: u64 = 100_000; // nanoseconds
 
 /// Chunk name of the crate's own Lua code; such frames are left out of messages.
 pub(crate) const SANDBOX: &CStr = c"=[weir]";
@@ -767,8 +766,7 @@ unsafe fn describe(thread: *mut lua_State) -> String {
     text
 }
 
-/// One line of a traceback; `None` for the sandbox's own code. LuaJIT no longer knows the line of the function that
-/// failed itself: that one is taken from the message.
+/// One line of a traceback; `None` for the sandbox's own code. The line of the function that failed is in the message.
 ///
 /// # Safety
 /// `ar` must have been filled by `lua_getinfo` with "nSl", for a function that is still alive.
