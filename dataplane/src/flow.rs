@@ -20,6 +20,8 @@ pub const INSPECT: u8 = 0x01;
 pub const DIRTY: u8 = 0x02;
 /// Bit of [`Flow::flags`]: it was the server that sent RST.
 pub const RESET_BY_SERVER: u8 = 0x04;
+/// Bit of [`Flow::flags`]: the flow is reported and no longer counted; only late packets may still come.
+pub const CONCLUDED: u8 = 0x08;
 
 /// Size of a flow: three cache lines. Datagrams need the first two of them.
 const SIZE: usize = 192;

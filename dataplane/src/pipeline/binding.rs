@@ -41,6 +41,9 @@ impl<P: Policy> Pipeline<P> {
             return Verdict::Drop(DropReason::Malformed);
         };
         let event = binding.handle_segment(now, side(direction), &segment);
+        if binding.is_connected() {
+            connection.milestones.connected.get_or_insert(now);
+        }
         if event != TcpEvent::Forward {
             self.count_segment(now, id, direction, &headers);
         }

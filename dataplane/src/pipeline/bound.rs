@@ -3,6 +3,7 @@
 use smoltcp::time::Instant;
 use tcp::{Flags, Lifecycle, Segment, Side};
 
+use super::end::Fate;
 use super::{Pipeline, Verdict};
 use crate::counters::DropReason;
 use crate::flow::{self, Direction, Flow, FlowState};
@@ -97,7 +98,11 @@ impl<P: Policy> Pipeline<P> {
         flow.touch(now);
         flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
         if flow.is_tcp() && observe(flow, headers.tcp_flags, direction) {
+            let both = flow.lifecycle() == Lifecycle::BothFin;
             self.schedule_idle(now, id);
+            if both {
+                self.conclude(now, id, Fate::NORMAL);
+            }
         }
         self.neighbors.want(now, hop);
         match mac {

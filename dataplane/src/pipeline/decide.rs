@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::time::Instant;
-use tcp::{Lifecycle, Side};
+use tcp::{Flags, Side};
 
 use super::connection::Connection;
 use super::{Pipeline, Suspended};
@@ -207,12 +207,10 @@ impl<P: Policy> Pipeline<P> {
         if let Some((binding, flow)) = connection.binding.take().zip(self.flows.flow_mut(id)) {
             flow.splice = binding.splice();
             flow.client_timestamp = binding.client_timestamp().unwrap_or(0);
-            flow.set_lifecycle(match (binding.finished(Side::Client), binding.finished(Side::Server)) {
-                (false, false) => Lifecycle::Established,
-                (true, false) => Lifecycle::ClientFin,
-                (false, true) => Lifecycle::ServerFin,
-                (true, true) => Lifecycle::BothFin,
-            });
+            // What weir delivered itself; FINs that passed meanwhile are noted already.
+            let delivered = [Side::Client, Side::Server].into_iter().filter(|side| binding.finished(*side));
+            let lifecycle = delivered.fold(flow.lifecycle(), |phase, side| phase.observe(side, Flags::FIN));
+            flow.set_lifecycle(lifecycle);
             flow.touch(now);
         }
         self.connections.put(index, connection);

@@ -157,31 +157,43 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// The flow is no more: timers, runs, counts, neighbours, record.
+    /// The flow is no more.
     pub(super) fn end(&mut self, now: Instant, id: FlowId, fate: Fate) {
+        self.conclude(now, id, fate);
         let Some(flow) = self.flows.flow(id).copied() else { return };
         self.wheel.cancel(id.index);
         self.count_state(flow.state(), -1);
-        if let Some(server) = flow.server_id() {
-            self.balancer.closed(server);
-        }
         for hop in [flow.client_hop, flow.server_hop].into_iter().filter(|hop| *hop != flow::NONE) {
             self.neighbors.release(now, NeighborId::from_bits(hop));
         }
-        let connection = self.connections.take(flow.connection);
-        if let Some(mut connection) = connection {
-            self.cancel_runs(&mut connection);
+        self.flows.remove(id);
+        self.counters.flows_ended += 1;
+    }
+
+    /// The flow has done what it was for: it is reported and no longer counts as its server's. What is left of it only
+    /// translates late packets until [`Pipeline::end`], which concludes flows that are not.
+    pub(super) fn conclude(&mut self, now: Instant, id: FlowId, fate: Fate) {
+        let Some(entry) = self.flows.flow_mut(id).filter(|flow| flow.flags & flow::CONCLUDED == 0) else {
+            return;
+        };
+        entry.flags |= flow::CONCLUDED;
+        let flow = *entry;
+        entry.connection = flow::NONE;
+        if let Some(server) = flow.server_id() {
+            self.balancer.closed(server);
+        }
+        let mut connection = self.connections.take(flow.connection);
+        if let Some(connection) = connection.as_mut() {
+            self.cancel_runs(connection);
             if fate.reason == Some(DropReason::NoServer) {
                 api::forget_persistence(&mut self.tables, ServiceId(flow.service), &connection.record);
             }
-            self.write_record(now, &flow, fate, Some(&mut connection));
+        }
+        self.write_record(now, &flow, fate, connection.as_deref_mut());
+        if let Some(connection) = connection {
             self.connections.put(flow.connection, connection);
             self.connections.release(flow.connection);
-        } else {
-            self.write_record(now, &flow, fate, None);
         }
-        self.flows.remove(id);
-        self.counters.flows_ended += 1;
     }
 
     /// Forgets the runs that wait.
