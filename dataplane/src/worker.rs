@@ -22,6 +22,8 @@ const TX_ATTEMPTS: usize = 4;
 const COMMANDS: usize = 16;
 /// Bursts of own packets sent between two bursts received.
 const OWN_BURSTS: usize = 8;
+/// Rounds of own packets sent at the end for each lot of connections that are reset.
+const GOODBYE_ROUNDS: usize = 16;
 
 /// One worker. [`Worker::run_once`] is all that its thread does, again and again.
 pub struct Worker<I: PacketIo, P: Policy> {
@@ -112,9 +114,18 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         self.stopping
     }
 
-    /// Ends all flows and hands their records over; the last call before the worker is dropped.
+    /// Resets all TCP connections, ends all flows and hands their records over; the last call before the worker is
+    /// dropped.
     pub fn shut_down(&mut self, now: Instant) {
-        self.pipeline.shut_down(now);
+        let mut told = None;
+        loop {
+            told = self.pipeline.say_goodbye(now, told);
+            let _ = (0..GOODBYE_ROUNDS).find(|_| self.transmit_own(now) == 0);
+            if told.is_none() {
+                break;
+            }
+        }
+        self.pipeline.end_all(now);
         self.hand_over();
     }
 

@@ -46,6 +46,8 @@ impl Fate {
 
 /// Flows whose timers are looked at between two bursts, so that a burst never waits for a mass expiry.
 const EXPIRED_PER_BURST: usize = 64;
+/// Connections that are reset between two polls for output; each takes two packets.
+const GOODBYES: usize = QUEUE / 4;
 /// Table entries looked at for expiry between two bursts.
 const SWEPT_PER_BURST: usize = 4;
 /// How long a connection that both ends have finished may still send acknowledgements (instead of TIME_WAIT).
@@ -215,8 +217,35 @@ impl<P: Policy> Pipeline<P> {
         self.records.push_back(record(now, flow, fate, connection));
     }
 
-    /// Ends every flow: resets TCP connections if `reset`, and writes the records. For the end of the process.
-    pub fn shut_down(&mut self, now: Instant) {
+    /// For the end of the process: resets the TCP connections among the next flows, so that no end host waits for
+    /// an answer that never comes. Returns the flow to go on with, or `None` when all have been told; poll for output
+    /// after each call, and call [`Pipeline::end_all`] at last.
+    pub fn say_goodbye(&mut self, now: Instant, mut from: Option<FlowId>) -> Option<FlowId> {
+        for _ in 0..GOODBYES {
+            from = self.flows.next_after(from);
+            self.reset_connection(now, from?);
+        }
+        from
+    }
+
+    fn reset_connection(&mut self, now: Instant, id: FlowId) {
+        let Some(flow) = self.flows.flow(id).filter(|flow| flow.is_tcp()) else { return };
+        let (fate, concluded) =
+            (Fate::new(EndedBy::Shutdown, phase(flow)), flow.flags & flow::CONCLUDED != 0);
+        if flow.state() == FlowState::Bound {
+            if !concluded {
+                self.reset_both(id);
+            }
+        } else if let Some((index, mut connection)) = self.borrow_connection(id) {
+            connection.fate.get_or_insert(fate);
+            self.close_binding(now, id, &mut connection, true);
+            self.connections.put(index, connection);
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Ends every flow and writes its record.
+    pub fn end_all(&mut self, now: Instant) {
         let mut next = self.flows.next_after(None);
         while let Some(id) = next {
             next = self.flows.next_after(Some(id));
