@@ -1,7 +1,7 @@
 //! TCP before the splice: segments go to the flow's binding, its payload to the scripts.
 
 use smoltcp::time::Instant;
-use tcp::{ConnectFailure, End, Event as TcpEvent, Segment, Side};
+use tcp::{ConnectFailure, End, Event as TcpEvent, Flags, Segment, Side};
 
 use super::bound::side;
 use super::connection::Connection;
@@ -44,8 +44,10 @@ impl<P: Policy> Pipeline<P> {
         if binding.is_connected() {
             connection.milestones.connected.get_or_insert(now);
         }
-        if event != TcpEvent::Forward {
-            self.count_segment(now, id, direction, &headers);
+        let ack = segment.flags.contains(Flags::ACK).then_some(u32::from(segment.ack));
+        match event {
+            TcpEvent::Forward | TcpEvent::Rejected => {}
+            _ => self.count_segment(now, id, direction, &headers, ack),
         }
         self.handle_event(now, id, &mut connection, event);
         self.connections.put(index, connection);
@@ -57,10 +59,18 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Counts a segment that a binding took in.
-    fn count_segment(&mut self, now: Instant, id: FlowId, direction: Direction, headers: &Headers) {
+    /// Counts a segment that a binding took in, and keeps what a reset would need.
+    fn count_segment(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        direction: Direction,
+        headers: &Headers,
+        ack: Option<u32>,
+    ) {
         if let Some(flow) = self.flows.flow_mut(id) {
             flow.touch(now);
+            flow.note_ack(direction, ack.unwrap_or(0));
             flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
         }
     }
