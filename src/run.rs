@@ -28,7 +28,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let snapshot = Arc::clone(&config.snapshot);
     eprintln!("weir {}, {}", env!("WEIR_VERSION"), dpdk::version());
     eprint!("{}", config.summary());
-    let policy = LuaPolicy::new(&snapshot, clock::nanoseconds).map_err(|errors| {
+    let policy = LuaPolicy::new(&snapshot, clock::script_nanoseconds).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         anyhow!("scripts do not compile: {}", texts.join("; "))
     })?;
