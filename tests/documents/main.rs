@@ -1,3 +1,4 @@
 //! README and docs: their links lead somewhere, and what they tell people to type works.
 
+mod dockerfile;
 mod links;

@@ -108,13 +108,11 @@ impl Network {
         )
     }
 
-    /// Takes the far ends of weir's ports to the sides, once weir has made them, and gives them their addresses.
+    /// Takes the far ends of weir's ports to the sides, and gives them their addresses. weir has started its ports.
     ///
     /// # Errors
-    /// When the ports do not appear within 20 s, or `ip` fails.
+    /// When `ip` fails.
     pub fn attach(&self) -> Result {
-        let last = if self.arms == Arms::One { "weir0" } else { "weir1" };
-        within(Duration::from_secs(20), || ip(&["-n", &self.balancer(), "link", "show", last]))?;
         let mut outside = vec!["192.0.2.100/24".to_owned(), "2001:db8:1::100/64".to_owned()];
         let inside = (20..26).flat_map(|n| [format!("10.0.0.{n}/24"), format!("2001:db8:2::{n}/64")]);
         match self.arms {

@@ -47,9 +47,9 @@ impl Weir {
         let arguments = ["run", "--config", &file.display().to_string()];
         let process = Process::start("weir", &network.balancer(), &directory, &binary, &arguments)?;
         let weir = Weir { process, binary, directory };
-        network
-            .attach()
-            .and_then(|()| within(Duration::from_secs(10), || weir.show("info").map(drop)))
+        // The worker answers this, so its ports are ready; a port that is moved earlier does not start.
+        within(Duration::from_secs(30), || weir.show("counters"))
+            .and_then(|_| network.attach())
             .map_err(|error| format!("weir did not start: {error}\n{}", weir.said()))?;
         Ok(weir)
     }
@@ -140,12 +140,21 @@ impl Weir {
         Ok(lines.into_iter().filter(|line| line.get("event") == Some(&Value::from("connection"))).collect())
     }
 
-    /// Waits for `count` connection records, for at most ten seconds.
+    /// The records of connections that did not end normally, for messages.
+    #[must_use]
+    pub fn odd_records(&self) -> String {
+        let records = self.records().unwrap_or_default();
+        let odd = records.iter().filter(|record| record.get("termination") != Some(&Value::from("--")));
+        odd.map(|record| format!("{record}\n")).collect()
+    }
+
+    /// Waits for `count` connection records, for at most twenty seconds: a connection is only forgotten, and then
+    /// logged, some seconds after its end.
     ///
     /// # Errors
     /// With the records that are there, when the time is over.
     pub fn wait_for_records(&self, count: usize) -> Result<Vec<Value>> {
-        within(Duration::from_secs(10), || {
+        within(Duration::from_secs(20), || {
             let records = self.records()?;
             if records.len() >= count { Ok(records) } else { Err(format!("only {records:?}").into()) }
         })

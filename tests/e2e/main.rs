@@ -1,0 +1,11 @@
+//! weir as an operator runs it, between real clients and servers.
+//!
+//! Each test has namespaces of its own (see `weir_tests::testkit`). Where that is impossible it says so and ends.
+
+mod hostile;
+mod http;
+mod lifecycle;
+mod readme;
+mod tcp;
+mod tls;
+mod udp;

@@ -1,0 +1,106 @@
+//! UDP through a script, in both address families, with one arm and with two.
+
+use std::time::Duration;
+
+use weir_tests::testkit::{Arms, Network, Result, Weir};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Two pools of one server each; the first letter of the first datagram chooses.
+fn config(vip: &str, servers: [&str; 2]) -> String {
+    let [a, b] = servers;
+    format!(
+        r#"
+[[pool]]
+name = "a"
+servers = [{{ address = "{a}", port = 7 }}]
+
+[[pool]]
+name = "b"
+servers = [{{ address = "{b}", port = 7 }}]
+
+[[datascript_set]]
+name = "by-letter"
+request_inline = """
+if avi.l4.read(1) == "b" then avi.pool.select("b") end
+avi.vs.log("first=", avi.l4.read(1))
+"""
+pools = ["a", "b"]
+
+[[virtual_service]]
+name = "echo"
+addresses = ["{vip}"]
+ports = ["udp/700"]
+pool = "a"
+datascript_sets = ["by-letter"]
+  [virtual_service.udp]
+  idle_timeout = "1s"
+"#
+    )
+}
+
+/// A client of each letter gets its answers from the server that the script chose, and both flows are in the log.
+fn echoes(arms: Arms, vip: &str, servers: [&str; 2]) -> Result {
+    let Some(network) = Network::new("udp echo", arms)? else { return Ok(()) };
+    let weir = Weir::start(&network, &config(vip, servers))?;
+    let _a = network.server("a", "echo.py", &["udp", "a", servers[0], "7"])?;
+    let _b = network.server("b", "echo.py", &["udp", "b", servers[1], "7"])?;
+    let b = network.run_client(LIMIT, "udp_client.py", &[vip, "700", "b-one", "x-two", "x-three"])?;
+    assert_eq!(b, "b:b-one\nb:x-two\nb:x-three\n", "the flow stays where its first datagram took it");
+    let a = network.run_client(LIMIT, "udp_client.py", &[vip, "700", "a-one"])?;
+    assert_eq!(a, "a:a-one\n");
+
+    let records = weir.wait_for_records(2)?;
+    let logs: Vec<_> = records.iter().map(|record| record["ds_log"].as_str()).collect();
+    assert!(logs.contains(&Some("first=b")) && logs.contains(&Some("first=a")), "{records:?}");
+    let of_b = records.iter().find(|record| record["pool"] == "b").ok_or("no record of pool b")?;
+    assert_eq!(of_b["packets_in"], 3, "{of_b}");
+    assert_eq!(of_b["packets_out"], 3, "{of_b}");
+    assert_eq!(of_b["bytes_in"], 17, "{of_b}");
+    assert_eq!(of_b["bytes_out"], 23, "{of_b}");
+    weir.check_balance()
+}
+
+#[test]
+fn two_arms_ipv4() -> Result {
+    echoes(Arms::Two, "192.0.2.10", ["10.0.0.20", "10.0.0.21"])
+}
+
+#[test]
+fn two_arms_ipv6() -> Result {
+    echoes(Arms::Two, "2001:db8:1::10", ["2001:db8:2::20", "2001:db8:2::21"])
+}
+
+#[test]
+fn one_arm() -> Result {
+    echoes(Arms::One, "192.0.2.10", ["192.0.2.20", "192.0.2.21"])
+}
+
+/// Each datagram is balanced by itself, though all come from one socket.
+#[test]
+fn per_packet() -> Result {
+    let Some(network) = Network::new("udp per packet", Arms::Two)? else { return Ok(()) };
+    let weir = Weir::start(
+        &network,
+        r#"
+[[pool]]
+name = "both"
+servers = [{ address = "10.0.0.20", port = 7 }, { address = "10.0.0.21", port = 7 }]
+
+[[virtual_service]]
+name = "echo"
+addresses = ["192.0.2.10"]
+ports = ["udp/700"]
+pool = "both"
+  [virtual_service.udp]
+  per_packet = true
+"#,
+    )?;
+    let _a = network.server("a", "echo.py", &["udp", "a", "10.0.0.20", "7"])?;
+    let _b = network.server("b", "echo.py", &["udp", "b", "10.0.0.21", "7"])?;
+    let answers = network.run_client(LIMIT, "udp_client.py", &["192.0.2.10", "700", "1", "2", "3", "4"])?;
+    let mut servers: Vec<_> = answers.lines().filter_map(|line| line.chars().next()).collect();
+    servers.sort_unstable();
+    assert_eq!(servers, ['a', 'a', 'b', 'b'], "{answers}");
+    weir.check_balance()
+}
