@@ -1,0 +1,122 @@
+//! A scenario on real DPDK devices, beside the floor, round by round.
+
+use anyhow::Context;
+use dpdk::{DpdkIo, Eal, EalArguments, EalOptions, Mempool, MempoolConfig, Port, PortConfig, ring_pair};
+use hdrhistogram::Histogram;
+
+use crate::bench::{Bench, Sample};
+use crate::scenario::Scenario;
+use crate::tsc;
+use crate::wire::Ring;
+
+/// Frames that fit into each direction of the wire, less one.
+const SLOTS: u32 = 1024;
+
+/// How long it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Rounds; the result is the median of theirs.
+    pub rounds: usize,
+    /// Windows of each round; a round's result is their median.
+    pub windows: usize,
+}
+
+/// What one scenario cost.
+pub struct Row {
+    /// Which.
+    pub scenario: Scenario,
+    /// Ticks per unit: the median, the lowest and the highest of the rounds.
+    pub ticks: [f64; 3],
+    /// The same of the floor, per packet.
+    pub floor: f64,
+    /// Packets received per unit.
+    pub packets: f64,
+    /// Ticks over the floor's for as many packets: the median of the rounds.
+    pub ratio: f64,
+    /// Nanoseconds from rx burst to tx burst; empty where no worker ran.
+    pub latency: Histogram<u64>,
+}
+
+/// DPDK with buffers for one wire at a time.
+pub struct Lab {
+    pool: Mempool,
+    eal: Eal,
+}
+
+impl Lab {
+    /// Starts DPDK, once per process. `cpu` is the one to run on.
+    pub fn open(cpu: Option<u32>) -> anyhow::Result<Self> {
+        let arguments = EalArguments::new(&EalOptions { cpu, ..EalOptions::default() });
+        if let Some(warning) = arguments.warning() {
+            eprintln!("weir-perf: {warning}");
+        }
+        let eal = Eal::init(&arguments)?;
+        let config = MempoolConfig { mbufs: 8191, ..MempoolConfig::default() };
+        Ok(Lab { pool: Mempool::new(&eal, "frames", &config)?, eal })
+    }
+
+    /// Runs a scenario.
+    pub fn measure(&self, scenario: Scenario, effort: Effort) -> anyhow::Result<Row> {
+        let (weir, peers) = ring_pair(&self.eal, "wire", SLOTS)?;
+        let weir = self.started(weir)?;
+        let mac = weir.mac()?;
+        let io = DpdkIo::new(vec![weir], self.pool.clone())?;
+        let wire = Ring::new(DpdkIo::new(vec![self.started(peers)?], self.pool.clone())?);
+        let mut bench = Bench::new(scenario, io, wire, mac, tsc::nanoseconds)?;
+        bench.prepare().with_context(|| format!("while scenario {} was prepared", scenario.name))?;
+        let mut rounds = Vec::new();
+        for _ in 0..effort.rounds {
+            rounds.push(round(&mut bench, effort.windows)?);
+        }
+        let of = |value: fn(&Round) -> f64| sorted(rounds.iter().map(value).collect());
+        let ticks = of(|round| round.ticks);
+        let bounds = [middle(&ticks), at(&ticks, 0), at(&ticks, ticks.len().saturating_sub(1))];
+        Ok(Row {
+            scenario,
+            ticks: bounds,
+            floor: middle(&of(|round| round.floor)),
+            packets: middle(&of(|round| round.packets)),
+            ratio: middle(&of(|round| round.ticks / (round.floor * round.packets))),
+            latency: bench.latency()?,
+        })
+    }
+
+    fn started(&self, mut port: Port) -> anyhow::Result<Port> {
+        port.configure(&PortConfig::default(), &self.pool)?;
+        port.start()?;
+        Ok(port)
+    }
+}
+
+struct Round {
+    ticks: f64,
+    floor: f64,
+    packets: f64,
+}
+
+/// Windows of floor and scenario in turn.
+fn round(bench: &mut Bench<Ring>, windows: usize) -> anyhow::Result<Round> {
+    let (mut ticks, mut floor, mut packets) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..windows {
+        let per_unit = |sample: Sample| sample.ticks as f64 / sample.units as f64;
+        floor.push(per_unit(bench.floor()?));
+        let sample = bench.work()?;
+        packets.push(sample.packets as f64 / sample.units as f64);
+        ticks.push(per_unit(sample));
+    }
+    let middle = |values| middle(&sorted(values));
+    Ok(Round { ticks: middle(ticks), floor: middle(floor), packets: middle(packets) })
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn middle(sorted: &[f64]) -> f64 {
+    at(sorted, sorted.len() / 2)
+}
+
+fn at(values: &[f64], place: usize) -> f64 {
+    values.get(place).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,157 @@
+//! What is measured.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use crate::frame::endpoint;
+use crate::peer::Talk;
+
+/// The address of every service.
+const VIP: u32 = 0xc000_020a; // 192.0.2.10
+const UDP_PORT: u16 = 53;
+const SERVERS: u8 = 4;
+
+/// What the packets of a scenario are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Headers are read, nothing else.
+    Parse,
+    /// Datagrams of established flows, from clients and servers in turn.
+    Datagrams,
+    /// Segments of spliced connections: data and pure acknowledgements, from clients and servers in turn.
+    Segments,
+    /// Datagrams that begin a flow.
+    NewFlows,
+    /// Connections from SYN to the last acknowledgement.
+    Connections,
+}
+
+/// One row of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What its packets are.
+    pub kind: Kind,
+    /// Flows at the same time.
+    pub flows: u32,
+    /// What it is, for the table.
+    pub text: &'static str,
+}
+
+/// Flows that have expired are replaced by new ones: about that many at the same time.
+const STEADY: u32 = 65_536;
+/// Connections that are opened together.
+pub const BATCH: u32 = 64;
+
+const fn row(name: &'static str, kind: Kind, flows: u32, text: &'static str) -> Scenario {
+    Scenario { name, kind, flows, text }
+}
+
+/// In the order in which they are run.
+pub const ALL: [Scenario; 9] = [
+    row("parse", Kind::Parse, 1, "parse only"),
+    row("udp-1", Kind::Datagrams, 1, "established UDP full NAT, 1 flow"),
+    row("udp-10k", Kind::Datagrams, 10_000, "established UDP full NAT, 10,000 flows"),
+    row("udp-1m", Kind::Datagrams, 1_000_000, "established UDP full NAT, 1,000,000 flows"),
+    row("tcp-1", Kind::Segments, 1, "established TCP splice, 1 flow"),
+    row("tcp-10k", Kind::Segments, 10_000, "established TCP splice, 10,000 flows"),
+    row("tcp-1m", Kind::Segments, 1_000_000, "established TCP splice, 1,000,000 flows"),
+    row("udp-new", Kind::NewFlows, STEADY, "new UDP flows, script selects by port"),
+    row("tcp-life", Kind::Connections, BATCH, "TCP connections, whole life, script collects and selects"),
+];
+
+impl Scenario {
+    /// The scenario of that name.
+    pub fn named(name: &str) -> Option<Scenario> {
+        ALL.into_iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Where clients send to.
+    pub fn vip(&self) -> SocketAddr {
+        endpoint(VIP, UDP_PORT)
+    }
+
+    /// How its connections go.
+    pub fn talk(&self) -> Talk {
+        if self.kind == Kind::Connections { Talk::Whole } else { Talk::Hold }
+    }
+
+    /// What one unit of the result is.
+    pub fn unit(&self) -> &'static str {
+        match self.kind {
+            Kind::Parse | Kind::Datagrams | Kind::Segments => "packet",
+            Kind::NewFlows => "flow",
+            Kind::Connections => "connection",
+        }
+    }
+
+    /// By how much the time goes on after a window, in microseconds, so that as many flows end as begin.
+    pub fn pause(&self, window: usize) -> i64 {
+        match self.kind {
+            Kind::NewFlows => 1_000_000 * window as i64 / i64::from(STEADY),
+            // Closed connections linger for 10 seconds.
+            Kind::Connections => 10_000_000 * i64::from(BATCH) / i64::from(STEADY),
+            _ => 0,
+        }
+    }
+
+    /// Windows until as many flows end as begin.
+    pub fn warm_up(&self, window: usize) -> u32 {
+        match self.kind {
+            Kind::NewFlows => STEADY / window as u32 * 5 / 4,
+            Kind::Connections => STEADY / BATCH * 5 / 4,
+            _ => 64,
+        }
+    }
+
+    /// The configuration, as an operator would write it.
+    pub fn config(&self) -> String {
+        let mut text = String::from(
+            "[[interface]]\nname = \"lan\"\ndevice = \"net_ring0\"\naddresses = [\"192.0.2.1/24\"]\n\
+             [[route]]\nto = \"10.0.0.0/8\"\nvia = \"192.0.2.254\"\n",
+        );
+        // 32 addresses with 62,976 ports each, per server.
+        let snat: Vec<String> = (100..132).map(|last| format!("\"192.0.2.{last}\"")).collect();
+        let _ = writeln!(text, "[snat]\naddresses = [{}]", snat.join(", "));
+        for pool in ["other", "main"] {
+            let server = |n: u8| format!("{{ address = \"192.0.2.{}\", port = 8080 }}", 20 + n);
+            let servers: Vec<String> = (0..SERVERS).map(server).collect();
+            let _ = writeln!(text, "[[pool]]\nname = \"{pool}\"\nservers = [{}]", servers.join(", "));
+            let _ = writeln!(text, "[[pool.health_monitor]]\ntype = \"none\"");
+        }
+        if let Some(script) = self.script() {
+            let _ = writeln!(text, "[[datascript_set]]\nname = \"s\"\nrequest_inline = '''\n{script}'''");
+            let _ = writeln!(text, "pools = [\"main\", \"other\"]");
+        }
+        text.push_str(&self.service());
+        let flows = self.flows.max(STEADY) * 2;
+        let _ = writeln!(text, "[limits]\nflows = {flows}\nembryonic = 8192\nwaiting = 8192");
+        text
+    }
+
+    fn service(&self) -> String {
+        let sets = if self.script().is_some() { "datascript_sets = [\"s\"]\n" } else { "" };
+        let idle = if self.kind == Kind::NewFlows { "1s" } else { "1h" };
+        format!(
+            "[[virtual_service]]\nname = \"vs\"\naddresses = [\"192.0.2.10\"]\n\
+             ports = [\"udp/{UDP_PORT}\", \"tcp/{UDP_PORT}\"]\npool = \"other\"\n{sets}\
+             [virtual_service.tcp]\nprofile = \"proxy\"\nidle_timeout = \"1h\"\n\
+             [virtual_service.udp]\nidle_timeout = \"{idle}\"\n"
+        )
+    }
+
+    /// The script that chooses the pool.
+    fn script(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::NewFlows => Some(
+                "if avi.vs.port() == \"53\" then\n  avi.pool.select(\"main\")\nelse\n  avi.pool.select(\"other\")\nend\n",
+            ),
+            Kind::Connections => Some(
+                "avi.l4.collect(5)\nif avi.vs.table_lookup(avi.vs.client_ip()) then\n  avi.pool.select(\"other\")\n\
+                 else\n  avi.pool.select(\"main\")\nend\n",
+            ),
+            _ => None,
+        }
+    }
+}
