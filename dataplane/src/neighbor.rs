@@ -204,6 +204,12 @@ impl Neighbors {
         self.entries.is_empty()
     }
 
+    /// Number of neighbours that are retained.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.references > 0).count()
+    }
+
     /// All neighbours with their MAC addresses, for the operator.
     pub fn iter(&self) -> impl Iterator<Item = (PortId, Address, Option<Mac>)> + '_ {
         self.entries.iter().map(|entry| (entry.port, entry.address, entry.state.mac()))

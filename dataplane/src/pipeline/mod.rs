@@ -324,6 +324,25 @@ impl<P: Policy> Pipeline<P> {
     pub fn connections(&self) -> usize {
         self.connections.in_use()
     }
+
+    /// TCP flows whose handshake is not complete, and flows that wait for a script or a server: what the limits of
+    /// these names are about.
+    #[must_use]
+    pub fn undecided(&self) -> (u32, u32) {
+        (self.embryonic, self.waiting)
+    }
+
+    /// Neighbours that flows refer to.
+    #[must_use]
+    pub fn neighbors_in_use(&self) -> usize {
+        self.neighbors.in_use()
+    }
+
+    /// Timers that will fire.
+    #[must_use]
+    pub fn timers(&self) -> u32 {
+        self.wheel.len()
+    }
 }
 
 /// The addresses that weir answers ARP and ND for, with their ports: interface addresses, SNAT addresses and VIPs
