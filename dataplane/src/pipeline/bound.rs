@@ -45,7 +45,7 @@ impl<P: Policy> Pipeline<P> {
             (FlowState::Bound, true) => self.inspect_segment(now, buf, headers, id, direction),
             (FlowState::Bound, false) => self.inspect_datagram(now, buf, headers, id, direction),
             (_, true) => self.binding_segment(now, buf, headers, id, direction),
-            (_, false) => self.waiting_datagram(now, buf, headers, id, direction),
+            (_, false) => self.waiting_datagram(now, buf, headers, id),
         }
     }
 
@@ -184,6 +184,10 @@ fn observe(flow: &mut Flow, flags: u8, direction: Direction) -> bool {
         return false;
     }
     let before = flow.lifecycle();
+    if before == Lifecycle::BothFin {
+        // Both have said that they are done: a late reset, as for an acknowledgement to a closed socket, changes nothing.
+        return false;
+    }
     let after = before.observe(side(direction), Flags(flags));
     if after == before {
         return false;

@@ -93,6 +93,12 @@ impl Connection {
         *self = Connection { held, joined, ..Connection::default() };
     }
 
+    /// Datagrams that were held have not all left yet.
+    #[must_use]
+    pub fn is_releasing(&self) -> bool {
+        self.release && !self.held.is_empty()
+    }
+
     /// End of the data of a side that scripts of a spliced flow have seen.
     pub fn seen_mut(&mut self, side: Side) -> &mut Option<SeqNumber> {
         match side {

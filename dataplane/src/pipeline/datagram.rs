@@ -36,11 +36,11 @@ impl<P: Policy> Pipeline<P> {
             Err(reason) => return Verdict::Drop(reason),
         };
         if scripted {
-            let mut connection = self.connections.fresh();
-            connection.milestones.established = Some(now);
+            let connection = self.connections.fresh();
             self.keep(id, connection);
             return self.decide_datagram(now, buf, headers, id);
         }
+        self.keep_for_response(id, service);
         let decision = self.default_decision(service);
         match self.select_and_attach(now, id, decision) {
             Err(refusal) => self.refuse_datagram(now, id, refusal),
@@ -64,7 +64,13 @@ impl<P: Policy> Pipeline<P> {
             return Verdict::Drop(DropReason::NoFlow);
         };
         match decision {
-            Decision::Wait(_) => self.hold(now, buf, headers, id, Direction::FromClient),
+            Decision::Wait(_) if self.waiting > self.snapshot.limits.waiting => {
+                self.refuse_datagram(now, id, Refusal::reset(DropReason::WaitingLimit))
+            }
+            Decision::Wait(_) => {
+                self.schedule_decision(now, id);
+                self.hold(now, buf, headers, id)
+            }
             decision => match self.select_and_attach(now, id, decision) {
                 Err(refusal) => self.refuse_datagram(now, id, refusal),
                 Ok(()) => {
@@ -72,6 +78,14 @@ impl<P: Policy> Pipeline<P> {
                     self.translate(now, buf, headers, id, Direction::FromClient)
                 }
             },
+        }
+    }
+
+    /// Sets the timer by which the script must have decided.
+    fn schedule_decision(&mut self, now: Instant, id: FlowId) {
+        let service = self.flows.flow(id).and_then(|f| self.snapshot.services.get(usize::from(f.service)));
+        if let Some(service) = service {
+            self.wheel.schedule(id.index, now + service.udp.first_payload_timeout);
         }
     }
 
@@ -98,12 +112,11 @@ impl<P: Policy> Pipeline<P> {
         buf: &mut B,
         headers: Headers,
         id: FlowId,
-        direction: Direction,
     ) -> Verdict {
         if !parse::l4_checksum_ok(buf.bytes(), &headers) {
             return Verdict::Drop(DropReason::L4Checksum);
         }
-        let verdict = self.hold(now, buf, headers, id, direction);
+        let verdict = self.hold(now, buf, headers, id);
         let Some((index, connection)) = self.borrow_connection(id) else { return verdict };
         let enough = connection.request.is_some_and(|waiting| connection.joined.len() >= waiting.need);
         let joined = if enough { connection.joined.clone() } else { Vec::new() };
@@ -118,26 +131,17 @@ impl<P: Policy> Pipeline<P> {
                     self.became_bound(now, id);
                     self.release_held(id);
                 }
-                Err(refusal) => {
-                    self.refuse_datagram(now, id, refusal);
-                }
+                Err(refusal) => return self.refuse_datagram(now, id, refusal),
             },
         }
         verdict
     }
 
     /// Keeps a copy of a datagram until a script has decided.
-    fn hold<B: PacketBuf>(
-        &mut self,
-        now: Instant,
-        buf: &B,
-        headers: Headers,
-        id: FlowId,
-        direction: Direction,
-    ) -> Verdict {
+    fn hold<B: PacketBuf>(&mut self, now: Instant, buf: &B, headers: Headers, id: FlowId) -> Verdict {
         let Some(flow) = self.flows.flow_mut(id) else { return Verdict::Drop(DropReason::NoFlow) };
         flow.touch(now);
-        let (service, first) = (usize::from(flow.service), flow.client_packets == 0);
+        let service = usize::from(flow.service);
         let Some(udp) = self.snapshot.services.get(service).map(|service| service.udp) else {
             return Verdict::Drop(DropReason::NoService);
         };
@@ -151,15 +155,8 @@ impl<P: Policy> Pipeline<P> {
             connection.joined.extend_from_slice(payload);
             connection.held.push_back(Held { frame: buf.bytes().to_vec(), headers });
         }
-        let alone = connection.held.len() == 1;
         self.connections.put(index, connection);
-        if !fits {
-            return Verdict::Drop(DropReason::HeldLimit);
-        }
-        if alone && first && direction == Direction::FromClient {
-            self.wheel.schedule(id.index, now + udp.first_payload_timeout);
-        }
-        Verdict::Consumed
+        if fits { Verdict::Consumed } else { Verdict::Drop(DropReason::HeldLimit) }
     }
 
     /// The script did not get its bytes in time.
@@ -194,8 +191,15 @@ impl<P: Policy> Pipeline<P> {
             connection.release = true;
             connection.joined.clear();
             self.connections.put(index, connection);
+            self.refresh_inspection(id);
             self.mark_dirty(id);
         }
+    }
+
+    /// True if datagrams that were held are on their way out: those that follow must not overtake them.
+    fn is_releasing(&self, id: FlowId) -> bool {
+        let index = self.flows.flow(id).map(|flow| flow.connection);
+        index.and_then(|index| self.connections.peek(index)).is_some_and(Connection::is_releasing)
     }
 
     fn refuse_datagram(&mut self, now: Instant, id: FlowId, refusal: Refusal) -> Verdict {
@@ -290,6 +294,9 @@ impl<P: Policy> Pipeline<P> {
         id: FlowId,
         direction: Direction,
     ) -> Verdict {
+        if self.is_releasing(id) {
+            return self.hold(now, buf, headers, id);
+        }
         if !self.wants_payload(id, direction) {
             self.refresh_inspection(id);
             return self.translate(now, buf, headers, id, direction);
@@ -302,7 +309,7 @@ impl<P: Policy> Pipeline<P> {
         }
         let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
         match self.run_on_payload(now, id, direction, payload, true) {
-            Decision::Wait(_) => self.hold(now, buf, headers, id, direction),
+            Decision::Wait(_) => self.hold(now, buf, headers, id),
             Decision::Close(reason, close) => self.refuse_datagram(now, id, Refusal { reason, close }),
             Decision::Select(_) => {
                 self.refresh_inspection(id);
@@ -324,7 +331,7 @@ impl<P: Policy> Pipeline<P> {
         headers: Headers,
         id: FlowId,
     ) -> Verdict {
-        let verdict = self.hold(now, buf, headers, id, Direction::FromServer);
+        let verdict = self.hold(now, buf, headers, id);
         let Some((index, connection)) = self.borrow_connection(id) else { return verdict };
         let enough = connection.response.is_some_and(|waiting| connection.joined.len() >= waiting.need);
         let joined = if enough { connection.joined.clone() } else { Vec::new() };
@@ -335,10 +342,9 @@ impl<P: Policy> Pipeline<P> {
         match self.run_on_payload(now, id, Direction::FromServer, &joined, true) {
             Decision::Wait(_) => {}
             Decision::Close(reason, close) => {
-                self.refuse_datagram(now, id, Refusal { reason, close });
+                return self.refuse_datagram(now, id, Refusal { reason, close });
             }
             Decision::Select(_) => {
-                self.refresh_inspection(id);
                 self.release_held(id);
             }
         }

@@ -7,6 +7,7 @@ use smoltcp::time::Instant;
 use tcp::{Segment, SeqNumber};
 
 use super::bound::side;
+use super::connection::Connection;
 use super::decide::{Decision, Run};
 use super::end::Fate;
 use super::{Pipeline, Suspended, Verdict};
@@ -48,7 +49,8 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn refresh_inspection(&mut self, id: FlowId) {
         let wanted = [Direction::FromClient, Direction::FromServer].map(|way| self.wants_payload(id, way));
         let Some(flow) = self.flows.flow_mut(id) else { return };
-        if wanted.contains(&true) {
+        let releasing = self.connections.peek(flow.connection).is_some_and(Connection::is_releasing);
+        if releasing || wanted.contains(&true) {
             flow.flags |= flow::INSPECT;
         } else {
             flow.flags &= !flow::INSPECT;

@@ -87,7 +87,7 @@ impl<P: Policy> Pipeline<P> {
         let Some(Ok(syn)) = buf.bytes().get(headers.l4_range()).map(Segment::parse) else {
             return Verdict::Drop(DropReason::Malformed);
         };
-        let Some(binding) = self.accept(now, &syn, &headers, service) else {
+        let Some(binding) = self.accept(now, syn, &headers, service) else {
             return Verdict::Drop(DropReason::NoService);
         };
         let id = match self.new_flow(now, &headers, service, 0, FlowState::Embryonic) {
@@ -106,13 +106,22 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// The binding that answers a SYN.
-    fn accept(&self, now: Instant, syn: &Segment<'_>, headers: &Headers, id: ServiceId) -> Option<Binding> {
+    fn accept(
+        &self,
+        now: Instant,
+        mut syn: Segment<'_>,
+        headers: &Headers,
+        id: ServiceId,
+    ) -> Option<Binding> {
         let service = self.snapshot.services.get(id.index())?;
         let ip_header = if headers.key.source.is_v4() { 20 } else { 40 };
         let port = self.routes.lookup(headers.key.source)?.port;
         let mtu = self.ports.get(port.index())?.mtu;
         let mut promise = promise(&self.snapshot, service)?;
-        promise.mss = promise.mss.min(mtu.saturating_sub(ip_header + 20));
+        let fits = mtu.saturating_sub(ip_header + 20);
+        promise.mss = promise.mss.min(fits);
+        // What the client could receive must also pass this port, now from weir and later from the server.
+        syn.options.mss = syn.options.mss.map(|mss| mss.min(fits));
         let pool = default_pool(&self.snapshot, service).or_else(|| first_pool(&self.snapshot, service))?;
         let limits = tcp::Limits {
             handshake_timeout: service.tcp.handshake_timeout,
@@ -122,7 +131,7 @@ impl<P: Policy> Pipeline<P> {
             buffer: service.tcp.buffer,
         };
         let (isn, timestamp_offset) = self.initial_numbers(now, headers);
-        Some(Binding::accept(now, syn, &promise, &limits, isn, timestamp_offset))
+        Some(Binding::accept(now, &syn, &promise, &limits, isn, timestamp_offset))
     }
 
     /// Initial sequence number (RFC 6528: a keyed hash of the connection plus a 4 µs clock) and timestamp offset
@@ -166,6 +175,7 @@ impl<P: Policy> Pipeline<P> {
             return Decision::Close(DropReason::NoFlow, Close::Reset);
         };
         if !self.policy.handles(service, Event::Request) {
+            self.keep_for_response(id, service);
             return self.default_decision(service);
         }
         let mut connection = self.connections.fresh();
@@ -182,6 +192,15 @@ impl<P: Policy> Pipeline<P> {
         let decision = self.decision(service, &outcome, &connection.record);
         self.keep(id, connection);
         decision
+    }
+
+    /// A flow without a request script still needs a connection where a response script will run.
+    pub(super) fn keep_for_response(&mut self, id: FlowId, service: ServiceId) {
+        if self.policy.handles(service, Event::Response) {
+            let mut connection = self.connections.fresh();
+            connection.request_ended = true;
+            self.keep(id, connection);
+        }
     }
 
     /// Stores a connection for the flow.

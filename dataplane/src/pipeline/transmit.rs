@@ -130,6 +130,7 @@ impl<P: Policy> Pipeline<P> {
         let state = flow.state();
         let Some((index, connection)) = self.borrow_connection(id) else { return };
         let (over, spliced, fate) = (connection.over, connection.spliced, connection.fate);
+        let released = connection.release && connection.held.is_empty();
         let bound_by_binding = connection.binding.is_some();
         let due = connection.binding.as_ref().and_then(|binding| binding.poll_timeout());
         self.connections.put(index, connection);
@@ -143,6 +144,8 @@ impl<P: Policy> Pipeline<P> {
             self.schedule_binding(id, now, due);
         } else if state == FlowState::Closing {
             self.end(now, id, fate.unwrap_or(Fate::NORMAL));
+        } else if released {
+            self.refresh_inspection(id);
         }
     }
 
@@ -279,11 +282,7 @@ fn next_held(connection: &mut Connection) -> Option<Held> {
     if !connection.release {
         return None;
     }
-    let held = connection.held.pop_front();
-    if held.is_none() {
-        connection.release = false;
-    }
-    held
+    connection.held.pop_front()
 }
 
 /// Destination of a raw IP packet.
