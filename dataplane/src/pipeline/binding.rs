@@ -240,6 +240,10 @@ impl<P: Policy> Pipeline<P> {
     fn server_data(&mut self, now: Instant, id: FlowId, connection: &mut Connection) {
         while !connection.response_ended {
             let available = connection.buffered(Side::Server).len();
+            if available == 0 && connection.response.is_none() {
+                // The server has finished without a byte: there is no response to look at.
+                return release_response(now, connection);
+            }
             let resume = match connection.response {
                 Some(waiting) if available < waiting.need => {
                     if connection.binding.as_ref().is_some_and(|b| b.finished(Side::Server)) {
@@ -262,12 +266,7 @@ impl<P: Policy> Pipeline<P> {
                     connection.response_ended = true;
                     self.refuse_binding(now, id, connection, reason, close);
                 }
-                Decision::Select(_) => {
-                    connection.response_ended = true;
-                    if let Some(binding) = connection.binding.as_mut() {
-                        binding.release_response(now);
-                    }
-                }
+                Decision::Select(_) => release_response(now, connection),
             }
         }
     }
@@ -350,5 +349,13 @@ impl<P: Policy> Pipeline<P> {
             flow.splice = splice;
         }
         self.translate(now, buf, headers, id, direction)
+    }
+}
+
+/// No script waits for more of the response: it may go to the client.
+fn release_response(now: Instant, connection: &mut Connection) {
+    connection.response_ended = true;
+    if let Some(binding) = connection.binding.as_mut() {
+        binding.release_response(now);
     }
 }
