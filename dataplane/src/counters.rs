@@ -81,7 +81,7 @@ drop_reasons! {
     NoNeighbor = "no_neighbor",
     /// The packet is larger than the MTU of the port it leaves by.
     TooBig = "too_big",
-    /// Datagrams held for a script would exceed the service's buffer, or the flow ended while they waited.
+    /// Datagrams held for a script would exceed the service's buffer.
     HeldLimit = "held_limit",
     /// An ARP or ND message that is malformed or not for weir.
     Neighbor = "neighbor",
@@ -108,7 +108,7 @@ pub struct Counters {
     pub dropped: [u64; DropReason::COUNT],
     /// Frames that weir made itself and sent.
     pub originated: u64,
-    /// Frames that weir made itself and could not send.
+    /// Frames that weir made itself, or had taken in to send them later, and could not send.
     pub originate_failed: u64,
     /// Bytes sent.
     pub tx_bytes: u64,

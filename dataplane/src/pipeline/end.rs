@@ -187,6 +187,7 @@ impl<P: Policy> Pipeline<P> {
         let mut connection = self.connections.take(flow.connection);
         if let Some(connection) = connection.as_mut() {
             self.cancel_runs(connection);
+            self.counters.originate_failed += connection.held.len() as u64;
             if fate.reason == Some(DropReason::NoServer) {
                 api::forget_persistence(&mut self.tables, ServiceId(flow.service), &connection.record);
             }
@@ -321,6 +322,9 @@ fn record(now: Instant, flow: &Flow, fate: Fate, connection: Option<&mut Connect
     record
 }
 
+/// Ends a `ds_log` that was cut.
+const CUT_MARK: &[u8] = b"...";
+
 /// What the slow path knows of a flow.
 fn describe(record: &mut ConnectionRecord, connection: &mut Connection) {
     let times = connection.milestones;
@@ -328,7 +332,10 @@ fn describe(record: &mut ConnectionRecord, connection: &mut Connection) {
     record.handshake = times.established.map(|at| at - record.started);
     record.decision = times.decided.map(|at| at - begun);
     record.connect = times.connected.zip(times.decided).map(|(at, from)| at - from);
-    let log = std::mem::take(&mut connection.record.log);
+    let mut log = std::mem::take(&mut connection.record.log);
+    if connection.record.log_cut {
+        log.extend_from_slice(CUT_MARK);
+    }
     record.ds_log = (!log.is_empty()).then(|| log.into_boxed_slice());
     record.significant = connection.record.significant;
     record.error = connection.record.error.take().map(String::into_boxed_str);
