@@ -1,0 +1,371 @@
+//! weir between hosts, without a device and without a clock.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use dataplane::channel::{Capacities, ConnectionRecord, ControlEnd, channel};
+use dataplane::counters::DropReason;
+use dataplane::io::PortId;
+use dataplane::memory::{MemoryIo, POOL_FRAMES};
+use dataplane::pipeline::Pipeline;
+use dataplane::snapshot::ServerId;
+use dataplane::worker::Worker;
+use etherparse::{ArpOperation, ArpPacket, NetHeaders, PacketBuilder, PacketHeaders};
+use scripting::LuaPolicy;
+use smoltcp::time::{Duration, Instant};
+
+use crate::host::{Conversation, Host};
+use crate::wire::{self, Packet};
+
+thread_local! {
+    static SCRIPT_CLOCK: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Goes on by a microsecond each time it is read: a run of n thousand instructions takes about n microseconds.
+fn script_clock() -> u64 {
+    SCRIPT_CLOCK.with(|now| {
+        now.set(now.get() + 1000);
+        now.get()
+    })
+}
+
+/// Own MAC address of a port of weir's.
+pub fn weir_mac(port: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, port]
+}
+
+pub const OUTSIDE: u8 = 0;
+pub const INSIDE: u8 = 1;
+
+/// Interfaces and SNAT pool of most tests: clients outside, servers inside.
+pub const TWO_ARMS: &str = r#"
+[[interface]]
+name = "outside"
+device = "net_null0"
+addresses = ["192.0.2.1/24", "2001:db8:1::1/64"]
+[[interface]]
+name = "inside"
+device = "net_null1"
+addresses = ["10.0.0.1/24", "2001:db8:2::1/64"]
+[snat]
+addresses = ["10.0.0.2", "2001:db8:2::2"]
+ports = "20000-29999"
+"#;
+
+/// A host of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostId(usize);
+
+/// A conversation of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Talk(HostId, usize);
+
+pub struct World {
+    pub worker: Worker<MemoryIo, LuaPolicy>,
+    pub control: ControlEnd,
+    pub now: Instant,
+    pub records: Vec<ConnectionRecord>,
+    /// Every IP packet that left weir.
+    pub left: Vec<Packet>,
+    hosts: Vec<Host>,
+    tags: Vec<Option<u16>>,
+    mtus: Vec<u16>,
+    /// Frames that reach weir later.
+    late: VecDeque<(u8, Vec<u8>)>,
+}
+
+pub fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+impl World {
+    /// Two arms and this configuration.
+    pub fn new(toml: &str) -> World {
+        World::with_network(&format!("{TWO_ARMS}{toml}"))
+    }
+
+    pub fn with_network(toml: &str) -> World {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripting/examples");
+        let config = match config::parse(toml, "test.toml", &examples) {
+            Ok(config) => config,
+            Err(errors) => panic!("{}", errors.render(false)),
+        };
+        let snapshot = config.snapshot;
+        let now = Instant::from_secs(1000);
+        let ports = u8::try_from(snapshot.interfaces.len()).unwrap();
+        let policy = LuaPolicy::new(&snapshot, script_clock).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let macs: Vec<[u8; 6]> = (0..ports).map(weir_mac).collect();
+        let tags = snapshot.interfaces.iter().map(|interface| interface.vlan).collect();
+        let mtus = snapshot.interfaces.iter().map(|interface| interface.mtu).collect();
+        let pipeline = Pipeline::new(snapshot, &macs, policy, 0x5eed, now).unwrap();
+        let (end, control) = channel(Capacities::default());
+        let io = MemoryIo::new(usize::from(ports));
+        let worker = Worker::new(io, pipeline, end).unwrap();
+        let mut world = World {
+            worker,
+            control,
+            now,
+            records: Vec::new(),
+            left: Vec::new(),
+            hosts: Vec::new(),
+            tags,
+            mtus,
+            late: VecDeque::new(),
+        };
+        world.settle();
+        world
+    }
+
+    /// A host with smoltcp's TCP.
+    pub fn host(&mut self, port: u8, at: &str) -> HostId {
+        let number = u8::try_from(self.hosts.len()).unwrap();
+        self.hosts.push(Host::with_tcp(port, address(at), number, self.now));
+        HostId(self.hosts.len() - 1)
+    }
+
+    /// A host that answers ARP and ND and nothing else.
+    pub fn silent(&mut self, port: u8, at: &str) -> HostId {
+        let number = u8::try_from(self.hosts.len()).unwrap();
+        self.hosts.push(Host::silent(port, address(at), number));
+        HostId(self.hosts.len() - 1)
+    }
+
+    pub fn at(&mut self, host: HostId) -> &mut Host {
+        &mut self.hosts[host.0]
+    }
+
+    pub fn connect(&mut self, from: HostId, port: u16, to: &str) -> Talk {
+        Talk(from, self.at(from).connect(socket(to), port))
+    }
+
+    pub fn listen(&mut self, at: HostId, port: u16) -> Talk {
+        Talk(at, self.at(at).listen(port))
+    }
+
+    pub fn talk(&mut self, talk: Talk) -> &mut Conversation {
+        &mut self.at(talk.0).conversations[talk.1]
+    }
+
+    pub fn state(&mut self, talk: Talk) -> smoltcp::socket::tcp::State {
+        self.at(talk.0).state(talk.1)
+    }
+
+    pub fn abort(&mut self, talk: Talk) {
+        self.at(talk.0).abort(talk.1);
+        self.settle();
+    }
+
+    /// Lets a host send a datagram, from its own address.
+    pub fn datagram(&mut self, from: HostId, port: u16, to: impl Into<String>, payload: &[u8]) {
+        let source = SocketAddr::new(self.at(from).address, port);
+        let packet = wire::udp(source, socket(&to.into()), payload);
+        self.at(from).outbox.push(packet);
+    }
+
+    /// What has come to a host and no stack of its took.
+    pub fn inbox(&mut self, host: HostId) -> Vec<Packet> {
+        self.at(host).inbox.drain(..).collect()
+    }
+
+    /// The payloads of [`World::inbox`].
+    pub fn payloads(&mut self, host: HostId) -> Vec<Vec<u8>> {
+        self.inbox(host).into_iter().map(|packet| packet.payload).collect()
+    }
+
+    /// Puts a frame on the wire towards weir as it is.
+    pub fn inject(&mut self, port: u8, frame: &[u8]) {
+        assert!(self.worker.io_mut().inject(PortId(port), frame));
+    }
+
+    /// An IP packet of a host in its frame.
+    pub fn framed(&self, host: HostId, packet: &[u8]) -> Vec<u8> {
+        let host = &self.hosts[host.0];
+        let mut frame = [weir_mac(host.port), host.mac].concat();
+        if let Some(tag) = self.tags[usize::from(host.port)] {
+            frame.extend([0x81, 0, (tag >> 8) as u8, tag as u8]);
+        }
+        frame.extend(if packet[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] });
+        frame.extend_from_slice(packet);
+        frame
+    }
+
+    /// One round of weir, and its invariants.
+    pub fn round(&mut self) -> bool {
+        let round = self.worker.run_once(self.now);
+        let counters = self.worker.pipeline().counters();
+        assert!(counters.balanced(), "{counters:?}");
+        assert_eq!(counters.records_lost, 0);
+        self.records.extend(std::iter::from_fn(|| self.control.records.receive()));
+        !round.is_idle()
+    }
+
+    /// Lets everybody act until nothing moves at this moment.
+    pub fn settle(&mut self) {
+        for _ in 0..20_000 {
+            let mut busy = false;
+            for index in 0..self.hosts.len() {
+                for packet in self.hosts[index].poll(self.now) {
+                    let frame = self.framed(HostId(index), &packet);
+                    self.inject(self.hosts[index].port, &frame);
+                    busy = true;
+                }
+            }
+            for (port, frame) in std::mem::take(&mut self.late) {
+                self.inject(port, &frame);
+                busy = true;
+            }
+            busy |= self.round();
+            for port in 0..self.tags.len() {
+                let port = u8::try_from(port).unwrap();
+                for frame in self.worker.io_mut().take_sent(PortId(port)) {
+                    self.arrive(port, &frame);
+                    busy = true;
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the world does not come to rest");
+    }
+
+    /// Lets time pass: in small steps while something happens, then in larger ones.
+    pub fn advance(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut step = Duration::from_millis(5);
+        while self.now < end {
+            let before = (self.left.len(), self.records.len());
+            self.now = (self.now + step).min(end);
+            self.settle();
+            let quiet = before == (self.left.len(), self.records.len());
+            step = if quiet { (step * 2).min(Duration::from_millis(640)) } else { Duration::from_millis(5) };
+        }
+    }
+
+    pub fn seconds(&mut self, seconds: u64) {
+        self.advance(Duration::from_secs(seconds));
+    }
+
+    /// A frame of weir's reaches the hosts on that wire.
+    fn arrive(&mut self, port: u8, frame: &[u8]) {
+        assert_eq!(frame[6..12], weir_mac(port), "source MAC");
+        assert_eq!(wire::tag(frame), self.tags[usize::from(port)], "tag");
+        let packet = wire::judge(frame);
+        let headers = PacketHeaders::from_ethernet_slice(frame).unwrap();
+        if let Some(NetHeaders::Arp(arp)) = &headers.net {
+            return self.arp(port, arp);
+        }
+        let Some(packet) = packet else { return };
+        let link = if self.tags[usize::from(port)].is_some() { 18 } else { 14 };
+        assert!(frame.len() - link <= usize::from(self.mtus[usize::from(port)]), "MTU");
+        if packet.transport == wire::Transport::Icmp(135) {
+            return self.solicitation(port, frame, link);
+        }
+        self.left.push(packet.clone());
+        let to = |host: &&mut Host| host.port == port && host.mac[..] == frame[..6];
+        if let Some(host) = self.hosts.iter_mut().find(to) {
+            assert_eq!(host.address, packet.destination.ip(), "the frame of another host");
+            host.take_in(&frame[link..], packet);
+        } else {
+            assert_eq!(packet.transport, wire::Transport::Icmp(136), "nobody has this MAC: {packet:?}");
+        }
+    }
+
+    fn arp(&mut self, port: u8, arp: &ArpPacket) {
+        if arp.operation != ArpOperation::REQUEST || arp.sender_protocol_addr() == arp.target_protocol_addr()
+        {
+            return;
+        }
+        let wanted: [u8; 4] = arp.target_protocol_addr().try_into().unwrap();
+        let asks = |host: &&Host| host.port == port && host.answers && host.address == IpAddr::from(wanted);
+        let Some(host) = self.hosts.iter().find(asks) else { return };
+        let answer = ArpPacket::new(
+            arp.hw_addr_type,
+            arp.proto_addr_type,
+            ArpOperation::REPLY,
+            &host.mac,
+            &wanted,
+            arp.sender_hw_addr(),
+            arp.sender_protocol_addr(),
+        );
+        let builder = PacketBuilder::ethernet2(host.mac, weir_mac(port));
+        let mut frame = Vec::new();
+        match self.tags[usize::from(port)] {
+            Some(tag) => builder.single_vlan(tag.try_into().unwrap()).arp(answer.unwrap()).write(&mut frame),
+            None => builder.arp(answer.unwrap()).write(&mut frame),
+        }
+        .unwrap();
+        self.late.push_back((port, frame));
+    }
+
+    fn solicitation(&mut self, port: u8, frame: &[u8], link: usize) {
+        let target: [u8; 16] = frame[link + 48..link + 64].try_into().unwrap();
+        let asker: [u8; 16] = frame[link + 8..link + 24].try_into().unwrap();
+        let asks = |host: &&Host| host.port == port && host.answers && host.address == IpAddr::from(target);
+        let Some(index) = self.hosts.iter().position(|host| asks(&host)) else { return };
+        let mut body = vec![0x60, 0, 0, 0];
+        body.extend_from_slice(&target);
+        body.extend([2, 1]);
+        body.extend_from_slice(&self.hosts[index].mac);
+        let kind = etherparse::Icmpv6Type::Unknown {
+            type_u8: 136,
+            code_u8: 0,
+            bytes5to8: [body[0], body[1], body[2], body[3]],
+        };
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv6(target, asker, 255).icmpv6(kind);
+        builder.write(&mut packet, &body[4..]).unwrap();
+        let frame = self.framed(HostId(index), &packet);
+        self.late.push_back((port, frame));
+    }
+
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.worker.pipeline().counters().dropped_for(reason)
+    }
+
+    /// The two letters of all records so far.
+    pub fn terminations(&self) -> Vec<String> {
+        self.records.iter().map(|record| record.termination.to_string()).collect()
+    }
+
+    /// `ds_log` of a record as text.
+    pub fn log(&self, record: usize) -> String {
+        let log = self.records[record].ds_log.as_deref().unwrap_or_default();
+        String::from_utf8_lossy(log).into_owned()
+    }
+
+    /// Waits until every flow has ended and looks for whatever was left behind.
+    pub fn finish(mut self) {
+        self.seconds(700);
+        self.assert_empty();
+        let counters = self.worker.pipeline().counters();
+        assert_eq!(counters.originate_failed, 0, "{counters:?}");
+    }
+
+    /// Nothing of any flow is left.
+    pub fn assert_empty(&mut self) {
+        let pipeline = self.worker.pipeline();
+        assert_eq!(pipeline.flows().len(), 0, "flows: {:?}", pipeline.flows().iter().next());
+        assert_eq!(pipeline.connections(), 0, "connections");
+        assert_eq!(pipeline.policy().waiting(), 0, "suspended runs");
+        assert_eq!(pipeline.undecided(), (0, 0), "embryonic and waiting");
+        assert_eq!(pipeline.neighbors_in_use(), 0, "references to neighbours");
+        assert_eq!(pipeline.timers(), 0, "timers");
+        let counters = pipeline.counters();
+        assert_eq!(counters.flows_created, counters.flows_ended);
+        for server in 0..u16::try_from(pipeline.snapshot().servers.len()).unwrap() {
+            assert_eq!(pipeline.balancer().status(ServerId(server)).flows, 0, "flows of server {server}");
+        }
+        if pipeline.snapshot().services.iter().all(|service| service.log_connections) {
+            let created = usize::try_from(counters.flows_created).unwrap();
+            assert_eq!(self.records.len(), created, "one record per flow: {:?}", self.terminations());
+        }
+        assert_eq!(self.worker.io_mut().buffers_free(), POOL_FRAMES, "packet buffers");
+    }
+}
