@@ -252,3 +252,19 @@ fn a_new_syn_on_a_finished_tuple_is_a_new_flow() {
     assert_eq!(scene.world.terminations(), ["--", "--", "--"]);
     scene.world.finish();
 }
+
+/// Requests, answers and both FINs in single bursts, where the splice completes between two packets.
+#[test]
+fn everything_in_one_burst_is_no_surprise() {
+    let mut scene = Scene::scripted("avi.l4.collect(1)");
+    let (server, client) = (scene.world.listen(scene.a, 443), scene.connect(40_000));
+    scene.world.talk(client).say(b"request");
+    scene.world.talk(client).finish = true;
+    scene.world.talk(server).say(b"answer");
+    scene.world.talk(server).finish = true;
+    scene.world.settle();
+    assert_eq!(scene.world.state(server), State::Closed);
+    assert_eq!(scene.world.state(client), State::TimeWait);
+    assert_eq!(scene.world.terminations(), ["--"], "reported when both have finished");
+    scene.world.finish();
+}

@@ -98,7 +98,7 @@ impl<P: Policy> Pipeline<P> {
         flow.touch(now);
         flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
         if flow.is_tcp() && observe(flow, headers.tcp_flags, direction) {
-            let both = flow.lifecycle() == Lifecycle::BothFin;
+            let both = flow.lifecycle() == Lifecycle::BothFin && flow.state() == FlowState::Bound;
             self.schedule_idle(now, id);
             if both {
                 self.conclude(now, id, Fate::NORMAL);

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::time::Instant;
-use tcp::{Flags, Side};
+use tcp::{Flags, Lifecycle, Side};
 
 use super::connection::Connection;
+use super::end::Fate;
 use super::{Pipeline, Suspended};
 use crate::address::FlowKey;
 use crate::api;
@@ -215,6 +216,9 @@ impl<P: Policy> Pipeline<P> {
         }
         self.connections.put(index, connection);
         self.became_bound(now, id);
+        if self.flows.flow(id).is_some_and(|flow| flow.lifecycle() == Lifecycle::BothFin) {
+            self.conclude(now, id, Fate::NORMAL);
+        }
     }
 
     /// Who talks to whom in this flow.
