@@ -10,7 +10,7 @@ use crate::flow::{self, Direction, Flow, FlowState};
 use crate::flow_table::FlowId;
 use crate::io::PacketBuf;
 use crate::neighbor::NeighborId;
-use crate::parse::Headers;
+use crate::parse::{self, Headers};
 use crate::policy::Policy;
 use crate::rewrite::{self, Translation};
 
@@ -34,7 +34,15 @@ impl<P: Policy> Pipeline<P> {
         let Some(flow) = self.flows.flow(id) else {
             return Verdict::Drop(DropReason::NoFlow);
         };
-        if is_syn(headers.tcp_flags) && reopens(flow, direction) {
+        let (state, reopens) = (flow.state(), is_syn(headers.tcp_flags) && reopens(flow, direction));
+        if state == FlowState::Bound
+            && headers.tcp_flags & TURNING.0 != 0
+            && !parse::l4_checksum_ok(buf.bytes(), &headers)
+        {
+            // What the end hosts will not believe must not change what weir thinks of them.
+            return Verdict::Drop(DropReason::L4Checksum);
+        }
+        if reopens {
             self.end_by_lifecycle(now, id);
             return self.unknown(now, buf, headers);
         }
@@ -112,6 +120,9 @@ impl<P: Policy> Pipeline<P> {
     }
 }
 
+/// Flags that change where a connection stands.
+const TURNING: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0);
+
 /// SYN without ACK or RST.
 fn is_syn(flags: u8) -> bool {
     flags & (Flags::SYN | Flags::ACK | Flags::RST).0 == Flags::SYN.0
@@ -180,7 +191,7 @@ const OPTION: usize = 12;
 
 /// Follows FIN and RST; true if the flow has become one that ends soon.
 fn observe(flow: &mut Flow, flags: u8, direction: Direction) -> bool {
-    if flags & (Flags::FIN | Flags::RST | Flags::SYN).0 == 0 {
+    if flags & TURNING.0 == 0 {
         return false;
     }
     let before = flow.lifecycle();
