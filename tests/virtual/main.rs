@@ -1,9 +1,14 @@
 //! The whole chain but for DPDK: TOML text, scripts, worker and pipeline over in-memory ports, in virtual time.
 #![cfg(test)]
 
+mod endings;
+mod hello;
 mod host;
+mod hostile;
 mod inside;
+mod limits;
 mod local;
+mod scripts;
 mod tcp_binding;
 mod udp;
 mod wire;

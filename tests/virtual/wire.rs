@@ -79,7 +79,24 @@ pub fn echo_request(source: IpAddr, destination: IpAddr, payload: &[u8]) -> Vec<
     packet
 }
 
-/// The tag of a frame and whether what is in it is right in every checksum and length.
+/// True if [`judge`] can read it and its transport checksum is right.
+pub fn is_sound(frame: &[u8]) -> bool {
+    let Ok(headers) = PacketHeaders::from_ethernet_slice(frame) else { return false };
+    let payload = headers.payload.slice();
+    match (headers.net, headers.transport) {
+        (Some(NetHeaders::Arp(_)), _) => true,
+        (Some(NetHeaders::Ipv4(ip, _)), Some(TransportHeader::Tcp(tcp))) => {
+            tcp.calc_checksum_ipv4(&ip, payload) == Ok(tcp.checksum)
+        }
+        (Some(NetHeaders::Ipv6(ip, _)), Some(TransportHeader::Tcp(tcp))) => {
+            tcp.calc_checksum_ipv6(&ip, payload) == Ok(tcp.checksum)
+        }
+        (Some(NetHeaders::Ipv6(..)), Some(TransportHeader::Icmpv6(_))) => true,
+        _ => false,
+    }
+}
+
+/// The packet in a frame; every checksum and length in it must be right. `None`: ARP.
 pub fn judge(frame: &[u8]) -> Option<Packet> {
     let headers = PacketHeaders::from_ethernet_slice(frame).unwrap();
     let payload = headers.payload.slice();
