@@ -35,6 +35,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
       librte-mbuf23 \
       librte-mempool-ring23 \
       librte-mempool23 \
+      librte-ring23 \
       \
       librte-net-af-packet23 \
       librte-net-af-xdp23 \

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use weir_tests::testkit::{Result, repository};
+use weir_tests::testkit::{Result, repository, weir_binary};
 
 fn instructions() -> Result<Vec<String>> {
     let text = std::fs::read_to_string(repository().join("Dockerfile"))?;
@@ -59,5 +59,24 @@ fn packages_exist() -> Result {
     for package in &packages {
         assert!(found.contains(package.as_str()), "Debian has no package {package}");
     }
+    Ok(())
+}
+
+/// What the binary is linked with has a package: libNAME.so.23 is in libNAME23, with hyphens.
+#[test]
+fn linked_libraries_are_installed() -> Result {
+    let packages = packages()?;
+    let output = Command::new("objdump").arg("-p").arg(weir_binary()?).output()?;
+    let headers = String::from_utf8(output.stdout)?;
+    let libraries = headers.lines().filter_map(|line| line.trim().strip_prefix("NEEDED"));
+    let dpdk: Vec<_> = libraries.map(str::trim).filter(|library| library.starts_with("librte_")).collect();
+    for library in &dpdk {
+        let package = library.replace(".so.", "").replace('_', "-");
+        assert!(
+            packages.contains(&package),
+            "{library} is in {package}, which the Dockerfile does not install"
+        );
+    }
+    assert!(!dpdk.is_empty(), "the binary is linked with no DPDK library: {headers}");
     Ok(())
 }

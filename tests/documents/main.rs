@@ -1,4 +1,5 @@
 //! README and docs: their links lead somewhere, and what they tell people to type works.
 
 mod dockerfile;
+mod examples;
 mod links;
