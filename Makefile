@@ -5,8 +5,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Where cargo puts what it builds; cargo itself reads the same variable.
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-# Tests need the binary; it is built with the profile that the tests are built with, so nothing is built twice.
+# Tests need the binary. It is built together with them, so that nothing is built twice.
 export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
+
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help deps build test demo bench clean
 
@@ -22,13 +24,14 @@ build: ## the release binary, target/release/weir
 test: ## format, lints, unit, integration and end-to-end tests (the last as root)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) build -p weir
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace --doc --quiet
 	@.ci/test.sh
 
-demo: ## the main job on real traffic: TLS, RADIUS and DNS through weir (root)
+demo: ## the main job on real traffic: TLS, RADIUS and DNS through weir (root or sudo)
 	@.ci/deps.sh
 	$(CARGO) build --release
-	@WEIR_BIN="$(abspath $(TARGET_DIR))/release/weir" demo/run.sh
+	@$(AS_ROOT) env WEIR_BIN="$(abspath $(TARGET_DIR))/release/weir" demo/run.sh
 
 bench: ## packets per second, cycles per packet and latency beside the bare device loop
 	$(CARGO) run --release -p weir-perf
