@@ -148,13 +148,12 @@ impl Weir {
         odd.map(|record| format!("{record}\n")).collect()
     }
 
-    /// Waits for `count` connection records, for at most twenty seconds: a connection is only forgotten, and then
-    /// logged, some seconds after its end.
+    /// Waits for `count` connection records, for at most five seconds.
     ///
     /// # Errors
     /// With the records that are there, when the time is over.
     pub fn wait_for_records(&self, count: usize) -> Result<Vec<Value>> {
-        within(Duration::from_secs(20), || {
+        within(Duration::from_secs(5), || {
             let records = self.records()?;
             if records.len() >= count { Ok(records) } else { Err(format!("only {records:?}").into()) }
         })
