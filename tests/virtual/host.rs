@@ -158,6 +158,13 @@ impl Host {
         self.stack.as_mut().unwrap().sockets.get_mut::<Socket<'_>>(handle).state()
     }
 
+    /// Uses timestamps (RFC 7323) from now on.
+    pub fn use_timestamps(&mut self, conversation: usize, clock: fn() -> u32) {
+        let handle = self.conversations[conversation].handle;
+        let sockets = &mut self.stack.as_mut().unwrap().sockets;
+        sockets.get_mut::<Socket<'_>>(handle).set_tsval_generator(Some(clock));
+    }
+
     /// RST now.
     pub fn abort(&mut self, conversation: usize) {
         let handle = self.conversations[conversation].handle;

@@ -9,6 +9,7 @@ mod inside;
 mod limits;
 mod local;
 mod scripts;
+mod splice;
 mod tcp_binding;
 mod udp;
 mod wire;

@@ -74,6 +74,9 @@ pub struct World {
     mtus: Vec<u16>,
     /// Frames that weir forwards may be broken: only the hosts judge them.
     pub lenient: bool,
+    /// Of so many frames on each wire one is lost.
+    pub loss: Option<u64>,
+    lottery: u64,
     /// Keep what hosts send in `frames`.
     pub keep_frames: bool,
     pub frames: Vec<(u8, Vec<u8>)>,
@@ -122,6 +125,8 @@ impl World {
             tags,
             mtus,
             lenient: false,
+            loss: None,
+            lottery: 0x1057,
             keep_frames: false,
             frames: Vec::new(),
             late: VecDeque::new(),
@@ -158,6 +163,10 @@ impl World {
 
     pub fn talk(&mut self, talk: Talk) -> &mut Conversation {
         &mut self.at(talk.0).conversations[talk.1]
+    }
+
+    pub fn use_timestamps(&mut self, talk: Talk, clock: fn() -> u32) {
+        self.at(talk.0).use_timestamps(talk.1, clock);
     }
 
     pub fn state(&mut self, talk: Talk) -> smoltcp::socket::tcp::State {
@@ -222,9 +231,12 @@ impl World {
             let mut busy = false;
             for index in 0..self.hosts.len() {
                 for packet in self.hosts[index].poll(self.now) {
+                    busy = true;
+                    if self.is_lost() {
+                        continue;
+                    }
                     let frame = self.framed(HostId(index), &packet);
                     self.inject(self.hosts[index].port, &frame);
-                    busy = true;
                 }
             }
             for (port, frame) in std::mem::take(&mut self.late) {
@@ -235,8 +247,10 @@ impl World {
             for port in 0..self.tags.len() {
                 let port = u8::try_from(port).unwrap();
                 for frame in self.worker.io_mut().take_sent(PortId(port)) {
-                    self.arrive(port, &frame);
                     busy = true;
+                    if !self.is_lost() {
+                        self.arrive(port, &frame);
+                    }
                 }
             }
             if !busy {
@@ -244,6 +258,11 @@ impl World {
             }
         }
         panic!("the world does not come to rest");
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.lottery = self.lottery.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        self.loss.is_some_and(|one_of| (self.lottery >> 33).is_multiple_of(one_of))
     }
 
     /// Lets time pass: in small steps while something happens, then in larger ones.

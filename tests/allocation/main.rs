@@ -1,0 +1,105 @@
+//! The fast path allocates nothing. A binary of its own, for its own allocator.
+#![cfg(test)]
+#![allow(dead_code, reason = "the world is shared with other tests")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+#[path = "../virtual/host.rs"]
+mod host;
+#[path = "../virtual/inside.rs"]
+mod inside;
+#[path = "../virtual/wire.rs"]
+mod wire;
+#[path = "../virtual/world.rs"]
+mod world;
+
+use inside::*;
+use smoltcp::time::Duration;
+use world::*;
+
+thread_local! {
+    /// Allocations of this thread.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; the counter is a plain thread-local number without a
+// destructor, so that counting neither allocates nor fails.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises about `layout` are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `System.alloc` with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        // SAFETY: `pointer` came from `System.alloc` with this layout, and the caller answers for `size`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations while weir takes `frames` in, a millisecond apart, after `warm` of them.
+fn allocations(world: &mut World, frames: &[(u8, Vec<u8>)], warm: usize) -> u64 {
+    let mut total = 0;
+    for (count, (port, frame)) in frames.iter().enumerate() {
+        world.inject(*port, frame);
+        world.now += Duration::from_millis(1);
+        let before = COUNT.get();
+        world.worker.run_once(world.now);
+        if count >= warm {
+            total += COUNT.get() - before;
+        }
+        for port in 0..2 {
+            world.worker.io_mut().drain_sent(dataplane::io::PortId(port), |_| {});
+        }
+    }
+    assert!(world.worker.pipeline().counters().balanced());
+    total
+}
+
+#[test]
+fn translated_packets_and_lone_rounds_allocate_nothing() {
+    let toml = format!(
+        "{}{}",
+        pools(&[("a", &["10.0.0.21:443"])]),
+        scripted("tcp/443", "a", &["a"], "avi.vs.log(avi.l4.read(1))")
+            .replace("\"tcp/443\"", "\"tcp/443\", \"udp/443\"")
+    );
+    let mut world = World::new(&toml);
+    let (client, server) = (world.host(OUTSIDE, "192.0.2.100"), world.host(INSIDE, "10.0.0.21"));
+    let (there, here) = (world.listen(server, 443), world.connect(client, 40_000, "192.0.2.10:443"));
+    world.talk(here).say(b"hello");
+    world.datagram(client, 4000, "192.0.2.10:443", b"datagram");
+    world.settle();
+    world.keep_frames = true;
+    for round in 0..50 {
+        world.talk(here).say(&[round; 1000]);
+        world.talk(there).say(&[round; 3000]);
+        world.datagram(client, 4000, "192.0.2.10:443", &[round; 100]);
+        world.settle();
+    }
+    let frames = std::mem::take(&mut world.frames);
+    world.keep_frames = false;
+    assert!(frames.len() > 250, "{}", frames.len());
+    let forwarded = world.worker.pipeline().counters().forwarded;
+    assert_eq!(allocations(&mut world, &frames, 10), 0);
+    let now_forwarded = world.worker.pipeline().counters().forwarded - forwarded;
+    assert_eq!(now_forwarded, frames.len() as u64, "all of them took the fast path");
+    let before = COUNT.get();
+    for _ in 0..10_000 {
+        world.now += Duration::from_micros(100);
+        world.worker.run_once(world.now);
+    }
+    assert_eq!(COUNT.get() - before, 0, "rounds without packets");
+}
