@@ -7,6 +7,7 @@ use std::path::Path;
 
 use dataplane::channel::{Capacities, ConnectionRecord, ControlEnd, channel};
 use dataplane::counters::DropReason;
+use dataplane::flow::{self, Flow, FlowState};
 use dataplane::io::PortId;
 use dataplane::memory::{MemoryIo, POOL_FRAMES};
 use dataplane::pipeline::Pipeline;
@@ -74,6 +75,8 @@ pub struct World {
     mtus: Vec<u16>,
     /// Frames that weir forwards may be broken: only the hosts judge them.
     pub lenient: bool,
+    /// Compare all counts with the flows after each round.
+    pub scrutinize: bool,
     /// Of so many frames on each wire one is lost.
     pub loss: Option<u64>,
     lottery: u64,
@@ -125,6 +128,7 @@ impl World {
             tags,
             mtus,
             lenient: false,
+            scrutinize: true,
             loss: None,
             lottery: 0x1057,
             keep_frames: false,
@@ -222,7 +226,30 @@ impl World {
         assert!(counters.balanced(), "{counters:?}");
         assert_eq!(counters.records_lost, 0);
         self.records.extend(std::iter::from_fn(|| self.control.records.receive()));
+        if self.scrutinize {
+            self.assert_consistent();
+        }
         !round.is_idle()
+    }
+
+    /// What the worker keeps beside its flows is what its flows say.
+    fn assert_consistent(&self) {
+        let pipeline = self.worker.pipeline();
+        let flows: Vec<Flow> = pipeline.flows().iter().map(|(_, flow)| *flow).collect();
+        let count = |wanted: &dyn Fn(&Flow) -> bool| {
+            u32::try_from(flows.iter().filter(|f| wanted(f)).count()).unwrap()
+        };
+        let embryonic = count(&|flow| flow.state() == FlowState::Embryonic);
+        let waiting = count(&|flow| matches!(flow.state(), FlowState::Waiting | FlowState::Connecting));
+        assert_eq!(pipeline.undecided(), (embryonic, waiting));
+        let held = count(&|flow| flow.connection != flow::NONE);
+        assert_eq!(pipeline.connections(), held as usize);
+        let unscheduled = count(&|flow| flow.flags & flow::DIRTY == 0) as i64 - i64::from(pipeline.timers());
+        assert!(unscheduled <= 0, "{unscheduled} flows without a timer");
+        for server in 0..u16::try_from(pipeline.snapshot().servers.len()).unwrap() {
+            let open = |flow: &Flow| flow.server == server && flow.flags & flow::CONCLUDED == 0;
+            assert_eq!(pipeline.balancer().status(ServerId(server)).flows, count(&open), "server {server}");
+        }
     }
 
     /// Lets everybody act until nothing moves at this moment.
