@@ -267,3 +267,30 @@ fn a_script_sees_every_payload_until_it_is_done() {
     assert_eq!(world.log(0), "one;two;three;");
     world.finish();
 }
+
+#[test]
+fn both_scripts_of_a_flow_collect_their_own_side() {
+    let request = "avi.vs.log('<', avi.l4.collect(6), avi.l4.read(), '>')";
+    let response = "avi.vs.log('<', avi.l4.collect(6), avi.l4.read(), '>')";
+    let set = with_sets("udp/53", "a", &["a"], Some(request), Some(response));
+    let mut world = World::new(&format!("{}{set}", pools(&[("a", &["10.0.0.21:53"])])));
+    let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
+    for part in [b"abc", b"def", b"ghi"] {
+        world.datagram(client, 4000, "192.0.2.10:53", part);
+    }
+    world.settle();
+    let questions = world.inbox(server);
+    assert_eq!(questions.iter().map(|p| p.payload.as_slice()).collect::<Vec<_>>(), [b"abc", b"def", b"ghi"]);
+    for part in [b"123", b"456", b"789"] {
+        world.datagram(server, 53, questions[0].source.to_string(), part);
+        if part == b"123" {
+            world.settle();
+            assert!(world.payloads(client).is_empty());
+        }
+    }
+    world.settle();
+    assert_eq!(world.payloads(client), [b"123", b"456", b"789"]);
+    world.seconds(40);
+    assert_eq!(world.log(0), "<6abcdef><6123456>");
+    world.finish();
+}

@@ -152,7 +152,9 @@ impl<P: Policy> Pipeline<P> {
         let fits = connection.joined.len() + payload.len() <= udp.buffer as usize;
         let fits = fits && connection.held.len() < MOST_HELD;
         if fits {
-            connection.joined.extend_from_slice(payload);
+            if !connection.release {
+                connection.joined.extend_from_slice(payload);
+            }
             connection.held.push_back(Held { frame: buf.bytes().to_vec(), headers });
         }
         self.connections.put(index, connection);

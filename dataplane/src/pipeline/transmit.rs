@@ -128,9 +128,10 @@ impl<P: Policy> Pipeline<P> {
         let Some(flow) = self.flows.flow_mut(id) else { return };
         flow.flags &= !flow::DIRTY;
         let state = flow.state();
-        let Some((index, connection)) = self.borrow_connection(id) else { return };
+        let Some((index, mut connection)) = self.borrow_connection(id) else { return };
         let (over, spliced, fate) = (connection.over, connection.spliced, connection.fate);
         let released = connection.release && connection.held.is_empty();
+        connection.release &= !released;
         let bound_by_binding = connection.binding.is_some();
         let due = connection.binding.as_ref().and_then(|binding| binding.poll_timeout());
         self.connections.put(index, connection);
