@@ -99,3 +99,16 @@ fn a_pool_group_goes_to_the_next_priority_when_the_first_is_down() {
     assert_eq!(servers.map(|server| world.payloads(server).concat()), [b"13".to_vec(), b"2".to_vec()]);
     world.finish();
 }
+
+#[test]
+fn a_long_log_is_cut_and_says_so() {
+    let script = "for n = 1, 20 do avi.vs.log(string.rep('x', 256)) end avi.vs.log('', avi.SIG_ENABLE)";
+    let (mut world, client, _) = datagrams(&pair(), script);
+    world.datagram(client, 4000, "192.0.2.10:53", b"?");
+    world.datagram(client, 4001, "192.0.2.10:53", b"?");
+    world.seconds(40);
+    let log = world.log(0);
+    assert_eq!((log.len(), log.ends_with("x...")), (4099, true));
+    assert!(world.records[0].significant);
+    world.finish();
+}

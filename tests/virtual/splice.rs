@@ -172,3 +172,40 @@ addresses = ["192.0.2.2"]
     world.seconds(11);
     world.assert_empty();
 }
+
+#[test]
+fn a_refused_syn_on_the_fast_path_is_a_refusal_of_the_server() {
+    let mut scene = Scene::new(&format!("{}{}", two_pools(), plain("tcp/443", "a")));
+    let here = scene.connect(40_000);
+    scene.world.seconds(3);
+    assert_eq!(scene.world.state(here), State::Closed);
+    assert_eq!(scene.world.terminations(), ["SC"]);
+    scene.world.finish();
+}
+
+/// Without a log there is nothing to keep once the scripts are done.
+#[test]
+fn a_flow_without_a_log_keeps_no_connection() {
+    let set = with_sets("tcp/443", "a", &["a"], Some("avi.l4.collect(1)"), Some("avi.l4.collect(1)"));
+    let toml = format!("{}{set}log_connections = false\n", two_pools());
+    let mut scene = Scene::new(&toml.replace("\"tcp/443\"", "\"tcp/443\", \"udp/443\""));
+    let datagrams = scene.world.silent(OUTSIDE, "192.0.2.101");
+    let (there, here) = (scene.world.listen(scene.a, 443), scene.connect(40_000));
+    scene.world.talk(here).say(b"request");
+    scene.world.talk(there).say(b"answer");
+    scene.world.datagram(datagrams, 4000, "192.0.2.10:443", b"question");
+    scene.world.settle();
+    assert_eq!(scene.world.talk(here).received, b"answer");
+    assert_eq!(scene.world.worker.pipeline().connections(), 1, "the datagram flow waits for its answer");
+    let question = scene.world.inbox(scene.a).remove(0);
+    scene.world.datagram(scene.a, 443, question.source.to_string(), b"answer");
+    scene.world.settle();
+    assert_eq!(scene.world.payloads(datagrams), [b"answer"]);
+    assert_eq!(scene.world.worker.pipeline().connections(), 0);
+    assert_eq!(scene.world.worker.pipeline().flows().len(), 2);
+    scene.world.talk(here).finish = true;
+    scene.world.talk(there).finish = true;
+    scene.world.seconds(60);
+    assert!(scene.world.records.is_empty());
+    scene.world.finish();
+}

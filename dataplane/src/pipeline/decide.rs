@@ -186,19 +186,8 @@ impl<P: Policy> Pipeline<P> {
     /// From now on the flow is translated.
     pub(super) fn became_bound(&mut self, now: Instant, id: FlowId) {
         self.set_state(id, FlowState::Bound);
-        let Some(flow) = self.flows.flow(id) else { return };
-        let (index, service) = (flow.connection, usize::from(flow.service));
         self.refresh_inspection(id);
         self.schedule_idle(now, id);
-        let inspected = self.flows.flow(id).is_some_and(|flow| flow.flags & flow::INSPECT != 0);
-        let logged = self.snapshot.services.get(service).is_some_and(|service| service.log_connections);
-        let holds = self.connections.peek(index).is_some_and(|connection| !connection.held.is_empty());
-        if !inspected && !logged && !holds {
-            self.connections.release(index);
-            if let Some(flow) = self.flows.flow_mut(id) {
-                flow.connection = flow::NONE;
-            }
-        }
     }
 
     /// The binding has delivered everything: the end hosts talk to each other from now on.

@@ -126,10 +126,7 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn end_by_lifecycle(&mut self, now: Instant, id: FlowId) {
         let fate = self.flows.flow(id).map_or(Fate::NORMAL, |flow| match (flow.is_tcp(), flow.lifecycle()) {
             (false, _) | (true, Lifecycle::BothFin) => Fate::NORMAL,
-            (true, Lifecycle::Reset) if flow.flags & flow::RESET_BY_SERVER != 0 => {
-                Fate::new(EndedBy::Server, Phase::Data)
-            }
-            (true, Lifecycle::Reset) => Fate::new(EndedBy::Client, Phase::Data),
+            (true, Lifecycle::Reset) => reset_fate(flow),
             (true, Lifecycle::SynSent) => Fate::new(EndedBy::ServerTimeout, Phase::Connecting),
             (true, Lifecycle::ClientFin) => Fate::new(EndedBy::ServerTimeout, Phase::Data),
             (true, _) => Fate::new(EndedBy::ClientTimeout, Phase::Data),
@@ -264,6 +261,14 @@ pub(super) fn phase(flow: &Flow) -> Phase {
         FlowState::Connecting => Phase::Connecting,
         _ => Phase::Data,
     }
+}
+
+/// The end of a flow that was reset; a server whose only packet was the reset has refused the connection.
+fn reset_fate(flow: &Flow) -> Fate {
+    let by_server = flow.flags & flow::RESET_BY_SERVER != 0;
+    let by = if by_server { EndedBy::Server } else { EndedBy::Client };
+    let unanswered = flow.server_packets <= u32::from(by_server);
+    Fate::new(by, if unanswered { Phase::Connecting } else { Phase::Data })
 }
 
 /// How long a bound flow may be silent.

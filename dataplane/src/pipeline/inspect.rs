@@ -7,7 +7,6 @@ use smoltcp::time::Instant;
 use tcp::{Segment, SeqNumber};
 
 use super::bound::side;
-use super::connection::Connection;
 use super::decide::{Decision, Run};
 use super::end::Fate;
 use super::{Pipeline, Suspended, Verdict};
@@ -45,15 +44,21 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Takes the flow back to the fast path once no script wants to see it any more.
+    /// Takes a bound flow back to the fast path once no script wants to see it any more. Its connection is given back
+    /// unless there is something to report in the end.
     pub(super) fn refresh_inspection(&mut self, id: FlowId) {
         let wanted = [Direction::FromClient, Direction::FromServer].map(|way| self.wants_payload(id, way));
         let Some(flow) = self.flows.flow_mut(id) else { return };
-        let releasing = self.connections.peek(flow.connection).is_some_and(Connection::is_releasing);
-        if releasing || wanted.contains(&true) {
+        let (index, service) = (flow.connection, usize::from(flow.service));
+        let holds = self.connections.peek(index).is_some_and(|connection| !connection.held.is_empty());
+        if holds || wanted.contains(&true) {
             flow.flags |= flow::INSPECT;
-        } else {
-            flow.flags &= !flow::INSPECT;
+            return;
+        }
+        flow.flags &= !flow::INSPECT;
+        if !self.snapshot.services.get(service).is_some_and(|service| service.log_connections) {
+            flow.connection = flow::NONE;
+            self.connections.release(index);
         }
     }
 
