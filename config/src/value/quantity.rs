@@ -133,6 +133,9 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, Fault> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let Ok(number) = number.parse::<u64>() else {
+        if digits > 0 {
+            return Err(Fault::value(format!("\"{text}\" is too large")));
+        }
         return Err(Fault::value(format!("\"{text}\" does not start with a whole number")));
     };
     let unit = unit.trim_start();
