@@ -15,6 +15,7 @@ mod summary;
 mod value;
 mod written;
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +28,9 @@ pub use process::{Device, DpdkSettings, Hugepages, Idle, LogDestination, Process
 
 use problem::Problems;
 use read::Section;
+
+/// Longest configuration file in bytes.
+const MOST_FILE_BYTES: u64 = 64 << 20;
 
 /// A configuration that was checked.
 #[derive(Clone, Debug)]
@@ -59,19 +63,42 @@ impl Config {
 /// Everything that is wrong with the file and its scripts.
 pub fn load(path: &Path) -> Result<Config, Errors> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| unreadable(&name, &error.to_string()))?;
+    let bytes = at_most(path, MOST_FILE_BYTES).map_err(|error| {
+        unreadable(&name, &error.to_string(), "name a TOML file, such as config/examples/minimal.toml")
+    })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        unreadable(&name, &format!("not UTF-8 from byte {at} on"))
+        let help = "a TOML file is text in UTF-8; save it in this encoding";
+        unreadable(&name, &format!("not UTF-8 from byte {at} on"), help)
     })?;
     let directory = path.parent().unwrap_or(Path::new(""));
     parse(&text, &name, directory)
 }
 
-fn unreadable(name: &str, why: &str) -> Errors {
+fn unreadable(name: &str, why: &str, help: &str) -> Errors {
     let mut problems = Problems::new(name, "");
-    problems.error(&(0..0), format!("cannot read the configuration file {name}: {why}"));
+    problems.error(&(0..0), format!("cannot read the configuration file {name}: {why}")).help(help);
     problems.finish()
+}
+
+/// Reads a file, which need not have an end.
+fn at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > most) {
+        let why = format!("it has more than {most} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
+}
+
+/// What to write instead, by what the TOML parser says.
+fn syntax_help(message: &str) -> &'static str {
+    match message {
+        m if m.contains("duplicate") => "a key stands once in its table; keep one of them",
+        m if m.contains("string") => "a string is written in quotes, \"text\", and ends on its line",
+        _ => "a line is key = value, [table] or [[table]]; text is written in quotes, # starts a comment",
+    }
 }
 
 /// Checks `text`. `file_name` is for messages; script files are looked for relative to `directory`.
@@ -90,7 +117,9 @@ pub fn parse(text: &str, file_name: &str, directory: &Path) -> Result<Config, Er
                 Some(word) => problems
                     .error(&span, format!("this is not TOML: `{word}` is no value"))
                     .help(format!("a string is written in quotes: \"{word}\"")),
-                None => problems.error(&span, format!("this is not TOML: {}", error.message())),
+                None => problems
+                    .error(&span, format!("this is not TOML: {}", error.message()))
+                    .help(syntax_help(error.message())),
             };
         }
         return Err(problems.finish());

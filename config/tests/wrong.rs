@@ -104,8 +104,24 @@ fn a_missing_file_and_a_file_that_is_not_text_are_errors() {
     let errors = config::load(Path::new("/nonexistent/weir.toml")).unwrap_err();
     let message = errors.problems()[0].message();
     assert!(message.starts_with("cannot read the configuration file /nonexistent/weir.toml: "), "{message}");
+    assert!(errors.problems()[0].help_text().unwrap().contains("minimal.toml"), "{errors}");
+    let errors = config::load(&directory()).unwrap_err();
+    assert!(errors.problems()[0].message().contains("Is a directory"), "{errors}");
     let errors = config::load(&directory().join("latin1.bin")).unwrap_err();
     assert!(errors.problems()[0].message().ends_with("not UTF-8 from byte 8 on"), "{errors}");
+}
+
+/// A device has no end.
+#[test]
+fn a_script_and_a_file_without_end_are_refused() {
+    let set = "[[datascript_set]]\nname = \"s\"\nrequest = \"/dev/zero\"\n";
+    let text = whole("# with: interface snat pool service") + set;
+    let errors = config::parse(&text, "endless.toml", Path::new("")).unwrap_err();
+    let (message, help) = (errors.problems()[0].message(), errors.problems()[0].help_text());
+    assert_eq!((message, help), ("the script /dev/zero is too long", Some("allowed: at most 1048576 bytes")));
+    let errors = config::load(Path::new("/dev/zero")).unwrap_err();
+    let message = "cannot read the configuration file /dev/zero: it has more than 67108864 bytes";
+    assert_eq!(errors.problems()[0].message(), message);
 }
 
 /// Cuts a working file after every character: never a panic, and always a reason when it is refused.

@@ -111,16 +111,13 @@ fn event(
 fn read_file(at: &At<String>, directory: &Path, problems: &mut Problems) -> Option<Source> {
     let path = directory.join(&at.value);
     let shown = path.display();
-    let size = std::fs::metadata(&path).map(|m| m.len());
-    if let Ok(size) = size
-        && size > MOST_SCRIPT_BYTES
-    {
-        let message = format!("the script {shown} has {size} bytes");
-        problems.error(&at.span, message).help(format!("allowed: at most {MOST_SCRIPT_BYTES} bytes"));
-        return None;
-    }
-    match std::fs::read(&path) {
+    match crate::at_most(&path, MOST_SCRIPT_BYTES) {
         Ok(text) => Some(Source { name: at.value.clone(), text }),
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
+            let message = format!("the script {shown} is too long");
+            problems.error(&at.span, message).help(format!("allowed: at most {MOST_SCRIPT_BYTES} bytes"));
+            None
+        }
         Err(error) => {
             let message = format!("cannot read the script {shown}: {error}");
             let help = "the path is relative to the directory of the configuration file";
