@@ -14,6 +14,18 @@ const WIDTH: usize = 100;
 /// Problems of a rendered report; the others are counted.
 const SHOWN: usize = 100;
 
+/// The text without what a terminal would obey: each control character but line feed, return and tab is replaced by a
+/// mark of the same length, so that places stay where they are.
+fn printable(text: &str) -> String {
+    let mark = |c: char| match c {
+        '\n' | '\r' | '\t' => c,
+        '\u{80}'..='\u{9f}' => '¿',
+        c if c.is_control() => '?',
+        c => c,
+    };
+    text.chars().map(mark).collect()
+}
+
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -84,13 +96,13 @@ impl Problem {
 
     /// Says what the marked text is.
     pub(crate) fn label(&mut self, label: impl Into<String>) -> &mut Self {
-        self.label = Some(label.into());
+        self.label = Some(printable(&label.into()));
         self
     }
 
     /// Says what to write instead.
     pub(crate) fn help(&mut self, help: impl Into<String>) -> &mut Self {
-        self.help = Some(help.into());
+        self.help = Some(printable(&help.into()));
         self
     }
 
@@ -212,7 +224,10 @@ pub(crate) struct Problems {
 
 impl Problems {
     pub(crate) fn new(file_name: &str, text: &str) -> Self {
-        Problems { source: Arc::new(NamedSource::new(file_name, text.to_owned())), list: Vec::new() }
+        Problems {
+            source: Arc::new(NamedSource::new(printable(file_name), printable(text))),
+            list: Vec::new(),
+        }
     }
 
     /// The text of the configuration file.
@@ -238,14 +253,14 @@ impl Problems {
         span: &Span,
         message: String,
     ) -> &mut Problem {
-        let text = String::from_utf8_lossy(&script.text).into_owned();
+        let text = printable(&String::from_utf8_lossy(&script.text));
         // A byte that is not UTF-8 has become three; what stands before the span shows by how much it has moved.
         let moved = |at: usize| {
             let before = script.text.get(..at).unwrap_or(&script.text);
             String::from_utf8_lossy(before).len().min(text.len())
         };
         let span = moved(span.start)..moved(span.end);
-        self.push(severity, Arc::new(NamedSource::new(&script.name, text)), &span, message)
+        self.push(severity, Arc::new(NamedSource::new(printable(&script.name), text)), &span, message)
     }
 
     fn push(
@@ -256,6 +271,7 @@ impl Problems {
         message: String,
     ) -> &mut Problem {
         let (help, label, others) = (None, None, Vec::new());
+        let message = printable(&message);
         let problem = Problem { severity, message, help, source, span: span.clone(), label, others };
         self.list.push_mut(problem)
     }

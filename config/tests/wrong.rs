@@ -124,6 +124,22 @@ fn a_script_and_a_file_without_end_are_refused() {
     assert_eq!(errors.problems()[0].message(), message);
 }
 
+/// A report goes to a terminal, which obeys control characters.
+#[test]
+fn a_report_holds_no_control_characters_of_the_file() {
+    let set = "[[datascript_set]]\nname = \"s\"\nrequest_inline = 'x = \"\u{85}\u{9b}31m\" y = = 1'\n";
+    let service = "[[virtual_service]]\nname = \"b\"\npool = \"\\u001b[31m\"\n";
+    for text in [
+        "x\u{1b}]0;title\u{7} = 1\n".to_owned(),
+        whole("# with: interface snat pool service") + set,
+        whole("# with: interface snat pool service") + service,
+    ] {
+        let rendered = config::parse(&text, "weir\u{1b}.toml", Path::new("")).unwrap_err().render(false);
+        let obeyed = |c: &char| c.is_control() && *c != '\n';
+        assert_eq!(rendered.chars().find(obeyed), None, "{rendered:?}");
+    }
+}
+
 /// Cuts a working file after every character: never a panic, and always a reason when it is refused.
 #[test]
 fn a_file_cut_anywhere_is_refused_with_a_reason_or_taken() {
