@@ -15,12 +15,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody listens on the socket.
-    #[error("cannot connect to {}: {source}; is weir running, and with this admin socket?", path.display())]
+    #[error("cannot connect to {}: {reason}; is weir running, and with this admin socket?", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The connection broke.
     #[error("the admin connection broke: {0}")]
@@ -41,7 +41,7 @@ pub fn request(socket_path: &Path, line: &str) -> Result<String, Error> {
     if line.contains('\n') {
         return Err(Error::NotOneLine);
     }
-    let connect = |source| Error::Connect { path: socket_path.to_owned(), source };
+    let connect = |reason| Error::Connect { path: socket_path.to_owned(), reason };
     let mut stream = UnixStream::connect(socket_path).map_err(connect)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;

@@ -214,7 +214,11 @@ fn the_socket_is_private_and_replaces_only_dead_ones() {
     std::fs::write(&socket, "a file").unwrap();
     assert!(matches!(spawn(), Err(Error::NotASocket(_))));
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "a file");
-    assert!(matches!(request(&socket, "help"), Err(client::Error::Connect { .. })));
+    let error = request(&socket, "help").unwrap_err();
+    assert!(matches!(error, client::Error::Connect { .. }));
+    // The text has the system's reason; a source would have it printed twice.
+    assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+    assert_eq!(error.to_string().matches("os error").count(), 1, "{error}");
 }
 
 #[test]
