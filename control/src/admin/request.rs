@@ -65,9 +65,11 @@ pub(super) fn parse(line: &str, snapshot: &Snapshot) -> Result<Request, String> 
             Ok(Request::Show(parse_show(what, rest, snapshot)?, Format::Json))
         }
         ["show", what, rest @ ..] => Ok(Request::Show(parse_show(what, rest, snapshot)?, Format::Text)),
-        ["enable", "server", pool, member] => Ok(Request::SetEnabled(server(pool, member, snapshot)?, true)),
-        ["disable", "server", pool, member] => {
-            Ok(Request::SetEnabled(server(pool, member, snapshot)?, false))
+        ["enable", "server", pool @ .., member] if !pool.is_empty() => {
+            Ok(Request::SetEnabled(server(&pool.join(" "), member, snapshot)?, true))
+        }
+        ["disable", "server", pool @ .., member] if !pool.is_empty() => {
+            Ok(Request::SetEnabled(server(&pool.join(" "), member, snapshot)?, false))
         }
         _ => Err(format!("unknown command '{}'; there are:\n{HELP}", line.trim())),
     }
@@ -114,9 +116,19 @@ fn options(mut rest: &[&str], with_client: bool, snapshot: &Snapshot) -> Result<
                 options.limit = limit(number)?;
                 rest
             }
-            ["service", name, rest @ ..] => {
-                options.service = Some(service(name, snapshot)?);
-                rest
+            ["service", name, ..] => {
+                // A name may have blanks: the most words that are one.
+                let words = rest.get(1..).unwrap_or(&[]);
+                let named = (1..=words.len()).rev().find_map(|count| {
+                    let (name, rest) = words.split_at_checked(count)?;
+                    Some((service(&name.join(" "), snapshot).ok()?, rest))
+                });
+                let (id, after) = match named {
+                    Some(named) => named,
+                    None => (service(name, snapshot)?, words),
+                };
+                options.service = Some(id);
+                after
             }
             ["client", address, rest @ ..] if with_client => {
                 options.client =
@@ -180,6 +192,20 @@ fn no_such(kind: &str, name: &str, existing: impl Iterator<Item = String>) -> St
 mod tests {
     use super::*;
     use crate::fixture;
+
+    #[test]
+    fn names_may_have_blanks() {
+        let mut snapshot = fixture::snapshot();
+        snapshot.pools[0].name = "my web servers".to_owned();
+        snapshot.services[1].name = "dns limit".to_owned();
+        let enabled = Request::SetEnabled(ServerId(1), true);
+        assert_eq!(parse("enable server my web servers 10.0.0.12:8443", &snapshot), Ok(enabled));
+        let service = Some(ServiceId(1));
+        let flows = Show::Flows { limit: 7, service, client: None };
+        let understood = parse("show flows service dns limit limit 7", &snapshot);
+        assert_eq!(understood, Ok(Request::Show(flows, Format::Text)));
+        assert!(parse("enable server 10.0.0.12:8443", &snapshot).is_err());
+    }
 
     #[test]
     fn every_command_is_understood() {
