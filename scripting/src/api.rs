@@ -262,10 +262,16 @@ fn table_lookup<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> 
 }
 
 fn table_refresh<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    if arguments.count() == 0 {
+        return flag(false);
+    }
     let at = key_positions(arguments)?;
-    let table = table_name(arguments, &at)?;
-    let exten = lifetime(arguments, at.key + 1)?;
-    let Some(key) = stored(arguments, at.key)? else { return flag(false) };
+    let (Ok(table), Ok(key)) = (table_name(arguments, &at), stored(arguments, at.key)) else {
+        return flag(false);
+    };
+    let Some(key) = key else { return flag(false) };
+    // Never an error: what is no number of seconds is left out.
+    let exten = lifetime(arguments, at.key + 1).unwrap_or(None);
     let there = slot.with_context(|context| context.table_refresh(table.as_deref(), &key, exten))??;
     flag(there)
 }
