@@ -76,6 +76,13 @@ local function wrong(position, name, wanted, value)
   raise(text)
 end
 
+-- A text that spells a number is short; what is longer is looked at only while there is time.
+function plain.tonumber(...)
+  local text = ...
+  if type(text) == "string" and #text > LONG then tick(#text) end
+  return tonumber(...)
+end
+
 -- string ------------------------------------------------------------------------------------------------------------
 
 local string_library = copy(base_string, "dump", "gfind")

@@ -25,6 +25,7 @@ fn endless_scripts_are_stopped_however_they_hide() {
         "local t = setmetatable({}, { __tostring = function() while true do end end }) string.format('%s', t)".to_owned(),
         "('x'):rep(100):gsub('x', function() while true do end end)".to_owned(),
         "while true do ('x'):rep(1000000) end".to_owned(),
+        "local s = ('1'):rep(5000) for i = 1, 2000 do tonumber(s) end".to_owned(),
         "while true do local s = ('x'):rep(10000):gsub('x', 'yy') end".to_owned(),
         "while true do for w in ('a b c'):gmatch('%a') do end end".to_owned(),
         "for c in ('x'):rep(1e6):gmatch('()') do end".to_owned(),
