@@ -83,6 +83,15 @@ function plain.tonumber(...)
   return tonumber(...)
 end
 
+-- There is no console; what a script prints goes to the debug log.
+function plain.print(...)
+  local texts = {}
+  for i = 1, select("#", ...) do
+    texts[i] = tostring((select(i, ...)))
+  end
+  native["avi.vs.debuglog"](base_table.concat(texts, "\t"))
+end
+
 -- string ------------------------------------------------------------------------------------------------------------
 
 local string_library = copy(base_string, "dump", "gfind")

@@ -113,6 +113,10 @@ fn log_joins_its_arguments_and_cuts() {
     let mut config = snapshot(vec![set("avi.vs.debuglog('x', 1, avi.SIG_ENABLE)")]);
     config.services[0].datascript.debug_log = true;
     assert_eq!(World::of(config).logged(), "x1");
+    let mut config = snapshot(vec![set("print('x', 1, nil, true) print()")]);
+    assert_eq!(World::of(config.clone()).logged(), "", "nobody reads what is printed");
+    config.services[0].datascript.debug_log = true;
+    assert_eq!(World::of(config).logged(), "x\t1\tnil\ttrue");
     errors(
         Event::Response,
         &[
