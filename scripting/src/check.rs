@@ -255,8 +255,13 @@ fn unknown_function(name: &str, call: &NamedCall, report: &mut Report<'_>) {
         return;
     }
     let space = name.rsplit_once('.').map_or("", |(space, _)| space);
-    let near = FUNCTIONS.iter().filter(|f| f.rsplit_once('.').is_some_and(|(s, _)| s == space));
-    report.warning(&call.span, format!("there is no function {name}"), listed("there is", near));
+    let near = || FUNCTIONS.iter().filter(|f| f.rsplit_once('.').is_some_and(|(s, _)| s == space));
+    if near().next().is_none() {
+        let help = "the functions of weir are in avi.l4, avi.vs, avi.pool and avi.poolgroup".to_owned();
+        report.warning(&call.span, format!("there is no function {name}"), help);
+        return;
+    }
+    report.warning(&call.span, format!("there is no function {name}"), listed("there is", near()));
 }
 
 fn listed<T: AsRef<str>>(what: &str, names: impl Iterator<Item = T>) -> String {

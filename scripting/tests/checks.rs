@@ -114,6 +114,7 @@ fn calls_that_will_not_work_are_warned_about() {
     ] {
         let (error, at) = only(script);
         assert_eq!((at.as_str(), error.message.as_str()), (text, message));
+        assert!(!error.help.is_some_and(|help| help.ends_with("none")), "{script}");
         assert_eq!(error.severity, Severity::Warning, "{script}");
     }
 }
