@@ -187,11 +187,12 @@ what_an_operator_sees() {
   done
   printf '\n-- weir show counters (without the reasons that did not occur)\n'
   show counters | awk '!($2 == "0" && NF > 2)'
-  # The record of a connection is written when its last packets can no longer be under way.
-  within 15 logged https 12 || true
+  # A TCP connection is recorded when both ends have closed it, a UDP flow when it has been idle for its time.
   printf '\n-- connection log: the last lines of each service\n'
   for what in https radius dns; do
-    grep -a "\"service\":\"$what\"" "$work/connections.log" | tail -n 3
+    if within 15 logged "$what" 3; then verdict yes "flows of $what are recorded"
+    else verdict no "flows of $what are recorded"; fi
+    grep -a "\"service\":\"$what\"" "$work/connections.log" | tail -n 3 || true
   done
   expect "every received packet is accounted for" \
     "$(show counters json | jq '.totals | .received == .forwarded + .consumed + .dropped')" true
