@@ -183,6 +183,7 @@ section! {
         per_packet: Given<bool>,
         idle_timeout: Given<IdleTime>,
         first_payload_timeout: Given<WaitTime>,
+        on_first_payload_timeout: Given<Fallback>,
         buffer: Given<Buffer>,
     }
 }

@@ -340,6 +340,8 @@ pub struct ServiceUdp {
     pub idle_timeout: Duration,
     /// Time from the first datagram to the end of the script's decision.
     pub first_payload_timeout: Duration,
+    /// What happens when it passes.
+    pub on_first_payload_timeout: Fallback,
     /// Bytes of datagrams held while a script waits for more.
     pub buffer: u32,
 }

@@ -141,7 +141,7 @@ fn a_script_that_waits_in_vain_ends_its_flow() {
 
 #[test]
 fn or_goes_to_the_default_pool() {
-    let mut world = collecting("[virtual_service.tcp]\non_first_payload_timeout = \"default_pool\"\n");
+    let mut world = collecting("[virtual_service.udp]\non_first_payload_timeout = \"default_pool\"\n");
     let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
     world.datagram(client, 4000, "192.0.2.10:53", b"1234");
     world.datagram(client, 4000, "192.0.2.10:53", b"56");

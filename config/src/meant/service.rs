@@ -97,6 +97,7 @@ fn udp(written: &written::ServiceUdp) -> ServiceUdp {
         per_packet: written.per_packet.or(false),
         idle_timeout: written.idle_timeout.or(Time::new(30 * S)).duration(),
         first_payload_timeout: written.first_payload_timeout.or(Time::new(5 * S)).duration(),
+        on_first_payload_timeout: written.on_first_payload_timeout.or(Fallback::Close),
         buffer: written.buffer.or(Size::new(BUFFER)).bytes(),
     }
 }
@@ -211,6 +212,7 @@ fn check_deciders(
     }
     let fallbacks = [
         ("on_first_payload_timeout", &written.tcp.on_first_payload_timeout),
+        ("on_first_payload_timeout", &written.udp.on_first_payload_timeout),
         ("on_script_error", &written.datascript.on_script_error),
     ];
     for (key, fallback) in fallbacks {

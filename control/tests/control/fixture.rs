@@ -88,6 +88,7 @@ fn service(name: &str) -> Service {
             per_packet: false,
             idle_timeout: Duration::from_secs(30),
             first_payload_timeout: Duration::from_secs(1),
+            on_first_payload_timeout: Fallback::Close,
             buffer: 16384,
         },
         datascript: ServiceDatascript { every_payload: false, on_error: Fallback::Close, debug_log: false },

@@ -100,6 +100,7 @@ impl Snapshot {
                 per_packet: false,
                 idle_timeout: Duration::from_secs(30),
                 first_payload_timeout: Duration::from_secs(5),
+                on_first_payload_timeout: Fallback::Close,
                 buffer: 65535,
             },
             datascript: ServiceDatascript {

@@ -171,7 +171,7 @@ impl<P: Policy> Pipeline<P> {
         if age < timeout {
             return self.wheel.schedule(id.index, now + (timeout - age));
         }
-        let fallback = settings.tcp.on_first_payload_timeout;
+        let fallback = settings.udp.on_first_payload_timeout;
         if let Some((index, mut connection)) = self.borrow_connection(id) {
             self.cancel_runs(&mut connection);
             connection.request_ended = true;

@@ -120,6 +120,7 @@ fn service(script_sets: Vec<ScriptSetId>) -> Service {
             per_packet: false,
             idle_timeout: Duration::from_secs(30),
             first_payload_timeout: Duration::from_secs(5),
+            on_first_payload_timeout: Fallback::Close,
             buffer: 65536,
         },
         datascript: ServiceDatascript { every_payload: false, on_error: Fallback::Close, debug_log: false },
