@@ -126,13 +126,7 @@ impl<'a> Context<'a> {
     /// [`Record::LOG_BYTES`] allow; `significant` marks the record.
     pub fn log(&mut self, text: &[u8], significant: bool) {
         let text = text.get(..Record::LOG_CALL_BYTES).unwrap_or(text);
-        let room = Record::LOG_BYTES.saturating_sub(self.record.log.len());
-        if let Some(cut) = text.get(..room).filter(|cut| cut.len() < text.len()) {
-            self.record.log.extend_from_slice(cut);
-            self.record.log_cut = true;
-        } else {
-            self.record.log.extend_from_slice(text);
-        }
+        self.record.append_log(text);
         self.record.significant |= significant;
     }
 

@@ -141,6 +141,21 @@ impl Record {
     pub const LOG_CALL_BYTES: usize = 256;
     /// Bytes of all `reqvar` names and string values of a flow.
     pub const VARIABLE_BYTES: usize = 16384;
+
+    /// Appends to `ds_log`, as far as there is room.
+    pub fn append_log(&mut self, text: &[u8]) {
+        let room = Self::LOG_BYTES.saturating_sub(self.log.len());
+        self.log.extend_from_slice(text.get(..room).unwrap_or(text));
+        self.log_cut |= text.len() > room;
+    }
+
+    /// Takes over what the run of another datagram of the same flow has said: its log and its error.
+    pub fn absorb(&mut self, other: &mut Record) {
+        self.append_log(&other.log);
+        self.log_cut |= other.log_cut;
+        self.significant |= other.significant;
+        self.error = other.error.take().or(self.error.take());
+    }
 }
 
 /// Who talks to whom; does not change during a flow, but for `server`.

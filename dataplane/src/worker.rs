@@ -125,8 +125,14 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
                 break;
             }
         }
-        self.pipeline.end_all(now);
-        self.hand_over();
+        let mut ended = None;
+        loop {
+            ended = self.pipeline.end_some(now, ended);
+            self.hand_over();
+            if ended.is_none() {
+                break;
+            }
+        }
     }
 
     /// The pipeline, for tests and reports.

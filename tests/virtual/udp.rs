@@ -195,6 +195,23 @@ fn every_datagram_by_itself() {
     world.finish();
 }
 
+#[test]
+fn a_script_that_sees_every_datagram_by_itself_logs_them_all() {
+    let mut world = World::new(&format!(
+        "{}{}[virtual_service.udp]\nper_packet = true\n",
+        pools(&[("a", &["10.0.0.21:53"])]),
+        scripted("udp/53", "a", &["a"], "avi.vs.log(avi.l4.read(), ';')"),
+    ));
+    let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
+    for part in ["one", "two", "three"] {
+        world.datagram(client, 4000, "192.0.2.10:53", part.as_bytes());
+    }
+    world.seconds(100);
+    assert_eq!(world.payloads(server), [&b"one"[..], b"two", b"three"]);
+    assert_eq!(world.log(0), "one;two;three;");
+    world.finish();
+}
+
 fn answering(response: &str, extra: &str) -> World {
     World::new(&format!(
         "{}{}{extra}",

@@ -249,7 +249,7 @@ impl<P: Policy> Pipeline<P> {
         headers: &Headers,
         service: ServiceId,
         decision: Decision,
-        connection: Box<Connection>,
+        mut connection: Box<Connection>,
     ) -> Result<FlowId, DropReason> {
         let selection = match decision {
             Decision::Select(selection) => selection,
@@ -267,6 +267,10 @@ impl<P: Policy> Pipeline<P> {
         let mut key = headers.key;
         key.branch = server.0.wrapping_add(1);
         if let Some((id, _)) = self.flows.lookup(&key) {
+            if let Some((index, mut known)) = self.borrow_connection(id) {
+                known.record.absorb(&mut connection.record);
+                self.connections.put(index, known);
+            }
             self.connections.recycle(connection);
             return Ok(id);
         }
