@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::snapshot::{Algorithm, Fallback, TcpProfile};
+use dataplane::snapshot::{Algorithm, Fallback, SynCookies, TcpProfile};
 
 use crate::process::{Device, Hugepages, Idle, LogDestination};
 use crate::read::{Given, List, Part, Required, Tables, section};
@@ -174,6 +174,7 @@ section! {
         first_payload_timeout: Given<WaitTime>,
         on_first_payload_timeout: Given<Fallback>,
         reset_on_idle: Given<bool>,
+        syn_cookies: Given<SynCookies>,
         buffer: Given<Buffer>,
     }
 }
@@ -208,7 +209,9 @@ section! {
     Limits, "[limits]" {
         flows: Given<Flows>,
         embryonic: Given<Flows>,
+        syn_cookies_above: Given<Int<0, { 1 << 30 }>>,
         waiting: Given<Flows>,
+        spliced: Given<Flows>,
         neighbors: Given<Int<16, 65535>>,
         script_budget: Given<Time<10, { S }>>,
         script_memory: Given<Size<{ 1 << 20 }, { 1 << 30 }>>,

@@ -115,6 +115,8 @@ impl Admin {
             "originated": counters.originated, "originate_failed": counters.originate_failed,
             "sent_bytes": counters.tx_bytes, "flows_created": counters.flows_created,
             "flows_ended": counters.flows_ended, "records_lost": counters.records_lost,
+            "syn_cookies_sent": counters.cookies_sent, "syn_cookies_accepted": counters.cookies_accepted,
+            "embryonic_evicted": counters.embryonic_evicted,
         });
         if format == Format::Json {
             return Ok(json_line(&json!({ "totals": totals, "dropped": drops })));
@@ -215,6 +217,9 @@ const COUNTER_FIELDS: &[&str] = &[
     "flows_created",
     "flows_ended",
     "records_lost",
+    "syn_cookies_sent",
+    "syn_cookies_accepted",
+    "embryonic_evicted",
 ];
 const FLOW_COLUMNS: &[&str] = &[
     "service",

@@ -65,6 +65,8 @@ drop_reasons! {
     EmbryonicLimit = "embryonic_limit",
     /// The limit of flows that wait for a decision or a server is reached.
     WaitingLimit = "waiting_limit",
+    /// The limit of flows that have a server is reached.
+    SplicedLimit = "spliced_limit",
     /// No free SNAT port.
     SnatExhausted = "snat_exhausted",
     /// No server of the chosen pool is up.
@@ -118,6 +120,12 @@ pub struct Counters {
     pub flows_ended: u64,
     /// Connection records lost because the control thread was too slow.
     pub records_lost: u64,
+    /// SYNs answered by a cookie.
+    pub cookies_sent: u64,
+    /// Connections that began with a cookie.
+    pub cookies_accepted: u64,
+    /// Incomplete handshakes that gave way to new ones.
+    pub embryonic_evicted: u64,
 }
 
 impl Counters {

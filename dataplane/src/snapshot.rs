@@ -303,6 +303,17 @@ pub enum TcpProfile {
     Proxy,
 }
 
+/// When SYNs are answered without keeping anything (RFC 4987).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SynCookies {
+    /// Above [`Limits::syn_cookies_above`] incomplete handshakes.
+    Auto,
+    /// Always.
+    Always,
+    /// Never: at [`Limits::embryonic`] the oldest incomplete handshake gives way.
+    Never,
+}
+
 /// TCP towards clients of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceTcp {
@@ -320,6 +331,8 @@ pub struct ServiceTcp {
     pub reset_on_idle: bool,
     /// Bytes of client payload buffered before a server is chosen; also the largest window advertised.
     pub buffer: u32,
+    /// When SYNs are answered by cookies.
+    pub syn_cookies: SynCookies,
 }
 
 /// What to do when a script cannot decide.
@@ -401,8 +414,12 @@ pub struct Limits {
     pub flows: u32,
     /// TCP flows whose handshake is not complete.
     pub embryonic: u32,
+    /// Incomplete handshakes above which SYNs are answered by cookies.
+    pub syn_cookies_above: u32,
     /// Flows that wait for a script's decision or a server.
     pub waiting: u32,
+    /// Flows that have a server.
+    pub spliced: u32,
     /// Neighbours (ARP and ND entries).
     pub neighbors: u32,
     /// Time in Lua per run.
@@ -416,7 +433,9 @@ impl Default for Limits {
         Limits {
             flows: 1 << 16,
             embryonic: 1 << 13,
+            syn_cookies_above: 1 << 12,
             waiting: 1 << 13,
+            spliced: 1 << 16,
             neighbors: 1024,
             script_budget: Duration::from_millis(1),
             script_memory: 16 << 20,

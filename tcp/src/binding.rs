@@ -25,6 +25,7 @@ use crate::splice::{
 };
 use crate::{End, Event, Limits, Promise, Segment, SeqNumber, Side, Splice};
 use half::{Half, Mode};
+pub(crate) use handshake::DEFAULT_MSS;
 use leg::Leg;
 
 /// A segment to be sent, from [`Binding::poll_transmit`].

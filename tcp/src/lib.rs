@@ -8,6 +8,7 @@
 
 mod binding;
 mod checksum;
+mod cookie;
 mod event;
 mod lifecycle;
 mod reassembly;
@@ -17,6 +18,7 @@ mod seq;
 mod splice;
 
 pub use binding::{Binding, Transmit};
+pub use cookie::{Cookies, cookie_isn};
 pub use event::{ConnectFailure, End, Event, Limits, Promise, Side, Time};
 pub use lifecycle::Lifecycle;
 pub use reassembly::{Reassembly, TooManyHoles};

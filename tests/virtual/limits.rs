@@ -53,10 +53,10 @@ fn snat_pairs_are_used_once_and_again_when_free() {
     world.finish();
 }
 
-fn https() -> World {
+fn https(more: &str) -> World {
     let limits = "[limits]\nflows = 1024\nembryonic = 64\nwaiting = 64\n";
     let script = scripted("tcp/443", "a", &["a"], "avi.l4.collect(1)");
-    World::new(&format!("{limits}{}{script}", pools(&[("a", &["10.0.0.21:443"])])))
+    World::new(&format!("{limits}{}{script}{more}", pools(&[("a", &["10.0.0.21:443"])])))
 }
 
 fn syn(port: u16) -> Vec<u8> {
@@ -64,25 +64,77 @@ fn syn(port: u16) -> Vec<u8> {
     wire::tcp(from, socket("192.0.2.10:443"), wire::flags("S", 7, 0), b"")
 }
 
+const NO_COOKIES: &str = "[virtual_service.tcp]\nsyn_cookies = \"never\"\n";
+
 #[test]
-fn incomplete_handshakes_are_bounded() {
-    let mut world = https();
+fn incomplete_handshakes_are_bounded_and_the_oldest_gives_way() {
+    let mut world = https(NO_COOKIES);
     let client = world.silent(OUTSIDE, "192.0.2.100");
     for port in 4000..4070 {
         world.at(client).outbox.push(syn(port));
         world.settle();
     }
-    assert_eq!(world.inbox(client).len(), 64);
-    assert_eq!(world.dropped(DropReason::EmbryonicLimit), 6);
+    let answers = world.inbox(client);
+    assert_eq!(answers.len(), 70);
+    assert_eq!(world.worker.pipeline().counters().embryonic_evicted, 6);
     assert_eq!(world.worker.pipeline().undecided(), (64, 0));
-    world.seconds(12);
-    assert_eq!(world.terminations(), ["cH"; 64]);
+    assert_eq!(world.terminations(), ["RH"; 6]);
+    assert!(world.records.iter().all(|record| record.client.port() < 4006), "the oldest");
+    assert!(world.records.iter().all(|record| record.reason == Some(DropReason::EmbryonicLimit)));
+    // One of the oldest that are left goes on; the one before it is told that it is too late.
+    for (answer, known) in [(&answers[6], true), (&answers[5], false)] {
+        let ack = wire::flags("A", 8, answer.tcp().sequence_number.wrapping_add(1));
+        world.at(client).outbox.push(wire::tcp(answer.destination, answer.source, ack, b""));
+        world.settle();
+        assert_eq!(world.inbox(client).iter().any(|packet| packet.tcp().rst), !known);
+    }
+    assert_eq!(world.worker.pipeline().undecided(), (63, 1));
+    world.finish();
+}
+
+#[test]
+fn in_a_full_table_handshakes_give_way_to_flows_that_are_decided_and_those_to_none() {
+    let limits = "[limits]\nflows = 64\nembryonic = 64\nwaiting = 64\n";
+    let script = scripted("tcp/443", "a", &["a"], "avi.l4.collect(1)");
+    let ports = script.replace("\"tcp/443\"", "\"tcp/443\", \"udp/443\"");
+    let all = pools(&[("a", &["10.0.0.21:443"])]);
+    let mut world = World::new(&format!("{limits}{all}{ports}{NO_COOKIES}"));
+    let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
+    for port in 4000..4064 {
+        world.at(client).outbox.push(syn(port));
+        world.settle();
+    }
+    for port in 5000..5070 {
+        world.datagram(client, port, "192.0.2.10:443", b"?");
+        world.settle();
+    }
+    assert_eq!(world.payloads(server).len(), 64);
+    let counters = world.worker.pipeline().counters();
+    assert_eq!((counters.embryonic_evicted, world.dropped(DropReason::FlowTableFull)), (64, 6));
+    world.finish();
+}
+
+#[test]
+fn flows_that_have_a_server_are_bounded() {
+    let mut world = dns("[limits]\nspliced = 64\n");
+    let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
+    for port in 4000..4070 {
+        world.datagram(client, port, "192.0.2.10:53", b"?");
+        world.settle();
+    }
+    assert_eq!(world.payloads(server).len(), 64);
+    assert_eq!(world.dropped(DropReason::SplicedLimit), 6);
+    assert_eq!(world.terminations(), ["RP"; 6]);
+    world.seconds(40);
+    world.datagram(client, 5000, "192.0.2.10:53", b"?");
+    world.settle();
+    assert_eq!(world.payloads(server).len(), 1, "there is room again");
     world.finish();
 }
 
 #[test]
 fn flows_that_wait_are_bounded() {
-    let mut world = https();
+    let mut world = https(NO_COOKIES);
     let client = world.silent(OUTSIDE, "192.0.2.100");
     for port in 4000..4064 {
         world.at(client).outbox.push(syn(port));

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod chaos;
+mod cookies;
 mod endings;
 mod hello;
 mod host;

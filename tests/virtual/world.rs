@@ -272,19 +272,24 @@ impl World {
             }
             busy |= self.round();
             for port in 0..self.tags.len() {
-                let port = u8::try_from(port).unwrap();
-                for frame in self.worker.io_mut().take_sent(PortId(port)) {
-                    busy = true;
-                    if !self.is_lost() {
-                        self.arrive(port, &frame);
-                    }
-                }
+                busy |= self.deliver(u8::try_from(port).unwrap());
             }
             if !busy {
                 return;
             }
         }
         panic!("the world does not come to rest");
+    }
+
+    /// What weir has sent by this port reaches the hosts, as far as it is not lost.
+    pub fn deliver(&mut self, port: u8) -> bool {
+        let sent = self.worker.io_mut().take_sent(PortId(port));
+        for frame in &sent {
+            if !self.is_lost() {
+                self.arrive(port, frame);
+            }
+        }
+        !sent.is_empty()
     }
 
     fn is_lost(&mut self) -> bool {

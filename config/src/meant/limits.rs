@@ -19,20 +19,36 @@ pub(super) fn limits(written: &Part<written::Limits>, problems: &mut Problems) -
     let flows = number(&written.flows, default.flows);
     // A part of the flows cannot be more than all of them; a default shrinks with them.
     let part = |given: &crate::read::Given<written::Flows>, default: u32| number(given, default.min(flows));
-    for (key, given) in [("embryonic", &written.embryonic), ("waiting", &written.waiting)] {
+    let parts =
+        [("embryonic", &written.embryonic), ("waiting", &written.waiting), ("spliced", &written.spliced)];
+    for (key, given) in parts {
         if let Some(at) = given.0.as_ref().filter(|at| at.value.into_type::<u32>() > flows) {
             within_flows(key, at, flows, problems);
         }
     }
     check_flow_memory(written, flows, problems);
+    let embryonic = part(&written.embryonic, default.embryonic);
     Limits {
         flows,
-        embryonic: part(&written.embryonic, default.embryonic),
+        embryonic,
+        syn_cookies_above: syn_cookies_above(written, embryonic, problems),
         waiting: part(&written.waiting, default.waiting),
+        spliced: number(&written.spliced, flows),
         neighbors: written.neighbors.or(Int::new(i64::from(default.neighbors))).into_type(),
         script_budget: written.script_budget.or(Time::new(MS)).duration(),
         script_memory: written.script_memory.or(Size::new(u64::from(default.script_memory))).bytes(),
     }
+}
+
+/// Cookies begin before there is no room for handshakes that are kept.
+fn syn_cookies_above(written: &written::Limits, embryonic: u32, problems: &mut Problems) -> u32 {
+    let Some(at) = &written.syn_cookies_above.0 else { return embryonic / 2 };
+    let above = at.value.into_type::<u32>();
+    if above > embryonic {
+        let message = format!("`syn_cookies_above` is more than `embryonic`, which is {embryonic}");
+        problems.error(&at.span, message).help(format!("allowed: at most {embryonic}"));
+    }
+    above
 }
 
 fn within_flows(key: &str, at: &At<written::Flows>, flows: u32, problems: &mut Problems) {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use dataplane::snapshot::{
     Fallback, PoolGroupId, PoolId, Protocol, ScriptSet, ScriptSetId, Service, ServiceDatascript, ServiceTcp,
-    ServiceUdp, Snapshot, Target, TcpProfile,
+    ServiceUdp, Snapshot, SynCookies, Target, TcpProfile,
 };
 
 use super::{Names, limits, name_of, script, twice};
@@ -88,6 +88,7 @@ fn tcp(written: &written::ServiceTcp, scripted: bool) -> ServiceTcp {
         first_payload_timeout: written.first_payload_timeout.or(Time::new(10 * S)).duration(),
         on_first_payload_timeout: written.on_first_payload_timeout.or(Fallback::Close),
         reset_on_idle: written.reset_on_idle.or(true),
+        syn_cookies: written.syn_cookies.or(SynCookies::Auto),
         buffer: written.buffer.or(Size::new(BUFFER)).bytes(),
     }
 }

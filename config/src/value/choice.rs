@@ -1,6 +1,6 @@
 //! Words that stand for one of a few things.
 
-use dataplane::snapshot::{Algorithm, Fallback, TcpProfile};
+use dataplane::snapshot::{Algorithm, Fallback, SynCookies, TcpProfile};
 use toml::de::DeValue;
 
 use super::string;
@@ -70,6 +70,11 @@ impl Choice for Fallback {
 impl Choice for TcpProfile {
     const WORDS: &'static [(&'static str, Self)] =
         &[("proxy", TcpProfile::Proxy), ("fast_path", TcpProfile::FastPath)];
+}
+
+impl Choice for SynCookies {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", SynCookies::Auto), ("always", SynCookies::Always), ("never", SynCookies::Never)];
 }
 
 impl Choice for MonitorType {

@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     pub(super) fn counters(&mut self, counters: &Counters) {
-        let plain: [(&str, &str, u64); 10] = [
+        let plain: [(&str, &str, u64); 13] = [
             ("weir_received_packets_total", "Frames received.", counters.rx),
             ("weir_received_bytes_total", "Bytes received.", counters.rx_bytes),
             ("weir_forwarded_packets_total", "Received frames that left translated.", counters.forwarded),
@@ -79,6 +79,17 @@ impl Metrics {
                 "weir_lost_records_total",
                 "Connection records lost on the way to the log.",
                 counters.records_lost,
+            ),
+            ("weir_sent_syn_cookies_total", "SYNs answered by a cookie.", counters.cookies_sent),
+            (
+                "weir_accepted_syn_cookies_total",
+                "Connections that began with a cookie.",
+                counters.cookies_accepted,
+            ),
+            (
+                "weir_evicted_handshakes_total",
+                "Incomplete handshakes that gave way to new ones.",
+                counters.embryonic_evicted,
             ),
         ];
         for (name, help, value) in plain {

@@ -7,7 +7,7 @@ use smoltcp::time::Duration;
 use crate::snapshot::{
     Algorithm, FailAction, Fallback, Monitor, MonitorKind, Pool, PoolGroup, PoolGroupId, PoolGroupMember,
     PoolId, PoolTcp, ScriptSet, ScriptSetId, Server, ServerId, Service, ServiceDatascript, ServiceTcp,
-    ServiceUdp, Snapshot, TableLimits, Target, TcpProfile,
+    ServiceUdp, Snapshot, SynCookies, TableLimits, Target, TcpProfile,
 };
 
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -94,6 +94,7 @@ impl Snapshot {
                 first_payload_timeout: Duration::from_secs(5),
                 on_first_payload_timeout: Fallback::Close,
                 reset_on_idle: true,
+                syn_cookies: SynCookies::Auto,
                 buffer: 65535,
             },
             udp: ServiceUdp {

@@ -141,6 +141,9 @@ impl<P: Policy> Pipeline<P> {
         };
         let (client_key, service) = (*flow.client_key(), ServiceId(flow.service));
         let protocol = if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp };
+        if self.attached >= self.snapshot.limits.spliced {
+            return Err(Refusal::reset(DropReason::SplicedLimit));
+        }
         let socket = self.server_socket(server, client_key.destination_port);
         let socket = socket.ok_or(Refusal::reset(DropReason::NoServer))?;
         let hop = self.routes.lookup(socket.ip().into()).ok_or(Refusal::reset(DropReason::NoRoute))?;
@@ -152,6 +155,7 @@ impl<P: Policy> Pipeline<P> {
         if self.flows.bind(id, server_key).is_err() {
             return Err(Refusal::reset(DropReason::FlowTableFull));
         }
+        self.attached += 1;
         let hop = self.neighbors.resolve(now, (hop.port, hop.address));
         let hop = hop.ok_or(Refusal::reset(DropReason::NoNeighbor))?;
         self.neighbors.retain(hop);
@@ -173,6 +177,7 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn detach(&mut self, now: Instant, id: FlowId) {
         let Some(flow) = self.flows.flow_mut(id) else { return };
         let (server, hop) = (flow.server_id(), flow.server_hop);
+        self.attached = self.attached.saturating_sub(u32::from(flow.is_bound()));
         flow.clear_server();
         self.flows.unbind(id);
         if let Some(server) = server {

@@ -152,7 +152,7 @@ impl<P: Policy> Pipeline<P> {
         let Some(flow) = self.flows.flow(id) else { return };
         let resets = [(flow.client_key(), flow.client_ack), (flow.server_key(), flow.server_ack)];
         for (key, seq) in resets.map(|(key, seq)| (key.reversed(), seq)) {
-            self.originate(Originated::Reset { key, reset: reset(seq) });
+            self.originate(Originated::Segment { key, segment: reset(seq) });
         }
     }
 
@@ -165,6 +165,7 @@ impl<P: Policy> Pipeline<P> {
         for hop in [flow.client_hop, flow.server_hop].into_iter().filter(|hop| *hop != flow::NONE) {
             self.neighbors.release(now, NeighborId::from_bits(hop));
         }
+        self.attached = self.attached.saturating_sub(u32::from(flow.is_bound()));
         self.flows.remove(id);
         self.counters.flows_ended += 1;
     }

@@ -1,7 +1,8 @@
 //! The packet core: a burst, the time and the tables in; bytes and a [`Verdict`] per packet out.
 //!
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here (parse and look up the whole burst, then
-//! act), `bound.rs` (the fast path: translate), `open.rs` (the first packet of a flow), `decide.rs` (the script and the
+//! act), `bound.rs` (the fast path: translate), `open.rs` (the first packet of a flow), `cookies.rs` (handshakes that are
+//! not kept), `decide.rs` (the script and the
 //! choice of a server), `binding.rs` (TCP before the splice), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound
 //! flows), `local.rs` (ARP, ND, ping, packets for control), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
 //!
@@ -11,6 +12,7 @@
 mod binding;
 mod bound;
 mod connection;
+mod cookies;
 mod datagram;
 mod decide;
 mod end;
@@ -117,8 +119,13 @@ pub struct Pipeline<P: Policy> {
     resolved: VecDeque<NeighborId>,
     /// TCP flows whose handshake is not complete.
     embryonic: u32,
+    /// The same in the order in which they began; flows that have gone on since are still in it.
+    half_open: VecDeque<FlowId>,
+    cookies: tcp::Cookies,
     /// Flows that wait for a script or a server.
     waiting: u32,
+    /// Flows that have a server.
+    attached: u32,
     isn: siphasher::sip::SipHasher13,
     identification: u16,
 }
@@ -171,7 +178,10 @@ impl<P: Policy> Pipeline<P> {
             punted: VecDeque::new(),
             resolved: VecDeque::new(),
             embryonic: 0,
+            half_open: VecDeque::new(),
+            cookies: tcp::Cookies::new(seed, now),
             waiting: 0,
+            attached: 0,
             isn: siphasher::sip::SipHasher13::new_with_keys(seed as u64, (seed >> 64) as u64),
             identification: 0,
             snapshot,

@@ -29,6 +29,9 @@ impl<P: Policy> Pipeline<P> {
         }
         if let Err(reason) = opening_flags(headers.tcp_flags) {
             if reason == DropReason::NoFlow {
+                if let Some(verdict) = self.complete_cookie(now, buf, &headers, service) {
+                    return verdict;
+                }
                 self.answer_with_reset(buf, &headers);
             }
             return Verdict::Drop(reason);
@@ -53,7 +56,14 @@ impl<P: Policy> Pipeline<P> {
         let hop = self.neighbors.resolve(now, (hop.port, hop.address)).ok_or(DropReason::NoNeighbor)?;
         let mut key = headers.key;
         key.branch = branch;
-        let id = self.flows.insert(key).map_err(|_| DropReason::FlowTableFull)?;
+        let id = match self.flows.insert(key) {
+            Ok(id) => id,
+            // Whoever has shown that it exists goes before those who have not.
+            Err(_) if self.evict_embryonic(now) => {
+                self.flows.insert(key).map_err(|_| DropReason::FlowTableFull)?
+            }
+            Err(_) => return Err(DropReason::FlowTableFull),
+        };
         self.neighbors.retain(hop);
         if let Some(flow) = self.flows.flow_mut(id) {
             flow.client_hop = hop.bits();
@@ -75,9 +85,6 @@ impl<P: Policy> Pipeline<P> {
         headers: Headers,
         service: ServiceId,
     ) -> Verdict {
-        if self.embryonic >= self.snapshot.limits.embryonic {
-            return Verdict::Drop(DropReason::EmbryonicLimit);
-        }
         if self.waiting >= self.snapshot.limits.waiting {
             return Verdict::Drop(DropReason::WaitingLimit);
         }
@@ -87,32 +94,46 @@ impl<P: Policy> Pipeline<P> {
         let Some(Ok(syn)) = buf.bytes().get(headers.l4_range()).map(Segment::parse) else {
             return Verdict::Drop(DropReason::Malformed);
         };
-        let Some(binding) = self.accept(now, syn, &headers, service) else {
-            return Verdict::Drop(DropReason::NoService);
-        };
-        let id = match self.new_flow(now, &headers, service, 0, FlowState::Embryonic) {
+        if self.wants_cookie(service) {
+            return self.answer_with_cookie(now, syn, &headers, service);
+        }
+        if self.embryonic >= self.snapshot.limits.embryonic && !self.evict_embryonic(now) {
+            return Verdict::Drop(DropReason::EmbryonicLimit);
+        }
+        let numbers = self.initial_numbers(now, &headers);
+        let id = match self.open_binding(now, syn, &headers, service, numbers) {
             Ok(id) => id,
             Err(reason) => return Verdict::Drop(reason),
         };
-        let mut connection = self.connections.fresh();
-        connection.binding = Some(Box::new(binding));
-        let index = self.connections.insert(connection);
+        self.note_half_open(id);
         if let Some(flow) = self.flows.flow_mut(id) {
-            flow.connection = index;
             flow.count(Direction::FromClient, u64::from(headers.end.saturating_sub(headers.payload)));
         }
         self.mark_dirty(id);
         Verdict::Consumed
     }
 
-    /// The binding that answers a SYN.
-    fn accept(
-        &self,
+    /// A flow with a binding that answers this SYN with these numbers.
+    pub(super) fn open_binding(
+        &mut self,
         now: Instant,
         mut syn: Segment<'_>,
         headers: &Headers,
-        id: ServiceId,
-    ) -> Option<Binding> {
+        service: ServiceId,
+        (isn, timestamp_offset): (SeqNumber, u32),
+    ) -> Result<FlowId, DropReason> {
+        let terms = self.terms(headers, service).ok_or(DropReason::NoService)?;
+        terms.fit(&mut syn);
+        let binding = Binding::accept(now, &syn, &terms.promise, &terms.limits, isn, timestamp_offset);
+        let id = self.new_flow(now, headers, service, 0, FlowState::Embryonic)?;
+        let mut connection = self.connections.fresh();
+        connection.binding = Some(Box::new(binding));
+        self.keep(id, connection);
+        Ok(id)
+    }
+
+    /// What is offered to a client of this service.
+    pub(super) fn terms(&self, headers: &Headers, id: ServiceId) -> Option<Terms> {
         let service = self.snapshot.services.get(id.index())?;
         let ip_header = if headers.key.source.is_v4() { 20 } else { 40 };
         let port = self.routes.lookup(headers.key.source)?.port;
@@ -120,8 +141,6 @@ impl<P: Policy> Pipeline<P> {
         let mut promise = promise(&self.snapshot, service)?;
         let fits = mtu.saturating_sub(ip_header + 20);
         promise.mss = promise.mss.min(fits);
-        // What the client could receive must also pass this port, now from weir and later from the server.
-        syn.options.mss = syn.options.mss.map(|mss| mss.min(fits));
         let pool = default_pool(&self.snapshot, service).or_else(|| first_pool(&self.snapshot, service))?;
         let limits = tcp::Limits {
             handshake_timeout: service.tcp.handshake_timeout,
@@ -130,13 +149,12 @@ impl<P: Policy> Pipeline<P> {
             replay_timeout: service.tcp.idle_timeout.min(REPLAY_TIMEOUT),
             buffer: service.tcp.buffer,
         };
-        let (isn, timestamp_offset) = self.initial_numbers(now, headers);
-        Some(Binding::accept(now, &syn, &promise, &limits, isn, timestamp_offset))
+        Some(Terms { promise, limits, fits })
     }
 
     /// Initial sequence number (RFC 6528: a keyed hash of the connection plus a 4 µs clock) and timestamp offset
     /// (RFC 7323, 5.4) of a connection that weir accepts.
-    fn initial_numbers(&self, now: Instant, headers: &Headers) -> (SeqNumber, u32) {
+    pub(super) fn initial_numbers(&self, now: Instant, headers: &Headers) -> (SeqNumber, u32) {
         let hash = self.isn.hash(headers.key.as_bytes());
         let clock = (now.total_micros() / 4) as u32;
         (SeqNumber::from((hash as u32).wrapping_add(clock)), (hash >> 32) as u32)
@@ -241,8 +259,23 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn answer_with_reset<B: PacketBuf>(&mut self, buf: &B, headers: &Headers) {
         let Some(Ok(segment)) = buf.bytes().get(headers.l4_range()).map(Segment::parse) else { return };
         if let Some(reset) = tcp::reset_for(&segment) {
-            self.originate(Originated::Reset { key: headers.key.reversed(), reset });
+            self.originate(Originated::Segment { key: headers.key.reversed(), segment: reset });
         }
+    }
+}
+
+/// What weir offers a client before a server is known.
+pub(super) struct Terms {
+    pub(super) promise: tcp::Promise,
+    pub(super) limits: tcp::Limits,
+    /// Largest segment that passes the client's port.
+    fits: u16,
+}
+
+impl Terms {
+    /// What the client could receive must also pass its port, now from weir and later from the server.
+    pub(super) fn fit(&self, syn: &mut Segment<'_>) {
+        syn.options.mss = syn.options.mss.map(|mss| mss.min(self.fits));
     }
 }
 

@@ -31,8 +31,8 @@ pub enum Output {
 pub(super) enum Originated {
     /// "This address is mine", to everybody on the link.
     Announcement { port: PortId, address: Address },
-    /// RST; the key is that of the packet itself.
-    Reset { key: FlowKey, reset: Segment<'static> },
+    /// A segment of no flow: RST, or the SYN-ACK of a handshake that is not kept. The key is that of the packet itself.
+    Segment { key: FlowKey, segment: Segment<'static> },
     /// A whole IP packet of the control thread.
     Local(Vec<u8>),
 }
@@ -177,9 +177,9 @@ impl<P: Policy> Pipeline<P> {
                 }
                 Ok(Output::Send(port))
             }
-            Originated::Reset { key, reset } => {
+            Originated::Segment { key, segment } => {
                 let (link, output) = self.link_to(now, key.destination)?;
-                self.build_tcp(&link, &key, &reset, buf)?;
+                self.build_tcp(&link, &key, &segment, buf)?;
                 Ok(output)
             }
             Originated::Local(packet) => {

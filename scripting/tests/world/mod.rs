@@ -10,7 +10,7 @@ use dataplane::policy::{Context, Event, FlowFacts, Outcome, Policy, Record, RunI
 use dataplane::snapshot::{
     Algorithm, FailAction, Fallback, Limits, Pool, PoolGroup, PoolGroupId, PoolGroupMember, PoolId, PoolTcp,
     PortRange, Protocol, ScriptSet, ScriptSetId, Server, ServerId, Service, ServiceDatascript, ServiceId,
-    ServiceTcp, ServiceUdp, Snapshot, Source, TableLimits, Target, TcpProfile,
+    ServiceTcp, ServiceUdp, Snapshot, Source, SynCookies, TableLimits, Target, TcpProfile,
 };
 use dataplane::table::TableStore;
 use scripting::LuaPolicy;
@@ -114,6 +114,7 @@ fn service(script_sets: Vec<ScriptSetId>) -> Service {
             first_payload_timeout: Duration::from_secs(10),
             on_first_payload_timeout: Fallback::Close,
             reset_on_idle: true,
+            syn_cookies: SynCookies::Auto,
             buffer: 65536,
         },
         udp: ServiceUdp {

@@ -7,7 +7,7 @@ use crate::segment::MAX_WINDOW_SCALE;
 use crate::{End, Event, Flags, Limits, Promise, Segment, SeqNumber, Side};
 
 /// Segment size of a peer that names none (RFC 9293, 3.7.1, for IPv4).
-pub(super) const DEFAULT_MSS: u16 = 536;
+pub(crate) const DEFAULT_MSS: u16 = 536;
 /// Smallest segment size that is believed; a smaller one would turn every byte into a packet.
 pub(super) const MIN_MSS: u16 = 64;
 

@@ -1,0 +1,104 @@
+//! Handshakes under load: answered by cookies, or kept in place of the oldest.
+
+use smoltcp::time::Instant;
+use tcp::Segment;
+use zerocopy::IntoBytes;
+
+use super::end::Fate;
+use super::transmit::Originated;
+use super::{Pipeline, Verdict};
+use crate::channel::Phase;
+use crate::counters::DropReason;
+use crate::flow::{Direction, FlowState};
+use crate::flow_table::FlowId;
+use crate::io::PacketBuf;
+use crate::parse::{self, Headers};
+use crate::policy::Policy;
+use crate::snapshot::{ServiceId, SynCookies, TcpProfile};
+
+impl<P: Policy> Pipeline<P> {
+    /// True if the next SYN of this service is to be answered without keeping anything.
+    pub(super) fn wants_cookie(&self, service: ServiceId) -> bool {
+        match self.snapshot.services.get(service.index()).map(|service| service.tcp.syn_cookies) {
+            Some(SynCookies::Always) => true,
+            Some(SynCookies::Auto) => self.embryonic >= self.snapshot.limits.syn_cookies_above,
+            Some(SynCookies::Never) | None => false,
+        }
+    }
+
+    /// SYN-ACK with a cookie.
+    pub(super) fn answer_with_cookie(
+        &mut self,
+        now: Instant,
+        mut syn: Segment<'_>,
+        headers: &Headers,
+        service: ServiceId,
+    ) -> Verdict {
+        let Some(terms) = self.terms(headers, service) else {
+            return Verdict::Drop(DropReason::NoService);
+        };
+        terms.fit(&mut syn);
+        let (_, offset) = self.initial_numbers(now, headers);
+        let (connection, window) = (headers.key.as_bytes(), terms.limits.buffer);
+        let segment = self.cookies.answer(now, connection, &syn, &terms.promise, offset, window);
+        self.counters.cookies_sent += 1;
+        self.originate(Originated::Segment { key: headers.key.reversed(), segment });
+        Verdict::Consumed
+    }
+
+    /// A segment without a flow that acknowledges a cookie: the flow begins here, with its handshake complete. `None`: it
+    /// does not.
+    pub(super) fn complete_cookie<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: &Headers,
+        service: ServiceId,
+    ) -> Option<Verdict> {
+        let settings = self.snapshot.services.get(service.index())?;
+        let never = settings.tcp.syn_cookies == SynCookies::Never;
+        if settings.tcp.profile != TcpProfile::Proxy || never || !self.cookies.in_use(now) {
+            return None;
+        }
+        if !parse::l4_checksum_ok(buf.bytes(), headers) {
+            return Some(Verdict::Drop(DropReason::L4Checksum));
+        }
+        let segment = buf.bytes().get(headers.l4_range()).map(Segment::parse)?.ok()?;
+        let syn = self.cookies.syn_of(now, headers.key.as_bytes(), &segment)?;
+        let isn = tcp::cookie_isn(&segment);
+        if self.waiting >= self.snapshot.limits.waiting {
+            return Some(Verdict::Drop(DropReason::WaitingLimit));
+        }
+        let (_, offset) = self.initial_numbers(now, headers);
+        let id = match self.open_binding(now, syn, headers, service, (isn, offset)) {
+            Ok(id) => id,
+            Err(reason) => return Some(Verdict::Drop(reason)),
+        };
+        self.counters.cookies_accepted += 1;
+        Some(self.binding_segment(now, buf, *headers, id, Direction::FromClient))
+    }
+
+    /// Remembers when a handshake that is kept began.
+    pub(super) fn note_half_open(&mut self, id: FlowId) {
+        // Most of what is in the queue has gone on long since: at twice the limit at least half of it has.
+        if self.half_open.len() >= 2 * self.snapshot.limits.embryonic as usize {
+            let flows = &self.flows;
+            let embryonic =
+                |id: &FlowId| flows.flow(*id).is_some_and(|flow| flow.state() == FlowState::Embryonic);
+            self.half_open.retain(embryonic);
+        }
+        self.half_open.push_back(id);
+    }
+
+    /// Ends the oldest incomplete handshake, in silence; false if there is none.
+    pub(super) fn evict_embryonic(&mut self, now: Instant) -> bool {
+        while let Some(id) = self.half_open.pop_front() {
+            if self.flows.flow(id).is_some_and(|flow| flow.state() == FlowState::Embryonic) {
+                self.counters.embryonic_evicted += 1;
+                self.end(now, id, Fate::refused(DropReason::EmbryonicLimit, Phase::Handshake));
+                return true;
+            }
+        }
+        false
+    }
+}
