@@ -1,7 +1,7 @@
 //! The record of one flow: all that is kept of it in the flow table.
 
 use smoltcp::time::{Duration, Instant};
-use tcp::{Lifecycle, Splice};
+use tcp::{Lifecycle, Splice, Track};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::address::FlowKey;
@@ -22,12 +22,6 @@ pub const DIRTY: u8 = 0x02;
 pub const RESET_BY_SERVER: u8 = 0x04;
 /// Bit of [`Flow::flags`]: the flow is reported and no longer counted; only late packets may still come.
 pub const CONCLUDED: u8 = 0x08;
-
-/// Size of a flow: three cache lines. Datagrams need the first two of them.
-const SIZE: usize = 192;
-
-/// Size of all fields of [`Flow`] but the unused rest.
-const USED: usize = 128 + 8 + size_of::<Splice>() + 4 + 4 + 4 + 4 + 4;
 
 /// Where the packets of a flow come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,17 +106,14 @@ pub struct Flow {
     pub started: u64,
     /// How TCP segments are translated; of no meaning before the flow is [`FlowState::Bound`].
     pub splice: Splice,
-    /// Last acknowledgement number in a packet from the client.
-    pub client_ack: u32,
-    /// Last acknowledgement number in a packet from the server.
-    pub server_ack: u32,
+    /// Where a TCP connection stands; of no meaning before the flow is [`FlowState::Bound`].
+    pub track: Track,
     /// The client's last TSval, kept only where weir puts timestamps into packets of the server.
     pub client_timestamp: u32,
     /// Odd while the flow lives; goes up when it begins and when it ends.
     pub(crate) generation: u32,
     /// While the slot is free: index + 1 of the next free slot, 0 for the last.
     pub(crate) next_free: u32,
-    unused: [u8; SIZE - USED],
 }
 
 impl Flow {
@@ -234,15 +225,6 @@ impl Flow {
         *total = total.wrapping_add(bytes);
     }
 
-    /// Notes the acknowledgement number of a TCP packet of that direction.
-    #[inline]
-    pub fn note_ack(&mut self, direction: Direction, ack: u32) {
-        match direction {
-            Direction::FromClient => self.client_ack = ack,
-            Direction::FromServer => self.server_ack = ack,
-        }
-    }
-
     /// Notes that a packet was seen at `now`.
     #[inline]
     pub fn touch(&mut self, now: Instant) {
@@ -319,11 +301,8 @@ mod tests {
         flow.count(Direction::FromClient, 100);
         flow.count(Direction::FromServer, 40);
         flow.count(Direction::FromServer, 2);
-        flow.note_ack(Direction::FromClient, 7);
-        flow.note_ack(Direction::FromServer, 8);
         assert_eq!((flow.client_packets, flow.client_bytes), (1, 100));
         assert_eq!((flow.server_packets, flow.server_bytes), (2, 42));
-        assert_eq!((flow.client_ack, flow.server_ack), (7, 8));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::replay::INITIAL_TIMEOUT;
 use crate::splice::{
     HELD_FROM_CLIENT, HELD_FROM_SERVER, SACK_MISSING, TIMESTAMPS, TIMESTAMPS_MISSING, clock,
 };
-use crate::{End, Event, Limits, Promise, Segment, SeqNumber, Side, Splice};
+use crate::{End, Event, Limits, Promise, Segment, SeqNumber, Side, Splice, Track};
 use half::{Half, Mode};
 pub(crate) use handshake::DEFAULT_MSS;
 use leg::Leg;
@@ -201,6 +201,15 @@ impl Binding {
         splice
     }
 
+    /// Where both directions stand, for the time after the splice and for a packet that is to be forwarded before.
+    #[must_use]
+    pub fn track(&self) -> Track {
+        let course = |half: &Half, leg: &Leg| {
+            (half.replay.high.later(half.next()), half.replay.una, leg.window, leg.their_shift)
+        };
+        Track::new(course(&self.up, &self.client), course(&self.down, &self.server))
+    }
+
     /// Takes in a segment.
     ///
     /// A FIN of the client before the decision: together with bytes, or after bytes, it is [`Event::Data`], and
@@ -208,7 +217,7 @@ impl Binding {
     /// [`End::ClientClosed`]. After [`Binding::connect`] it is replayed like a byte.
     pub fn handle_segment(&mut self, now: Instant, from: Side, segment: &Segment<'_>) -> Event {
         match (self.phase, from) {
-            (Phase::Spliced, _) => Event::Forward,
+            (Phase::Spliced, _) => self.pass(from, segment),
             (Phase::Ended, _) => Event::Rejected,
             (Phase::Handshake, Side::Client) => self.handle_handshake(now, segment),
             (Phase::Connecting, Side::Server) => self.handle_connecting(now, segment),

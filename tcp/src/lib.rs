@@ -16,6 +16,7 @@ mod replay;
 mod segment;
 mod seq;
 mod splice;
+mod track;
 
 pub use binding::{Binding, Transmit};
 pub use cookie::{Cookies, cookie_isn};
@@ -25,6 +26,7 @@ pub use reassembly::{Reassembly, TooManyHoles};
 pub use segment::{Flags, Options, SackBlock, Segment, SegmentError, Timestamps, reset_for};
 pub use seq::SeqNumber;
 pub use splice::Splice;
+pub use track::{Judgement, Track};
 
 /// Property tests draw the same cases in every run.
 #[cfg(test)]

@@ -5,8 +5,7 @@ use crate::{Flags, Side};
 /// Phase of a connection that weir only translates, read from the flags that pass. One byte in the flow table: `as u8`
 /// and [`Lifecycle::from`].
 ///
-/// It chooses an idle timeout and nothing else: it is not a check of the connection, and a reset that the end host
-/// ignores (RFC 5961) only shortens the time that the flow may be silent.
+/// It chooses idle timeouts. It is not a check of the connection: [`crate::Track`] tells which segments may change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum Lifecycle {

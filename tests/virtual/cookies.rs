@@ -102,7 +102,7 @@ fn flood(cookies: &str) -> Scene {
 
 #[test]
 fn in_a_flood_all_real_clients_connect_by_cookies() {
-    let mut scene = flood("auto");
+    let scene = flood("auto");
     let counters = scene.world.worker.pipeline().counters();
     // The first 128 handshakes are kept, and again when those have timed out.
     assert!(counters.cookies_sent > 190_000, "{}", counters.cookies_sent);
@@ -145,4 +145,15 @@ fn an_acknowledgement_of_nothing_is_reset_with_and_without_cookies() {
         assert_eq!(scene.world.dropped(DropReason::NoFlow), 2);
         assert_eq!(scene.world.worker.pipeline().counters().cookies_accepted, 0);
     }
+}
+#[test]
+fn lost_packets_are_no_matter() {
+    let mut scene = scene("", "always");
+    scene.world.loss = Some(10);
+    for port in 4000..4020 {
+        exchange(&mut scene, port, port % 2 == 0);
+    }
+    assert_eq!(scene.world.terminations().len(), 20);
+    scene.world.loss = None;
+    scene.world.finish();
 }

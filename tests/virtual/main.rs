@@ -1,6 +1,7 @@
 //! The whole chain but for DPDK: TOML text, scripts, worker and pipeline over in-memory ports, in virtual time.
 #![cfg(test)]
 
+mod blind;
 mod chaos;
 mod cookies;
 mod endings;

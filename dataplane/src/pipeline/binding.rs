@@ -1,7 +1,7 @@
 //! TCP before the splice: segments go to the flow's binding, its payload to the scripts.
 
 use smoltcp::time::Instant;
-use tcp::{ConnectFailure, End, Event as TcpEvent, Flags, Segment, Side};
+use tcp::{ConnectFailure, End, Event as TcpEvent, Segment, Side};
 
 use super::bound::side;
 use super::connection::Connection;
@@ -44,10 +44,9 @@ impl<P: Policy> Pipeline<P> {
         if binding.is_connected() {
             connection.milestones.connected.get_or_insert(now);
         }
-        let ack = segment.flags.contains(Flags::ACK).then_some(u32::from(segment.ack));
         match event {
             TcpEvent::Forward | TcpEvent::Rejected => {}
-            _ => self.count_segment(now, id, direction, &headers, ack),
+            _ => self.count_segment(now, id, direction, &headers),
         }
         self.handle_event(now, id, &mut connection, event);
         self.connections.put(index, connection);
@@ -59,18 +58,10 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Counts a segment that a binding took in, and keeps what a reset would need.
-    fn count_segment(
-        &mut self,
-        now: Instant,
-        id: FlowId,
-        direction: Direction,
-        headers: &Headers,
-        ack: Option<u32>,
-    ) {
+    /// Counts a segment that a binding took in.
+    fn count_segment(&mut self, now: Instant, id: FlowId, direction: Direction, headers: &Headers) {
         if let Some(flow) = self.flows.flow_mut(id) {
             flow.touch(now);
-            flow.note_ack(direction, ack.unwrap_or(0));
             flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
         }
     }
@@ -344,9 +335,10 @@ impl<P: Policy> Pipeline<P> {
         let Some(index) = self.flows.flow(id).map(|flow| flow.connection) else {
             return Verdict::Drop(DropReason::NoFlow);
         };
-        let splice = self.connections.peek(index).and_then(|c| c.binding.as_ref()).map(|b| b.splice());
-        if let (Some(splice), Some(flow)) = (splice, self.flows.flow_mut(id)) {
-            flow.splice = splice;
+        let binding = self.connections.peek(index).and_then(|c| c.binding.as_ref());
+        if let (Some(binding), Some(flow)) = (binding, self.flows.flow_mut(id)) {
+            flow.splice = binding.splice();
+            flow.track = binding.track();
         }
         self.translate(now, buf, headers, id, direction)
     }

@@ -1,9 +1,10 @@
 //! The fast path: a packet of a bound flow is translated in place and leaves. No allocation, no lock, no clock, no Lua.
 
 use smoltcp::time::Instant;
-use tcp::{Flags, Lifecycle, Segment, Side};
+use tcp::{Flags, Judgement, Lifecycle, Segment, Side};
 
 use super::end::Fate;
+use super::transmit::Originated;
 use super::{Pipeline, Verdict};
 use crate::counters::DropReason;
 use crate::flow::{self, Direction, Flow, FlowState};
@@ -34,7 +35,8 @@ impl<P: Policy> Pipeline<P> {
         let Some(flow) = self.flows.flow(id) else {
             return Verdict::Drop(DropReason::NoFlow);
         };
-        let (state, reopens) = (flow.state(), is_syn(headers.tcp_flags) && reopens(flow, direction));
+        let state = flow.state();
+        let lingers = is_syn(headers.tcp_flags) && lingers(flow, direction);
         if state == FlowState::Bound
             && headers.tcp_flags & TURNING.0 != 0
             && !parse::l4_checksum_ok(buf.bytes(), &headers)
@@ -42,9 +44,8 @@ impl<P: Policy> Pipeline<P> {
             // What the end hosts will not believe must not change what weir thinks of them.
             return Verdict::Drop(DropReason::L4Checksum);
         }
-        if reopens {
-            self.end_by_lifecycle(now, id);
-            return self.unknown(now, buf, headers);
+        if lingers {
+            return self.reopen(now, buf, headers, id);
         }
         match (flow.state(), flow.is_tcp()) {
             (FlowState::Bound, _) if flow.flags & flow::INSPECT == 0 => {
@@ -55,6 +56,26 @@ impl<P: Policy> Pipeline<P> {
             (_, true) => self.binding_segment(now, buf, headers, id, direction),
             (_, false) => self.waiting_datagram(now, buf, headers, id),
         }
+    }
+
+    /// A SYN of the client on the tuple of a flow that is over. After a reset nobody remembers the old connection. After
+    /// two FINs it begins a new one if its number cannot be one of the old (RFC 6191, 2; RFC 1122, 4.2.2.13); else it
+    /// is answered as in TIME_WAIT, and a client that means it resets the old one and asks again.
+    fn reopen<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: Headers, id: FlowId) -> Verdict {
+        let (Some(flow), Some(Ok(syn))) =
+            (self.flows.flow(id), buf.bytes().get(headers.l4_range()).map(Segment::parse))
+        else {
+            return Verdict::Drop(DropReason::Malformed);
+        };
+        let next = flow.track.next(Side::Client);
+        if flow.lifecycle() == Lifecycle::Reset || (flow.track.is_settled() && !syn.seq.is_before(next)) {
+            self.end_by_lifecycle(now, id);
+            return self.unknown(now, buf, headers);
+        }
+        let seq = flow.splice.to_client(flow.track.next(Side::Server));
+        let segment = Segment { seq, ack: next, flags: Flags::ACK, ..Segment::default() };
+        self.originate(Originated::Segment { key: headers.key.reversed(), segment });
+        Verdict::Drop(DropReason::TcpUnacceptable)
     }
 
     /// Translates a packet of a flow whose server is known and says where it leaves.
@@ -82,6 +103,7 @@ impl<P: Policy> Pipeline<P> {
         if let Err(reason) = rewrite::retag(buf, &mut headers, settings.vlan) {
             return Verdict::Drop(reason);
         }
+        let before = flow.lifecycle();
         if flow.is_tcp()
             && let Err(reason) = splice_segment(now, flow, buf, &mut headers, direction)
         {
@@ -105,7 +127,7 @@ impl<P: Policy> Pipeline<P> {
         }
         flow.touch(now);
         flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
-        if flow.is_tcp() && observe(flow, headers.tcp_flags, direction) {
+        if flow.lifecycle() != before {
             let both = flow.lifecycle() == Lifecycle::BothFin && flow.state() == FlowState::Bound;
             self.schedule_idle(now, id);
             if both {
@@ -128,13 +150,13 @@ fn is_syn(flags: u8) -> bool {
     flags & (Flags::SYN | Flags::ACK | Flags::RST).0 == Flags::SYN.0
 }
 
-/// True if a SYN may start a new connection on the tuple of this flow: both ends are done with the old one.
-fn reopens(flow: &Flow, direction: Direction) -> bool {
+/// True if a SYN of this direction may want to start a new connection on the tuple of this flow: the old one is over.
+fn lingers(flow: &Flow, direction: Direction) -> bool {
     let over = matches!(flow.lifecycle(), Lifecycle::BothFin | Lifecycle::Reset);
     direction == Direction::FromClient && flow.state() == FlowState::Bound && over
 }
 
-/// Sequence numbers, acknowledgements and options of a TCP segment. Keeps what a reset would need.
+/// Sequence numbers, acknowledgements and options of a TCP segment.
 fn splice_segment<B: PacketBuf>(
     now: Instant,
     flow: &mut Flow,
@@ -143,12 +165,9 @@ fn splice_segment<B: PacketBuf>(
     direction: Direction,
 ) -> Result<(), DropReason> {
     let from = side(direction);
+    let length = u32::from(headers.end.saturating_sub(headers.payload));
     let segment = buf.bytes_mut().get_mut(headers.l4_range()).ok_or(DropReason::Truncated)?;
-    if headers.tcp_flags & Flags::ACK.0 != 0
-        && let Some(ack) = segment.get(8..12).and_then(|b| <[u8; 4]>::try_from(b).ok())
-    {
-        flow.note_ack(direction, u32::from_be_bytes(ack));
-    }
+    track(flow, segment, headers.tcp_flags, length, direction)?;
     let missing = flow.splice.timestamps_missing_from(Side::Server);
     if missing
         && from == Side::Client
@@ -189,23 +208,74 @@ fn insert_timestamps<B: PacketBuf>(
 /// Bytes of a timestamps option behind two NOPs.
 const OPTION: usize = 12;
 
-/// Follows FIN and RST; true if the flow has become one that ends soon.
-fn observe(flow: &mut Flow, flags: u8, direction: Direction) -> bool {
-    if flags & TURNING.0 == 0 {
-        return false;
+/// Notes where the connection stands, and follows SYN, FIN and RST as far as they are believed.
+#[inline]
+fn track(
+    flow: &mut Flow,
+    segment: &[u8],
+    flags: u8,
+    length: u32,
+    direction: Direction,
+) -> Result<(), DropReason> {
+    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, _, w0, w1] =
+        *segment.first_chunk().ok_or(DropReason::Truncated)?;
+    let seq = u32::from_be_bytes([s0, s1, s2, s3]);
+    let ack = u32::from_be_bytes([a0, a1, a2, a3]);
+    let ack =
+        if direction == Direction::FromClient { flow.splice.to_server(ack.into()).value() } else { ack };
+    if flags & TURNING.0 != 0 {
+        turn(flow, segment, (seq, ack, length), direction)?;
     }
+    if flags & (Flags::SYN | Flags::RST | Flags::ACK).0 == Flags::ACK.0 {
+        let length = length + u32::from(flags & Flags::FIN.0);
+        flow.track.note(side(direction), seq, ack, u16::from_be_bytes([w0, w1]), length);
+    }
+    Ok(())
+}
+
+/// A segment with SYN, FIN or RST. One that its connection would not believe changes nothing here either; where the end
+/// host has to answer it (RFC 5961, 3.2 and 4.2), it passes.
+#[cold]
+fn turn(
+    flow: &mut Flow,
+    segment: &[u8],
+    (seq, ack, length): (u32, u32, u32),
+    direction: Direction,
+) -> Result<(), DropReason> {
+    let from = side(direction);
+    let parsed = Segment::parse(segment).map_err(|_| DropReason::Malformed)?;
+    let flags = parsed.flags;
     let before = flow.lifecycle();
-    if before == Lifecycle::BothFin {
-        // Both have said that they are done: a late reset, as for an acknowledgement to a closed socket, changes nothing.
-        return false;
+    let opening = before == Lifecycle::SynSent;
+    let believed = if flags.contains(Flags::RST) {
+        let refusal = opening && from == Side::Server;
+        let judgement = match (refusal, flow.track.judge_reset(from, seq)) {
+            // RFC 9293, 3.10.7.3: it must acknowledge the SYN.
+            (true, _) if ack == flow.track.next(Side::Client).value() => Judgement::Genuine,
+            (true, _) => Judgement::Outside,
+            (false, judgement) => judgement,
+        };
+        if judgement == Judgement::Outside {
+            return Err(DropReason::TcpUnacceptable);
+        }
+        judgement == Judgement::Genuine
+    } else if flags.contains(Flags::SYN) {
+        let answer = flags.contains(Flags::ACK) && from == Side::Server;
+        let believed = opening && (!answer || ack == flow.track.next(Side::Client).value());
+        if believed {
+            flow.track.note_syn(from, &parsed);
+        }
+        believed
+    } else {
+        flow.track.believes_fin(from, seq, ack, length + 1)
+    };
+    if !believed {
+        return Ok(());
     }
-    let after = before.observe(side(direction), Flags(flags));
-    if after == before {
-        return false;
-    }
+    let after = before.observe(from, flags);
     flow.set_lifecycle(after);
-    if after == Lifecycle::Reset && direction == Direction::FromServer {
+    if after == Lifecycle::Reset && before != Lifecycle::Reset && from == Side::Server {
         flow.flags |= flow::RESET_BY_SERVER;
     }
-    true
+    Ok(())
 }

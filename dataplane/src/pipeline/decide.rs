@@ -201,6 +201,7 @@ impl<P: Policy> Pipeline<P> {
         connection.spliced = false;
         if let Some((binding, flow)) = connection.binding.take().zip(self.flows.flow_mut(id)) {
             flow.splice = binding.splice();
+            flow.track = binding.track();
             flow.client_timestamp = binding.client_timestamp().unwrap_or(0);
             // What weir delivered itself; FINs that passed meanwhile are noted already.
             let delivered = [Side::Client, Side::Server].into_iter().filter(|side| binding.finished(*side));

@@ -1,7 +1,7 @@
 //! Timers, and how flows end.
 
 use smoltcp::time::{Duration, Instant};
-use tcp::{Flags, Lifecycle, Options, Segment, SeqNumber};
+use tcp::{Flags, Lifecycle, Options, Segment, SeqNumber, Side};
 
 use super::connection::Connection;
 use super::transmit::Originated;
@@ -50,9 +50,12 @@ const EXPIRED_PER_BURST: usize = 64;
 const GOODBYES: usize = QUEUE / 4;
 /// Table entries looked at for expiry between two bursts.
 const SWEPT_PER_BURST: usize = 4;
-/// How long a connection that both ends have finished may still send acknowledgements (instead of TIME_WAIT).
+/// How long a flow is kept whose ends have finished and have heard each other (instead of TIME_WAIT).
 const LINGER_FIN: Duration = Duration::from_secs(10);
-/// The same after a reset.
+/// How long an end may be silent that still repeats what the other has not acknowledged, its FIN at last (RFC 5382, 5,
+/// REQ-5: at least four minutes).
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(240);
+/// How long a flow is kept after a reset.
 const LINGER_RESET: Duration = Duration::from_secs(2);
 /// How long a SYN that was passed on may remain without an answer.
 const SYN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -137,7 +140,9 @@ impl<P: Policy> Pipeline<P> {
     /// Sets the timer of a bound flow to the end of its idle time.
     pub(super) fn schedule_idle(&mut self, now: Instant, id: FlowId) {
         let Some((flow, service)) = self.flow_and_service(id) else { return };
-        let time = idle_time(flow, service);
+        // The acknowledgements of the last FINs only move numbers: look again when they should have come.
+        let finished = flow.is_tcp() && flow.lifecycle() == Lifecycle::BothFin && flow.idle(now) < LINGER_FIN;
+        let time = if finished { LINGER_FIN } else { idle_time(flow, service) };
         let left = Duration::from_micros(time.total_micros().saturating_sub(flow.idle(now).total_micros()));
         self.wheel.schedule(id.index, now + left);
     }
@@ -150,7 +155,9 @@ impl<P: Policy> Pipeline<P> {
     /// RST to both ends of a spliced flow, with the numbers that each of them expects next.
     pub(super) fn reset_both(&mut self, id: FlowId) {
         let Some(flow) = self.flows.flow(id) else { return };
-        let resets = [(flow.client_key(), flow.client_ack), (flow.server_key(), flow.server_ack)];
+        let (of_client, of_server) =
+            (flow.track.acknowledged(Side::Client), flow.track.acknowledged(Side::Server));
+        let resets = [(flow.client_key(), flow.splice.to_client(of_server)), (flow.server_key(), of_client)];
         for (key, seq) in resets.map(|(key, seq)| (key.reversed(), seq)) {
             self.originate(Originated::Segment { key, segment: reset(seq) });
         }
@@ -280,7 +287,8 @@ fn idle_time(flow: &Flow, service: &Service) -> Duration {
         return service.udp.idle_timeout;
     }
     match flow.lifecycle() {
-        Lifecycle::BothFin => LINGER_FIN,
+        Lifecycle::BothFin if flow.track.is_settled() => LINGER_FIN,
+        Lifecycle::BothFin => CLOSING_TIMEOUT.min(service.tcp.idle_timeout),
         Lifecycle::Reset => LINGER_RESET,
         Lifecycle::SynSent => SYN_TIMEOUT.min(service.tcp.idle_timeout),
         _ => service.tcp.idle_timeout,
@@ -288,9 +296,9 @@ fn idle_time(flow: &Flow, service: &Service) -> Duration {
 }
 
 /// RST with this sequence number.
-fn reset(seq: u32) -> Segment<'static> {
+fn reset(seq: SeqNumber) -> Segment<'static> {
     Segment {
-        seq: SeqNumber::from(seq),
+        seq,
         ack: SeqNumber::default(),
         flags: Flags::RST,
         window: 0,

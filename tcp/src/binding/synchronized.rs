@@ -143,6 +143,20 @@ impl Binding {
         Event::Forward
     }
 
+    /// A segment between the splice and the moment when the caller hears of it: [`Binding::track`] stays true.
+    pub(super) fn pass(&mut self, from: Side, segment: &Segment<'_>) -> Event {
+        if self.half(from).accepts(segment)
+            && self.half_mut(from).take(segment, segment.flags.contains(Flags::FIN)).is_ok()
+        {
+            let sent = self.half_mut(from.opposite());
+            let ack = segment.ack.receded(sent.shift);
+            if !ack.is_after(sent.replay.high) {
+                sent.replay.una = sent.replay.una.later(ack);
+            }
+        }
+        Event::Forward
+    }
+
     /// Whether somebody is still to decide on new bytes.
     fn progress(&mut self, from: Side) -> Event {
         match from {
