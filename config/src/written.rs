@@ -174,6 +174,7 @@ section! {
         first_payload_timeout: Given<WaitTime>,
         on_first_payload_timeout: Given<Fallback>,
         reset_on_idle: Given<bool>,
+        mss: Given<Int<88, 9176>>,
         syn_cookies: Given<SynCookies>,
         buffer: Given<Buffer>,
     }

@@ -49,6 +49,10 @@ drop_reasons! {
     TtlExpired = "ttl_expired",
     /// IP protocol or ICMP type that weir does not handle.
     Protocol = "protocol",
+    /// An ICMP error about a packet of no flow.
+    IcmpNoFlow = "icmp_no_flow",
+    /// An ICMP error about a flow that quotes what is not on its way, or that weir has no use for before a server is connected.
+    IcmpUnacceptable = "icmp_unacceptable",
     /// The destination address is neither a VIP nor one of weir's own.
     NoAddress = "no_address",
     /// The address is weir's, but no service and no flow is on that port.
@@ -96,7 +100,7 @@ drop_reasons! {
 }
 
 /// Counters of one worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Frames received.
     pub rx: u64,
@@ -126,6 +130,27 @@ pub struct Counters {
     pub cookies_accepted: u64,
     /// Incomplete handshakes that gave way to new ones.
     pub embryonic_evicted: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters {
+            rx: 0,
+            rx_bytes: 0,
+            forwarded: 0,
+            consumed: 0,
+            dropped: [0; DropReason::COUNT],
+            originated: 0,
+            originate_failed: 0,
+            tx_bytes: 0,
+            flows_created: 0,
+            flows_ended: 0,
+            records_lost: 0,
+            cookies_sent: 0,
+            cookies_accepted: 0,
+            embryonic_evicted: 0,
+        }
+    }
 }
 
 impl Counters {

@@ -1,5 +1,9 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443) as far as weir takes part: echo, and errors about what it sent.
 
+mod error;
+
+pub use error::{Head, Requote, build as build_error, may_not_be_fragmented, quoted_sequence};
+
 use zerocopy::FromBytes;
 use zerocopy::byteorder::network_endian::U16;
 

@@ -331,6 +331,8 @@ pub struct ServiceTcp {
     pub reset_on_idle: bool,
     /// Bytes of client payload buffered before a server is chosen; also the largest window advertised.
     pub buffer: u32,
+    /// Largest MSS that either side is told of, in bytes.
+    pub mss: Option<u16>,
     /// When SYNs are answered by cookies.
     pub syn_cookies: SynCookies,
 }

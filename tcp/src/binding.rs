@@ -210,6 +210,21 @@ impl Binding {
         Track::new(course(&self.up, &self.client), course(&self.down, &self.server))
     }
 
+    /// A packet to `to` with this sequence number was larger than its way allows (RFC 1191, RFC 8201): segments of
+    /// weir's are not longer than `mss` from now on, and what was lost is repeated by its timer. False, and nothing
+    /// changes, if no such segment is on its way (RFC 5927) or none was longer.
+    pub fn reduce_mss(&mut self, to: Side, seq: SeqNumber, mss: u16) -> bool {
+        let half = self.half(to.opposite());
+        let seq = seq.receded(half.shift);
+        let in_flight = !seq.is_before(half.replay.una) && seq.is_before(half.replay.high);
+        let leg = self.leg_mut(to);
+        let smaller = in_flight && mss < leg.mss;
+        if smaller {
+            leg.mss = mss.max(handshake::MIN_MSS);
+        }
+        smaller
+    }
+
     /// Takes in a segment.
     ///
     /// A FIN of the client before the decision: together with bytes, or after bytes, it is [`Event::Data`], and

@@ -23,7 +23,7 @@ pub use cookie::{Cookies, cookie_isn};
 pub use event::{ConnectFailure, End, Event, Limits, Promise, Side, Time};
 pub use lifecycle::Lifecycle;
 pub use reassembly::{Reassembly, TooManyHoles};
-pub use segment::{Flags, Options, SackBlock, Segment, SegmentError, Timestamps, reset_for};
+pub use segment::{Flags, Options, SackBlock, Segment, SegmentError, Timestamps, clamp_mss, reset_for};
 pub use seq::SeqNumber;
 pub use splice::Splice;
 pub use track::{Judgement, Track};

@@ -321,6 +321,35 @@ fn split_option(rest: &[u8]) -> Result<(&[u8], &[u8]), SegmentError> {
     Ok((value, rest.get(length..).unwrap_or_default()))
 }
 
+/// Lowers the MSS option of a SYN segment to `mss`, with the checksum (RFC 1624); a lower one stays, and so does a header
+/// without the option or with malformed ones.
+pub fn clamp_mss(segment: &mut [u8], mss: u16) {
+    let header = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    let mut at = HEADER;
+    let found = loop {
+        match segment.get(at..header) {
+            Some([NOP, ..]) => at += 1,
+            Some([MSS, 4, high, low, ..]) => break u16::from_be_bytes([*high, *low]),
+            Some([kind, length, ..]) if *kind != END && *length >= 2 => at += usize::from(*length),
+            _ => return,
+        }
+    };
+    if found <= mss {
+        return;
+    }
+    let mut difference = crate::checksum::Difference::default();
+    let [old, new] = [found, mss].map(u16::to_be_bytes);
+    for (index, (old, new)) in (at + 2..).zip(old.into_iter().zip(new)) {
+        difference.replace8(index, old, new);
+        if let Some(byte) = segment.get_mut(index) {
+            *byte = new;
+        }
+    }
+    if let Some(place) = segment.get_mut(16..).and_then(<[u8]>::first_chunk_mut::<2>) {
+        *place = difference.apply(u16::from_be_bytes(*place)).to_be_bytes();
+    }
+}
+
 /// The reset that a segment without a connection deserves (RFC 9293, 3.10.7.1); `None` if it is a reset itself.
 #[must_use]
 pub fn reset_for(segment: &Segment<'_>) -> Option<Segment<'static>> {
@@ -346,6 +375,36 @@ mod tests {
         assert_eq!(length, segment.wire_len());
         bytes.truncate(length);
         bytes
+    }
+
+    proptest! {
+        #![proptest_config(crate::seeded(256))]
+
+        #[test]
+        fn a_clamped_mss_is_the_only_change(
+            mss: u16, clamp in 88u16..9176, pad in 0usize..6, timestamps: Option<u32>, cut in 0usize..60,
+        ) {
+            let mut header = TcpHeader::new(4321, 80, 7, 100);
+            header.syn = true;
+            let mut options = vec![TcpOptionElement::Noop; pad];
+            options.push(TcpOptionElement::MaximumSegmentSize(mss));
+            options.extend(timestamps.map(|t| TcpOptionElement::Timestamp(t, 0)));
+            header.set_options(&options).unwrap();
+            let sum = |h: &TcpHeader| h.calc_checksum_ipv4_raw([1, 2, 3, 4], [5, 6, 7, 8], b"").unwrap();
+            header.checksum = sum(&header);
+            let mut bytes = Vec::new();
+            header.write(&mut bytes).unwrap();
+            let mut short = bytes.get(..cut).unwrap_or_default().to_vec();
+            clamp_mss(&mut short, clamp);
+            clamp_mss(&mut bytes, clamp);
+            let (clamped, _) = TcpHeader::from_slice(&bytes).unwrap();
+            options[pad] = TcpOptionElement::MaximumSegmentSize(mss.min(clamp));
+            header.set_options(&options).unwrap();
+            header.checksum = sum(&header);
+            prop_assert_eq!(clamped.checksum % 0xFFFF, header.checksum % 0xFFFF);
+            header.checksum = clamped.checksum;
+            prop_assert_eq!(clamped, header);
+        }
     }
 
     #[test]

@@ -116,6 +116,13 @@ impl Track {
         in_window && behind <= own.room().max(other.next.wrapping_sub(other.acked))
     }
 
+    /// A segment with this number, sent by `from`, may still be on its way.
+    #[must_use]
+    pub fn in_flight(&self, from: Side, seq: u32) -> bool {
+        let own = self.peek(from).0;
+        seq.wrapping_sub(own.acked) <= own.next.wrapping_sub(own.acked)
+    }
+
     /// Everything that either side has sent is acknowledged by the other.
     #[must_use]
     pub fn is_settled(&self) -> bool {

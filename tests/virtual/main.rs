@@ -8,6 +8,7 @@ mod endings;
 mod hello;
 mod host;
 mod hostile;
+mod icmp;
 mod inside;
 mod limits;
 mod local;

@@ -88,6 +88,7 @@ fn tcp(written: &written::ServiceTcp, scripted: bool) -> ServiceTcp {
         first_payload_timeout: written.first_payload_timeout.or(Time::new(10 * S)).duration(),
         on_first_payload_timeout: written.on_first_payload_timeout.or(Fallback::Close),
         reset_on_idle: written.reset_on_idle.or(true),
+        mss: written.mss.0.as_ref().map(|at| at.value.into_type()),
         syn_cookies: written.syn_cookies.or(SynCookies::Auto),
         buffer: written.buffer.or(Size::new(BUFFER)).bytes(),
     }

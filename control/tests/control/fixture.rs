@@ -82,6 +82,7 @@ fn service(name: &str) -> Service {
             first_payload_timeout: Duration::from_secs(5),
             on_first_payload_timeout: Fallback::Close,
             reset_on_idle: true,
+            mss: None,
             syn_cookies: SynCookies::Auto,
             buffer: 16384,
         },

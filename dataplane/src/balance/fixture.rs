@@ -94,6 +94,7 @@ impl Snapshot {
                 first_payload_timeout: Duration::from_secs(5),
                 on_first_payload_timeout: Fallback::Close,
                 reset_on_idle: true,
+                mss: None,
                 syn_cookies: SynCookies::Auto,
                 buffer: 65535,
             },

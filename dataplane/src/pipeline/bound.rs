@@ -103,6 +103,15 @@ impl<P: Policy> Pipeline<P> {
         if let Err(reason) = rewrite::retag(buf, &mut headers, settings.vlan) {
             return Verdict::Drop(reason);
         }
+        if headers.end.saturating_sub(headers.l3) > settings.mtu {
+            let mtu = settings.mtu;
+            self.report_too_big(now, buf, &headers, mtu);
+            return Verdict::Drop(DropReason::TooBig);
+        }
+        if headers.tcp_flags & Flags::SYN.0 != 0 {
+            let service = self.snapshot.services.get(usize::from(flow.service));
+            clamp_mss(service.and_then(|service| service.tcp.mss), buf, &headers);
+        }
         let before = flow.lifecycle();
         if flow.is_tcp()
             && let Err(reason) = splice_segment(now, flow, buf, &mut headers, direction)
@@ -207,6 +216,14 @@ fn insert_timestamps<B: PacketBuf>(
 
 /// Bytes of a timestamps option behind two NOPs.
 const OPTION: usize = 12;
+
+/// The handshake passes: what it says of segment sizes is bounded by the service's.
+#[cold]
+fn clamp_mss<B: PacketBuf>(mss: Option<u16>, buf: &mut B, headers: &Headers) {
+    if let (Some(mss), Some(segment)) = (mss, buf.bytes_mut().get_mut(headers.l4_range())) {
+        tcp::clamp_mss(segment, mss);
+    }
+}
 
 /// Notes where the connection stands, and follows SYN, FIN and RST as far as they are believed.
 #[inline]

@@ -56,10 +56,13 @@ impl<P: Policy> Pipeline<P> {
             _ if !self.is_ours(headers.key.destination) => Verdict::Drop(DropReason::NoAddress),
             Message::EchoRequest => reply(port, icmp::echo_reply(buf.bytes_mut(), &headers, mac)),
             Message::EchoReply => self.punt(buf.bytes(), &headers),
-            Message::Error { original, .. } => {
+            Message::Error { cause, original } => {
                 let ports = channel::monitor_ports(&self.snapshot);
-                let monitors = original.is_none_or(|key| ports.contains(&key.source_port));
-                if monitors { self.punt(buf.bytes(), &headers) } else { Verdict::Drop(DropReason::Protocol) }
+                // Without ports it may be about the echo request of a monitor.
+                let Some(key) = original.filter(|key| !ports.contains(&key.source_port)) else {
+                    return self.punt(buf.bytes(), &headers);
+                };
+                self.flow_error(buf, &headers, cause, &key)
             }
             Message::Other => Verdict::Drop(DropReason::Protocol),
         }

@@ -4,7 +4,7 @@
 //! act), `bound.rs` (the fast path: translate), `open.rs` (the first packet of a flow), `cookies.rs` (handshakes that are
 //! not kept), `decide.rs` (the script and the
 //! choice of a server), `binding.rs` (TCP before the splice), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound
-//! flows), `local.rs` (ARP, ND, ping, packets for control), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
+//! flows), `local.rs` (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
@@ -16,6 +16,7 @@ mod cookies;
 mod datagram;
 mod decide;
 mod end;
+mod errors;
 mod inspect;
 mod local;
 mod open;
@@ -126,6 +127,8 @@ pub struct Pipeline<P: Policy> {
     waiting: u32,
     /// Flows that have a server.
     attached: u32,
+    /// ICMP errors that may still be sent.
+    errors: errors::Allowance,
     isn: siphasher::sip::SipHasher13,
     identification: u16,
 }
@@ -182,6 +185,7 @@ impl<P: Policy> Pipeline<P> {
             cookies: tcp::Cookies::new(seed, now),
             waiting: 0,
             attached: 0,
+            errors: errors::Allowance::new(now),
             isn: siphasher::sip::SipHasher13::new_with_keys(seed as u64, (seed >> 64) as u64),
             identification: 0,
             snapshot,

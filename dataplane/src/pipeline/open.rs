@@ -139,7 +139,7 @@ impl<P: Policy> Pipeline<P> {
         let port = self.routes.lookup(headers.key.source)?.port;
         let mtu = self.ports.get(port.index())?.mtu;
         let mut promise = promise(&self.snapshot, service)?;
-        let fits = mtu.saturating_sub(ip_header + 20);
+        let fits = mtu.saturating_sub(ip_header + 20).min(service.tcp.mss.unwrap_or(u16::MAX));
         promise.mss = promise.mss.min(fits);
         let pool = default_pool(&self.snapshot, service).or_else(|| first_pool(&self.snapshot, service))?;
         let limits = tcp::Limits {

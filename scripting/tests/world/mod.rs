@@ -114,6 +114,7 @@ fn service(script_sets: Vec<ScriptSetId>) -> Service {
             first_payload_timeout: Duration::from_secs(10),
             on_first_payload_timeout: Fallback::Close,
             reset_on_idle: true,
+            mss: None,
             syn_cookies: SynCookies::Auto,
             buffer: 65536,
         },
