@@ -35,26 +35,22 @@ impl<P: Policy> Pipeline<P> {
         let Some(flow) = self.flows.flow(id) else {
             return Verdict::Drop(DropReason::NoFlow);
         };
-        let state = flow.state();
-        let lingers = is_syn(headers.tcp_flags) && lingers(flow, direction);
-        if state == FlowState::Bound
-            && headers.tcp_flags & TURNING.0 != 0
-            && !parse::l4_checksum_ok(buf.bytes(), &headers)
-        {
-            // What the end hosts will not believe must not change what weir thinks of them.
-            return Verdict::Drop(DropReason::L4Checksum);
-        }
-        if lingers {
-            return self.reopen(now, buf, headers, id);
-        }
-        match (flow.state(), flow.is_tcp()) {
-            (FlowState::Bound, _) if flow.flags & flow::INSPECT == 0 => {
-                self.translate(now, buf, headers, id, direction)
+        let (bound, is_tcp) = (flow.state() == FlowState::Bound, flow.is_tcp());
+        if bound && headers.tcp_flags & TURNING.0 != 0 {
+            if !parse::l4_checksum_ok(buf.bytes(), &headers) {
+                // What the end hosts will not believe must not change what weir thinks of them.
+                return Verdict::Drop(DropReason::L4Checksum);
             }
-            (FlowState::Bound, true) => self.inspect_segment(now, buf, headers, id, direction),
-            (FlowState::Bound, false) => self.inspect_datagram(now, buf, headers, id, direction),
-            (_, true) => self.binding_segment(now, buf, headers, id, direction),
-            (_, false) => self.waiting_datagram(now, buf, headers, id),
+            if is_syn(headers.tcp_flags) && lingers(flow, direction) {
+                return self.reopen(now, buf, headers, id);
+            }
+        }
+        match (bound, is_tcp) {
+            (true, _) if flow.flags & flow::INSPECT == 0 => self.translate(now, buf, headers, id, direction),
+            (true, true) => self.inspect_segment(now, buf, headers, id, direction),
+            (true, false) => self.inspect_datagram(now, buf, headers, id, direction),
+            (false, true) => self.binding_segment(now, buf, headers, id, direction),
+            (false, false) => self.waiting_datagram(now, buf, headers, id),
         }
     }
 
@@ -108,18 +104,16 @@ impl<P: Policy> Pipeline<P> {
             self.report_too_big(now, buf, &headers, mtu);
             return Verdict::Drop(DropReason::TooBig);
         }
-        if headers.tcp_flags & Flags::SYN.0 != 0 {
+        let turning = headers.tcp_flags & TURNING.0 != 0;
+        let before = if turning { flow.lifecycle() } else { Lifecycle::Established };
+        if turning {
             let service = self.snapshot.services.get(usize::from(flow.service));
             clamp_mss(service.and_then(|service| service.tcp.mss), buf, &headers);
         }
-        let before = flow.lifecycle();
         if flow.is_tcp()
-            && let Err(reason) = splice_segment(now, flow, buf, &mut headers, direction)
+            && let Err(reason) = splice_segment(now, flow, buf, &mut headers, direction, settings.mtu)
         {
             return Verdict::Drop(reason);
-        }
-        if headers.end.saturating_sub(headers.l3) > settings.mtu {
-            return Verdict::Drop(DropReason::TooBig);
         }
         let mac = self.neighbors.mac(hop);
         let translation = Translation {
@@ -136,7 +130,7 @@ impl<P: Policy> Pipeline<P> {
         }
         flow.touch(now);
         flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
-        if flow.lifecycle() != before {
+        if turning && flow.lifecycle() != before {
             let both = flow.lifecycle() == Lifecycle::BothFin && flow.state() == FlowState::Bound;
             self.schedule_idle(now, id);
             if both {
@@ -162,7 +156,7 @@ fn is_syn(flags: u8) -> bool {
 /// True if a SYN of this direction may want to start a new connection on the tuple of this flow: the old one is over.
 fn lingers(flow: &Flow, direction: Direction) -> bool {
     let over = matches!(flow.lifecycle(), Lifecycle::BothFin | Lifecycle::Reset);
-    direction == Direction::FromClient && flow.state() == FlowState::Bound && over
+    direction == Direction::FromClient && over
 }
 
 /// Sequence numbers, acknowledgements and options of a TCP segment.
@@ -172,6 +166,7 @@ fn splice_segment<B: PacketBuf>(
     buf: &mut B,
     headers: &mut Headers,
     direction: Direction,
+    mtu: u16,
 ) -> Result<(), DropReason> {
     let from = side(direction);
     let length = u32::from(headers.end.saturating_sub(headers.payload));
@@ -186,7 +181,7 @@ fn splice_segment<B: PacketBuf>(
     }
     flow.splice.apply(from, segment).map_err(|_| DropReason::Malformed)?;
     if missing && from == Side::Server {
-        return insert_timestamps(now, flow, buf, headers);
+        return insert_timestamps(now, flow, buf, headers, mtu);
     }
     Ok(())
 }
@@ -198,6 +193,7 @@ fn insert_timestamps<B: PacketBuf>(
     flow: &Flow,
     buf: &mut B,
     headers: &mut Headers,
+    mtu: u16,
 ) -> Result<(), DropReason> {
     let length = usize::from(headers.end.saturating_sub(headers.l4));
     if !buf.set_len(usize::from(headers.end) + OPTION) {
@@ -208,6 +204,9 @@ fn insert_timestamps<B: PacketBuf>(
     let added = longer.map_err(|_| DropReason::Malformed)?.saturating_sub(length) as u16;
     headers.end += added;
     headers.payload += added;
+    if headers.end.saturating_sub(headers.l3) > mtu {
+        return Err(DropReason::TooBig);
+    }
     if !buf.set_len(usize::from(headers.end)) {
         return Err(DropReason::Malformed);
     }
@@ -220,7 +219,9 @@ const OPTION: usize = 12;
 /// The handshake passes: what it says of segment sizes is bounded by the service's.
 #[cold]
 fn clamp_mss<B: PacketBuf>(mss: Option<u16>, buf: &mut B, headers: &Headers) {
-    if let (Some(mss), Some(segment)) = (mss, buf.bytes_mut().get_mut(headers.l4_range())) {
+    if headers.tcp_flags & Flags::SYN.0 != 0
+        && let (Some(mss), Some(segment)) = (mss, buf.bytes_mut().get_mut(headers.l4_range()))
+    {
         tcp::clamp_mss(segment, mss);
     }
 }
