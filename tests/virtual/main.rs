@@ -12,6 +12,7 @@ mod icmp;
 mod inside;
 mod limits;
 mod local;
+mod pkt;
 mod scripts;
 mod splice;
 mod tcp_binding;

@@ -1,0 +1,332 @@
+//! Scripts in packetdrill's notation, `tests/data/pkt/*.pkt`; the README there describes them.
+
+mod notation;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dataplane::counters::DropReason;
+use smoltcp::time::{Duration, Instant};
+
+use self::notation::{Base, Segment};
+use crate::inside::*;
+use crate::world::*;
+
+/// How far from its time a packet may leave.
+const TOLERANCE: Duration = Duration::from_millis(60);
+const STEP: Duration = Duration::from_millis(5);
+const CLIENT: [u8; 4] = [192, 0, 2, 100];
+const VIP: [u8; 4] = [192, 0, 2, 10];
+const SERVERS: [[u8; 4]; 2] = [[10, 0, 0, 21], [10, 0, 0, 22]];
+const SNAT: [u8; 4] = [10, 0, 0, 2];
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/pkt")
+}
+
+fn scripts() -> BTreeSet<String> {
+    let entries = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name());
+    entries.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".pkt")).collect()
+}
+
+/// The settings before the first timed line.
+#[derive(Default)]
+struct Settings {
+    /// Request script. `None`: no script.
+    lua: Option<String>,
+    tcp: String,
+    pool: String,
+    top: String,
+    servers: usize,
+    isns: [u32; 2],
+}
+
+impl Settings {
+    fn read(lines: &str) -> Result<Settings, String> {
+        let lua = Some("avi.l4.collect(1)".to_owned());
+        let mut settings = Settings { lua, servers: 1, isns: [1_000_000, 5_000_000], ..Settings::default() };
+        for line in lines.lines().filter(|line| !line.is_empty() && !line.starts_with("//")) {
+            let Some((key, value)) = line.split_once(": ") else {
+                if line.starts_with('+') {
+                    break;
+                }
+                return Err(format!("setting {line:?}"));
+            };
+            let number = || value.parse::<u32>().map_err(|_| format!("setting {line:?}"));
+            match key {
+                _ if key.starts_with('+') => break,
+                "lua" => settings.lua = Some(value.to_owned()).filter(|value| value != "none"),
+                "tcp" => settings.tcp += &format!("{value}\n"),
+                "pool" => settings.pool += &format!("{value}\n"),
+                "top" => settings.top += &format!("{value}\n"),
+                "servers" => settings.servers = number()? as usize,
+                "client_isn" => settings.isns[0] = number()?,
+                "server_isn" => settings.isns[1] = number()?,
+                _ => return Err(format!("setting {line:?}")),
+            }
+        }
+        Ok(settings)
+    }
+
+    fn toml(&self) -> String {
+        let servers = &["10.0.0.21:443", "10.0.0.22:443"][..self.servers];
+        let service = match &self.lua {
+            Some(lua) => scripted("tcp/443", "a", &["a"], lua),
+            None => plain("tcp/443", "a"),
+        };
+        let pool = format!("{}[pool.tcp]\n{}", pools(&[("a", servers)]), self.pool);
+        format!("{}\n{pool}{service}[virtual_service.tcp]\n{}", self.top, self.tcp)
+    }
+}
+
+/// One end of one connection.
+#[derive(Clone, Copy)]
+struct End {
+    port: u8,
+    address: [u8; 4],
+    weir: [u8; 4],
+    /// Own port and weir's.
+    ports: (u16, u16),
+    own: Base,
+    /// Weir's numbers. `None`: no SYN of weir's was seen.
+    peer: Option<Base>,
+}
+
+/// A script at work.
+struct Stage {
+    world: World,
+    hosts: [HostId; 3],
+    /// `c`, `c2`, `c3`, `s`, `s2`.
+    ends: [End; 5],
+    /// What weir has sent and no line has taken: time, frame.
+    seen: [VecDeque<(Instant, Vec<u8>)>; 5],
+    base: Instant,
+}
+
+const NAMES: [&str; 5] = ["c", "c2", "c3", "s", "s2"];
+
+fn end_named(name: &str) -> Result<usize, String> {
+    NAMES.iter().position(|known| *known == name).ok_or(format!("no end is called {name:?}"))
+}
+
+impl Stage {
+    fn new(settings: &Settings) -> Stage {
+        let mut world = World::new(&settings.toml());
+        world.tap = Some(Vec::new());
+        let hosts = ["192.0.2.100", "10.0.0.21", "10.0.0.22"];
+        let hosts =
+            [world.silent(OUTSIDE, hosts[0]), world.silent(INSIDE, hosts[1]), world.silent(INSIDE, hosts[2])];
+        let base = |isn| Base { isn, clock: 0 };
+        let client = |port| End {
+            port: OUTSIDE,
+            address: CLIENT,
+            weir: VIP,
+            ports: (port, 443),
+            own: base(settings.isns[0]),
+            peer: None,
+        };
+        let server = |address| End {
+            port: INSIDE,
+            address,
+            weir: SNAT,
+            ports: (443, 0),
+            own: base(settings.isns[1]),
+            peer: None,
+        };
+        let ends = [client(40_000), client(40_001), client(40_002), server(SERVERS[0]), server(SERVERS[1])];
+        let base = world.now;
+        Stage { world, hosts, ends, seen: Default::default(), base }
+    }
+
+    /// Lets time pass until `end`, or until something has come to this end.
+    fn run(&mut self, end: Instant, until: Option<usize>) {
+        loop {
+            self.world.settle();
+            for (at, port, frame) in self.world.tap.replace(Vec::new()).unwrap_or_default() {
+                self.sort(at, port, frame);
+            }
+            let has_come = until.is_some_and(|index| !self.seen[index].is_empty());
+            if self.world.now >= end || has_come {
+                return;
+            }
+            self.world.now = (self.world.now + STEP).min(end);
+        }
+    }
+
+    /// A frame comes to its end; a SYN sets the numbers that weir's other segments are relative to.
+    fn sort(&mut self, at: Instant, port: u8, frame: Vec<u8>) {
+        let raw = Segment::read(&frame, Base::default(), Base::default());
+        let ports = [u16::from_be_bytes([frame[36], frame[37]]), u16::from_be_bytes([frame[34], frame[35]])];
+        let index = self
+            .ends
+            .iter()
+            .position(|end| end.port == port && end.address[..] == frame[30..34] && end.ports.0 == ports[0]);
+        let index = index.unwrap_or_else(|| panic!("to nobody: {raw}"));
+        let end = &mut self.ends[index];
+        if raw.flags.contains('S') && (end.peer.is_none() || end.ports.1 != ports[1]) {
+            let clock = raw.options.iter().flatten().find_map(|option| match option {
+                notation::Opt::Ts(value, _) if index < 3 => *value,
+                _ => None,
+            });
+            end.peer = Some(Base { isn: raw.seq, clock: clock.unwrap_or(0) });
+            end.ports.1 = ports[1];
+            end.weir = frame[26..30].try_into().unwrap();
+        }
+        self.seen[index].push_back((at, frame));
+    }
+
+    fn read(&self, index: usize, frame: &[u8]) -> Segment {
+        let end = &self.ends[index];
+        Segment::read(frame, end.peer.unwrap_or_default(), end.own)
+    }
+
+    fn nothing_else(&self) -> Result<(), String> {
+        for (index, seen) in self.seen.iter().enumerate() {
+            if let Some((at, frame)) = seen.front() {
+                let after = (at.total_millis() - self.base.total_millis()) as f64 / 1000.0;
+                let seen = self.read(index, frame);
+                return Err(format!("expected: nothing\n    seen: {after:+} {}> {seen}", NAMES[index]));
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        let (time, rest) = line.split_once(' ').ok_or("a time and nothing else")?;
+        let time = time.strip_prefix('+').and_then(|time| time.parse::<f64>().ok()).ok_or("no time")?;
+        let time = Duration::from_micros((time * 1e6) as u64);
+        let (what, rest) = rest.trim().split_once(' ').unwrap_or((rest.trim(), ""));
+        if let Some(name) = what.strip_suffix('>') {
+            return self.expect(time, end_named(name)?, &Segment::parse(rest)?);
+        }
+        self.run(self.base + time, None);
+        self.nothing_else()?;
+        self.base += time;
+        self.base = self.base.max(self.world.now);
+        match what.strip_suffix('<') {
+            Some(name) => self.send(end_named(name)?, &Segment::parse(rest)?),
+            None => self.state(what, rest),
+        }
+    }
+
+    fn send(&mut self, index: usize, segment: &Segment) -> Result<(), String> {
+        let end = self.ends[index];
+        if end.ports.1 == 0 {
+            return Err("weir has not spoken to this server".to_owned());
+        }
+        let packet =
+            segment.packet((end.address, end.weir), end.ports, end.own, end.peer.unwrap_or_default());
+        let host = self.hosts[index.saturating_sub(2)];
+        let frame = self.world.framed(host, &packet);
+        self.world.inject(end.port, &frame);
+        self.run(self.world.now, None);
+        Ok(())
+    }
+
+    fn expect(&mut self, time: Duration, index: usize, wanted: &Segment) -> Result<(), String> {
+        let due = self.base + time;
+        self.run(due + TOLERANCE, Some(index));
+        let Some((at, frame)) = self.seen[index].pop_front() else {
+            self.nothing_else()?;
+            return Err(format!("expected: {}> {wanted}\n    seen: nothing", NAMES[index]));
+        };
+        let seen = self.read(index, &frame);
+        let early = at + TOLERANCE < due;
+        if early || at > due + TOLERANCE || !wanted.agrees(&seen) {
+            let after = (at.total_millis() - self.base.total_millis()) as f64 / 1000.0;
+            let name = NAMES[index];
+            let wanted = format!("+{} {name}> {wanted}", time.total_millis() as f64 / 1000.0);
+            return Err(format!("expected: {wanted}\n    seen: {after:+} {name}> {seen}"));
+        }
+        self.base = self.base.max(at);
+        Ok(())
+    }
+
+    /// Everything that is not a packet.
+    fn state(&mut self, what: &str, rest: &str) -> Result<(), String> {
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let (wanted, seen) = match (what, &words[..]) {
+            ("counter", [name, "==", count]) => {
+                let reason = DropReason::ALL.iter().find(|reason| reason.label() == *name);
+                let reason = reason.ok_or(format!("no counter is called {name:?}"))?;
+                ((*count).to_owned(), self.world.dropped(*reason).to_string())
+            }
+            ("flows", ["==", count]) => {
+                ((*count).to_owned(), self.world.worker.pipeline().flows().len().to_string())
+            }
+            ("log", letters) => (letters.join(" "), self.world.terminations().join(" ")),
+            ("isns", ["differ"]) => {
+                let known: Vec<u32> = self.ends.iter().filter_map(|end| Some(end.peer?.isn)).collect();
+                let distinct: BTreeSet<&u32> = known.iter().collect();
+                (known.len().to_string(), distinct.len().to_string())
+            }
+            // A new connection of this end: other numbers on both sides.
+            ("new", [name, isn]) => {
+                let end = &mut self.ends[end_named(name)?];
+                end.own.isn = isn.parse().map_err(|_| format!("number {isn:?}"))?;
+                end.peer = None;
+                return Ok(());
+            }
+            ("quiet", []) => return Ok(()),
+            _ => return Err(format!("{what:?}?")),
+        };
+        if wanted == seen { Ok(()) } else { Err(format!("expected: {what} {rest}\n    seen: {seen}")) }
+    }
+}
+
+/// Plays a script; an error names its line.
+fn play(name: &str, text: &str) -> Result<(), String> {
+    if !text.starts_with("// ") {
+        return Err(format!("{name}:1: says nothing about itself"));
+    }
+    let mut stage = Stage::new(&Settings::read(text).map_err(|error| format!("{name}: {error}"))?);
+    let mut lines = 0;
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| line.starts_with('+')) {
+        lines += 1;
+        stage.line(line).map_err(|error| format!("{name}:{}: {line}\n{error}", number + 1))?;
+    }
+    stage.run(stage.base + TOLERANCE, None);
+    stage.nothing_else().map_err(|error| format!("{name}: at the end\n{error}"))?;
+    if lines == 0 { Err(format!("{name}: no line has a time")) } else { Ok(()) }
+}
+
+#[test]
+fn every_script_runs_as_it_says() {
+    let wanted = std::env::var("PKT").unwrap_or_default();
+    let failures: Vec<String> = scripts()
+        .iter()
+        .filter(|name| name.contains(&wanted))
+        .filter_map(|name| {
+            let text = fs::read_to_string(directory().join(name)).unwrap();
+            std::panic::catch_unwind(|| play(name, &text))
+                .unwrap_or_else(|_| Err(format!("{name}: panicked")))
+                .err()
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} scripts failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn a_wrong_expectation_fails_and_names_its_line() {
+    let syn = "// A sentence.\n+0 c< S 0:0(0) win 65535 <mss 1460>\n";
+    let error = |rest: &str| play("x.pkt", &format!("{syn}{rest}")).unwrap_err();
+    assert!(error("").contains("at the end") && error("").contains("S."));
+    assert!(error("+0 c> S. 0:0(0) ack 2\n").starts_with("x.pkt:3: "));
+    assert!(error("+0 c> S. 0:0(0) ack 1\n+0.5 c> S. 0:0(0)\n").contains("seen: nothing"));
+    assert!(error("+0 c> S. 0:0(0) ack 1\n+1.5 quiet\n").contains("expected: nothing"));
+    assert!(error("+0 c> S. 0:0(0) ack 1 <mss 1>\n").contains("<mss 1460>"));
+}
+
+#[test]
+fn the_checklist_names_every_script_and_no_other() {
+    let readme = fs::read_to_string(directory().join("README.md")).unwrap();
+    let named: BTreeSet<String> = readme
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .flat_map(|line| line.split('`'))
+        .filter(|word| word.ends_with(".pkt"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(named, scripts());
+}
