@@ -7,6 +7,9 @@ use smoltcp::storage::Assembler;
 #[error("too many holes in the received data")]
 pub struct TooManyHoles;
 
+/// So many ranges fit in the SACK option of a segment without other options.
+const REPORTED: usize = 4;
+
 /// A bounded buffer that takes segments of a stream in any order and gives the bytes from the first one on.
 ///
 /// Where segments overlap, the copy that came first stays: bytes that somebody may have looked at never change. The
@@ -17,9 +20,14 @@ pub struct Reassembly {
     bytes: Vec<u8>,
     contiguous: usize,
     /// Ranges beyond the first hole, relative to the end of the contiguous bytes.
-    beyond: Option<Box<Assembler>>,
-    /// Where the data that came last begins.
-    latest: usize,
+    beyond: Option<Box<Beyond>>,
+}
+
+#[derive(Debug)]
+struct Beyond {
+    ranges: Assembler,
+    /// Where data began that came last, the latest first: each in another range, as long as no ranges grow together.
+    latest: [usize; REPORTED],
 }
 
 impl Reassembly {
@@ -37,7 +45,6 @@ impl Reassembly {
         if fresh.is_empty() {
             return Ok(0);
         }
-        self.latest = start;
         match self.beyond.take() {
             None if start == self.contiguous => {
                 self.reserve(end, limit);
@@ -45,8 +52,9 @@ impl Reassembly {
                 self.contiguous = end;
                 Ok(fresh.len())
             }
-            ranges => {
-                self.insert_between(start, fresh, limit, ranges.unwrap_or_else(|| Box::new(Assembler::new())))
+            beyond => {
+                let fresh_list = || Box::new(Beyond { ranges: Assembler::new(), latest: [0; REPORTED] });
+                self.insert_between(start, fresh, limit, beyond.unwrap_or_else(fresh_list))
             }
         }
     }
@@ -56,7 +64,7 @@ impl Reassembly {
         start: usize,
         fresh: &[u8],
         limit: usize,
-        mut ranges: Box<Assembler>,
+        mut beyond: Box<Beyond>,
     ) -> Result<usize, TooManyHoles> {
         let base = self.contiguous;
         let end = start + fresh.len();
@@ -64,6 +72,7 @@ impl Reassembly {
             self.reserve(end, limit);
             self.bytes.resize(end, 0);
         }
+        let ranges = &mut beyond.ranges;
         let mut from = start;
         for (left, right) in ranges.iter_data().map(|(left, right)| (base + left, base + right)) {
             copy(&mut self.bytes, start, fresh, from, left.min(end));
@@ -74,7 +83,8 @@ impl Reassembly {
         let grown = ranges.remove_front();
         self.contiguous += grown;
         if !ranges.is_empty() {
-            self.beyond = Some(ranges);
+            beyond.note(base + grown, start);
+            self.beyond = Some(beyond);
         }
         added.map(|()| grown).map_err(|_| TooManyHoles)
     }
@@ -99,21 +109,42 @@ impl Reassembly {
         self.beyond.is_some()
     }
 
-    /// The waiting ranges as offsets of the stream, the one that changed last first (RFC 2018, 4).
+    /// The waiting ranges as offsets of the stream: those that changed last first, the latest at the front, then the others
+    /// (RFC 2018, 4).
     pub fn waiting(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let base = self.contiguous;
-        let all = move || {
-            let ranges = self.beyond.iter().flat_map(|ranges| ranges.iter_data());
-            ranges.map(move |(left, right)| (base + left, base + right))
-        };
-        let is_latest = move |range: &(usize, usize)| (range.0..range.1).contains(&self.latest);
-        all().filter(is_latest).chain(all().filter(move |range| !is_latest(range)))
+        self.beyond.iter().flat_map(move |beyond| {
+            (0..=REPORTED)
+                .flat_map(move |rank| beyond.all(base).filter(move |range| beyond.rank(range) == rank))
+        })
     }
 
     /// Forgets what waits beyond the first hole.
     pub fn forget_waiting(&mut self) {
         self.beyond = None;
         self.bytes.truncate(self.contiguous);
+    }
+}
+
+impl Beyond {
+    /// The ranges as offsets of the stream, whose first `base` bytes are contiguous.
+    fn all(&self, base: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.ranges.iter_data().map(move |(left, right)| (base + left, base + right))
+    }
+
+    /// How many ranges changed later, at most [`REPORTED`].
+    fn rank(&self, range: &(usize, usize)) -> usize {
+        self.latest.iter().position(|at| (range.0..range.1).contains(at)).unwrap_or(REPORTED)
+    }
+
+    /// The range with the byte at `start`, if it still waits, is now the one that changed last.
+    fn note(&mut self, base: usize, start: usize) {
+        let Some(range) = self.all(base).find(|range| (range.0..range.1).contains(&start)) else { return };
+        let place = self.rank(&range).min(REPORTED - 1);
+        if let Some(later) = self.latest.get_mut(..=place) {
+            later.rotate_right(1);
+        }
+        self.latest[0] = start;
     }
 }
 
@@ -202,6 +233,20 @@ mod tests {
         assert_eq!(reassembly.insert(0, b"abcd", 1000), Ok(4));
         assert_eq!(reassembly.insert(100, b"y", 1000), Ok(0));
         assert_eq!(reassembly.contiguous(), b"abcx");
+    }
+
+    #[test]
+    fn ranges_are_told_in_the_order_in_which_they_changed_last() {
+        let mut reassembly = Reassembly::default();
+        let told = |reassembly: &Reassembly| reassembly.waiting().map(|range| range.0).collect::<Vec<_>>();
+        for at in [50, 10, 30, 20, 40] {
+            reassembly.insert(at, b"x", 100).unwrap();
+        }
+        assert_eq!(told(&reassembly), [40, 20, 30, 10, 50]);
+        reassembly.insert(11, b"x", 100).unwrap();
+        assert_eq!(told(&reassembly), [10, 40, 20, 30, 50]);
+        reassembly.insert(0, &[b'x'; 10], 100).unwrap();
+        assert_eq!(told(&reassembly), [40, 20, 30, 50]);
     }
 
     #[test]
