@@ -62,6 +62,7 @@ impl Binding {
         if self.down.is_delivered() {
             self.down.replay.stop();
             if self.up.finished() {
+                self.client.last_ack_due = true;
                 return self.end(End::Closed);
             }
         } else {

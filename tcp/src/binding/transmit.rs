@@ -19,6 +19,9 @@ impl Binding {
                 self.segment(now, Side::Client, self.send_next(Side::Client), Flags::FIN | Flags::ACK);
             return Some(Transmit { to: Side::Client, segment });
         }
+        if std::mem::take(&mut self.client.last_ack_due) {
+            return Some(self.acknowledgement(now, Side::Client));
+        }
         if matches!(self.phase, Phase::Ended | Phase::TimedOut) {
             return None;
         }

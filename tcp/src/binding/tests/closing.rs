@@ -25,6 +25,8 @@ fn a_fin_is_repeated_until_both_directions_are_closed() {
     assert_eq!(bench.client(client(3), weir(1), ACK, b"tail"), Event::Consumed);
     assert_eq!(bench.only().ack, client(7).value());
     assert_eq!(bench.client(client(7), weir(1), FIN, b""), Event::Ended(End::Closed));
+    let last = bench.only();
+    assert_eq!((last.flags, last.seq, last.ack), (ACK, weir(1).value(), client(8).value()));
     assert_eq!(bench.binding.poll_timeout(), None);
 }
 
