@@ -324,13 +324,16 @@ fn a_wrong_expectation_fails_and_names_its_line() {
 #[test]
 fn the_checklist_names_every_script_and_no_other() {
     let readme = fs::read_to_string(directory().join("README.md")).unwrap();
-    let named: BTreeSet<String> = readme
-        .lines()
-        .filter(|line| line.starts_with('|'))
-        .flat_map(|line| line.split('`'))
-        .filter(|word| word.ends_with(".pkt"))
-        .map(str::to_owned)
-        .collect();
+    let mut named = BTreeSet::new();
+    for row in readme.lines().filter(|line| line.starts_with("| RFC ")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[2].trim_matches('`');
+        let section = cells[1].replace("RFC ", "rfc").replace(", ", "-");
+        assert!(name.starts_with(&format!("{section}-")), "{row}");
+        let text = fs::read_to_string(directory().join(name)).unwrap();
+        assert_eq!(text.lines().next(), Some(&*format!("// {}", cells[3])), "{name}");
+        assert!(named.insert(name.to_owned()), "{name} twice");
+    }
     assert_eq!(named, scripts());
     assert!(named.len() >= 80, "{}", named.len());
 }
