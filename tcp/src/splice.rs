@@ -278,7 +278,8 @@ impl Splice {
             (5, _, _) if self.flags & (held(from) | missing_sack(from)) != 0 => {
                 erase(options, at, end, difference);
             }
-            (5, _, Side::Client) => {
+            // One that is not made of whole blocks says nothing, and passes like an unknown option.
+            (5, length, Side::Client) if length % 8 == 2 => {
                 for edge in (at + 2..end).step_by(4) {
                     add_at(options, edge, self.sequence_delta.wrapping_neg(), difference);
                 }

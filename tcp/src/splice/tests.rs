@@ -250,3 +250,15 @@ fn malformed_options_are_reported() {
     assert_eq!(splice(1, 1).apply(Side::Client, &mut bytes), Err(SegmentError::Truncated));
     assert_eq!(splice(1, 1).apply(Side::Client, &mut bytes[..19]), Err(SegmentError::Truncated));
 }
+
+#[test]
+fn a_sack_option_of_impossible_length_does_not_reach_into_the_next_option() {
+    let mut bytes = on_wire(&Segment { flags: Flags::ACK, ..Segment::default() });
+    bytes.extend([5, 3, 9, 254, 5, 7, 7, 7]);
+    bytes[12] = 7 << 4;
+    let checksum = full_checksum(&bytes);
+    bytes[16..18].copy_from_slice(&checksum.to_be_bytes());
+    splice(0xFFFF_FFFF, 0).apply(Side::Client, &mut bytes).unwrap();
+    assert_eq!(bytes[20..], [5, 3, 9, 254, 5, 7, 7, 7]);
+    assert_eq!(stored_checksum(&bytes), full_checksum(&bytes));
+}
