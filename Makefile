@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build test demo bench clean
+.PHONY: help deps build test fuzz demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -27,6 +27,12 @@ test: ## format, lints, unit, integration and end-to-end tests (the last as root
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace --doc --quiet
 	@.ci/test.sh
+
+# Seconds for each target.
+FUZZ_SECONDS ?= 60
+
+fuzz: ## each fuzz target for a minute (FUZZ_SECONDS); fuzz/README.md says what they check
+	@.ci/fuzz.sh $(FUZZ_SECONDS)
 
 demo: ## the main job on real traffic: TLS, RADIUS and DNS through weir (root or sudo)
 	@.ci/deps.sh
