@@ -108,7 +108,7 @@ pub struct Flow {
     pub splice: Splice,
     /// Where a TCP connection stands; of no meaning before the flow is [`FlowState::Bound`].
     pub track: Track,
-    /// The client's last TSval, kept only where weir puts timestamps into packets of the server.
+    /// The client's TSval: the last one where weir puts timestamps into packets of the server, else that of its FIN.
     pub client_timestamp: u32,
     /// Odd while the flow lives; goes up when it begins and when it ends.
     pub(crate) generation: u32,

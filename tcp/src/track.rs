@@ -31,6 +31,9 @@ pub struct Course {
     reserved: u8,
 }
 
+/// Numbers by which segments may be late or ahead, whatever the windows say.
+const LEAST_ROOM: u32 = 0xFFFF;
+
 /// What a segment that would change the state of a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
@@ -81,11 +84,15 @@ impl Track {
     #[inline]
     pub fn note(&mut self, from: Side, seq: u32, ack: u32, window: u16, length: u32) {
         let (own, other) = self.courses(from);
+        let (behind, flight) = (other.next.wrapping_sub(ack), other.next.wrapping_sub(other.acked));
+        if behind > flight.saturating_add(LEAST_ROOM) {
+            return;
+        }
         let end = seq.wrapping_add(length);
         if (end.wrapping_sub(own.next) as i32) > 0 && end.wrapping_sub(own.acked) <= other.room() {
             own.next = end;
         }
-        if ack.wrapping_sub(other.acked) <= other.next.wrapping_sub(other.acked) {
+        if behind <= flight {
             other.acked = ack;
             own.window = window;
         }
@@ -162,7 +169,7 @@ impl Course {
     /// takes what it offered before; and a probe goes beyond a closed one.
     #[inline]
     fn room(&self) -> u32 {
-        (u32::from(self.window) << (self.shift & 15)).max(0xFFFF)
+        (u32::from(self.window) << (self.shift & 15)).max(LEAST_ROOM)
     }
 }
 

@@ -16,6 +16,8 @@ use crate::wire::Packet;
 struct Device1500 {
     rx: VecDeque<Vec<u8>>,
     tx: Vec<Vec<u8>>,
+    /// Another MTU than 1500.
+    mtu: Option<usize>,
 }
 
 struct Received(Vec<u8>);
@@ -51,7 +53,7 @@ impl Device for Device1500 {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = 1500;
+        capabilities.max_transmission_unit = self.mtu.unwrap_or(1500);
         capabilities
     }
 }
@@ -108,7 +110,12 @@ impl Host {
 
     /// A host with smoltcp's TCP.
     pub fn with_tcp(port: u8, address: IpAddr, number: u8, now: Instant) -> Host {
-        let mut device = Device1500::default();
+        Host::with_mtu(port, address, number, now, None)
+    }
+
+    /// As `with_tcp`, with an MTU and therefore an MSS of its own.
+    pub fn with_mtu(port: u8, address: IpAddr, number: u8, now: Instant, mtu: Option<usize>) -> Host {
+        let mut device = Device1500 { mtu, ..Device1500::default() };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = u64::from(number) * 7919;
         let mut interface = Interface::new(config, &mut device, now);

@@ -15,6 +15,7 @@ mod local;
 mod pkt;
 mod scripts;
 mod splice;
+mod spliced;
 mod tcp_binding;
 mod udp;
 mod wire;

@@ -149,6 +149,13 @@ impl World {
         HostId(self.hosts.len() - 1)
     }
 
+    /// As `host`, with this MTU.
+    pub fn small_host(&mut self, port: u8, at: &str, mtu: usize) -> HostId {
+        let number = u8::try_from(self.hosts.len()).unwrap();
+        self.hosts.push(Host::with_mtu(port, address(at), number, self.now, Some(mtu)));
+        HostId(self.hosts.len() - 1)
+    }
+
     /// A host that answers ARP and ND and nothing else.
     pub fn silent(&mut self, port: u8, at: &str) -> HostId {
         let number = u8::try_from(self.hosts.len()).unwrap();

@@ -1,9 +1,10 @@
 //! The fast path: a packet of a bound flow is translated in place and leaves. No allocation, no lock, no clock, no Lua.
 
 use smoltcp::time::Instant;
-use tcp::{Flags, Judgement, Lifecycle, Segment, Side};
+use tcp::{Flags, Judgement, Lifecycle, Segment, SeqNumber, Side};
 
 use super::end::Fate;
+use super::split::{largest_piece, too_large};
 use super::transmit::Originated;
 use super::{Pipeline, Verdict};
 use crate::counters::DropReason;
@@ -64,7 +65,7 @@ impl<P: Policy> Pipeline<P> {
             return Verdict::Drop(DropReason::Malformed);
         };
         let next = flow.track.next(Side::Client);
-        if flow.lifecycle() == Lifecycle::Reset || (flow.track.is_settled() && !syn.seq.is_before(next)) {
+        if flow.lifecycle() == Lifecycle::Reset || (flow.track.is_settled() && is_newer(flow, &syn)) {
             self.end_by_lifecycle(now, id);
             return self.unknown(now, buf, headers);
         }
@@ -99,7 +100,12 @@ impl<P: Policy> Pipeline<P> {
         if let Err(reason) = rewrite::retag(buf, &mut headers, settings.vlan) {
             return Verdict::Drop(reason);
         }
-        if headers.end.saturating_sub(headers.l3) > settings.mtu {
+        let split = too_large(flow, &headers, direction);
+        if split && !parse::l4_checksum_ok(buf.bytes(), &headers) {
+            return Verdict::Drop(DropReason::L4Checksum);
+        }
+        let largest = if split { largest_piece(flow, &headers, settings.mtu) } else { 0 };
+        if headers.end.saturating_sub(headers.l3) > settings.mtu && !split {
             let mtu = settings.mtu;
             self.report_too_big(now, buf, &headers, mtu);
             return Verdict::Drop(DropReason::TooBig);
@@ -138,6 +144,9 @@ impl<P: Policy> Pipeline<P> {
             }
         }
         self.neighbors.want(now, hop);
+        if split {
+            return self.split(buf.bytes(), &headers, largest);
+        }
         match mac {
             Some(_) => Verdict::Forward(out),
             None => Verdict::ForwardWhenResolved(out, hop),
@@ -157,6 +166,14 @@ fn is_syn(flags: u8) -> bool {
 fn lingers(flow: &Flow, direction: Direction) -> bool {
     let over = matches!(flow.lifecycle(), Lifecycle::BothFin | Lifecycle::Reset);
     direction == Direction::FromClient && over
+}
+
+/// Whether a SYN cannot be one of the connection that has finished: by its number, or by its clock (RFC 6191, 2), which was
+/// noted with the client's FIN.
+fn is_newer(flow: &Flow, syn: &Segment<'_>) -> bool {
+    let clock = syn.options.timestamps.map(|timestamps| SeqNumber::new(timestamps.value));
+    let newer = clock.is_some_and(|clock| clock.is_after(flow.client_timestamp.into()));
+    newer || syn.seq.is_after(flow.track.next(Side::Client))
 }
 
 /// Sequence numbers, acknowledgements and options of a TCP segment.
@@ -289,6 +306,9 @@ fn turn(
     };
     if !believed {
         return Ok(());
+    }
+    if let (Side::Client, Some(timestamps)) = (from, parsed.options.timestamps) {
+        flow.client_timestamp = timestamps.value;
     }
     let after = before.observe(from, flags);
     flow.set_lifecycle(after);
