@@ -66,6 +66,22 @@ mod tests {
         !(sum as u16)
     }
 
+    /// The values at which the older equations of RFC 1624, section 3, go wrong.
+    #[test]
+    fn both_zeros_come_out_as_in_a_full_sum() {
+        let edges = [0u16, 1, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF];
+        for (rest, old, new) in
+            edges.iter().flat_map(|r| edges.iter().flat_map(move |o| edges.map(|n| (*r, *o, n))))
+        {
+            // A constant word: the sum is never all zeros, as that of no real segment is.
+            let bytes = |field: u16| [[0x40, 0x06], rest.to_be_bytes(), field.to_be_bytes()].concat();
+            let mut difference = Difference::default();
+            difference.replace16(old, new);
+            let changed = difference.apply(checksum(&bytes(old)));
+            assert_eq!(changed, checksum(&bytes(new)), "{rest:#x}: {old:#x} to {new:#x}");
+        }
+    }
+
     proptest! {
         #![proptest_config(crate::seeded(256))]
 

@@ -114,6 +114,21 @@ mod tests {
             prop_assert_eq!(b.later(a), b);
         }
 
+        /// Numbers of a stream that never wraps, and what is left of them on the wire.
+        #[test]
+        fn same_as_numbers_that_do_not_wrap(
+            turns in 1i64..4, near in -70_000i64..70_000, ahead in -0x3FFF_FFFFi64..0x3FFF_FFFF, size in 0i64..0x4000_0000,
+        ) {
+            let on_wire = |number: i64| SeqNumber::new(number.rem_euclid(1 << 32) as u32);
+            let start = (turns << 32) + near;
+            let number = start + ahead;
+            prop_assert_eq!(on_wire(number).is_before(on_wire(start)), number < start);
+            prop_assert_eq!(on_wire(number).is_after(on_wire(start)), number > start);
+            prop_assert_eq!(on_wire(number).later(on_wire(start)), on_wire(number.max(start)));
+            let inside = start <= number && number < start + size;
+            prop_assert_eq!(on_wire(number).is_within(on_wire(start), on_wire(start + size)), inside);
+        }
+
         #[test]
         fn window_membership_matches_distances(start: u32, size in 0u32..0x4000_0000, offset in 0u32..0x4000_0000) {
             let a = SeqNumber::new(start);

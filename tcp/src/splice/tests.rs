@@ -88,6 +88,45 @@ proptest! {
         prop_assert_eq!(changed, bytes);
     }
 
+    /// A server that numbers and clocks its stream by itself, and a client that knows it only through the splice: what
+    /// the client acknowledges, and echoes, is what the server has sent, and the client's clock never goes back
+    /// (RFC 7323, 5).
+    #[test]
+    fn a_conversation_across_the_wrap_is_understood_at_both_ends(
+        isn in u32::MAX - 3000..=u32::MAX, server_isn in prop_oneof![any::<u32>(), u32::MAX - 3000..=u32::MAX],
+        clock: u32, delta: u32, turns in proptest::collection::vec((0u32..1400, 0u32..5000), 1..20),
+    ) {
+        let splice = splice(isn.wrapping_sub(server_isn), delta);
+        let (mut sent, mut ticks, mut seen) = (0u32, 0u32, None::<u32>);
+        for (length, pause) in turns {
+            ticks += pause;
+            let options = Options {
+                timestamps: Some(Timestamps { value: clock.wrapping_add(ticks), echo: 1 }), ..Options::default()
+            };
+            let payload = vec![7; length as usize];
+            let seq = SeqNumber::new(server_isn.wrapping_add(sent));
+            let data = Segment { seq, flags: Flags::ACK, options, payload: &payload, ..Segment::default() };
+            let data = applied(&splice, Side::Server, &data);
+            let data = Segment::parse(&data).unwrap();
+            prop_assert_eq!(data.seq.value(), isn.wrapping_add(sent));
+            let value = data.options.timestamps.unwrap().value;
+            prop_assert!(seen.is_none_or(|seen| value.wrapping_sub(seen) as i32 >= 0));
+            seen = Some(value);
+            sent += length;
+            let block = SackBlock { left: data.seq, right: data.seq.advanced(length) };
+            let options = Options {
+                timestamps: Some(Timestamps { value: 1, echo: value }), sack: [block].into_iter().collect(),
+                ..Options::default()
+            };
+            let ack = data.seq.advanced(length);
+            let ack = applied(&splice, Side::Client, &Segment { ack, flags: Flags::ACK, options, ..Segment::default() });
+            let ack = Segment::parse(&ack).unwrap();
+            prop_assert_eq!(ack.ack.value(), server_isn.wrapping_add(sent));
+            prop_assert_eq!(ack.options.sack[0], SackBlock { left: seq, right: seq.advanced(length) });
+            prop_assert_eq!(ack.options.timestamps.unwrap().echo, clock.wrapping_add(ticks));
+        }
+    }
+
     #[test]
     fn all_zeros_is_transparent_and_a_wrong_checksum_stays_wrong(
         parts in any_segment(), sequence: u32, error in 1u16..0xFFFF, client: bool,
