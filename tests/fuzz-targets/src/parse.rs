@@ -58,6 +58,8 @@ fn checksum(frame: &[u8], headers: &Headers) {
     let (source, destination) = (key.source, key.destination);
     let v4 = source.v4().zip(destination.v4()).filter(|_| headers.family == Family::V4);
     let remainder = match (key.protocol, v4) {
+        // Nothing but zeros has no right checksum: theirs would be 0xffff.
+        (PROTOCOL_ICMP, _) if l4.iter().all(|byte| *byte == 0) => 1,
         (PROTOCOL_ICMP, _) => crate::sum(&[l4]),
         (PROTOCOL_UDP, Some(_)) if l4[6..8] == [0, 0] => 0,
         (_, Some((source, destination))) => crate::sum(&[&source, &destination, &protocol, &length, l4]),
