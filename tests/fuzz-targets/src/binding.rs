@@ -30,7 +30,7 @@ pub fn binding(data: &[u8]) {
     bench.check();
     let mut fill = 0;
     while !input.is_empty() {
-        fill += 1;
+        fill = u8::wrapping_add(fill, 1);
         bench.step(&mut input, fill);
         bench.check();
     }
