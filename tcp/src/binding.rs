@@ -115,6 +115,8 @@ pub struct Binding {
     /// Bytes of a held response that the server may send.
     server_room: u32,
     established: bool,
+    /// What is reported at the end of `Closing`.
+    ending: End,
     /// The SYN-ACK of a server has arrived.
     connected: bool,
     /// `Spliced` or `Ended(Closed)` is still to be reported by `handle_timeout`, from this time on.
@@ -228,8 +230,8 @@ impl Binding {
     /// Takes in a segment.
     ///
     /// A FIN of the client before the decision: together with bytes, or after bytes, it is [`Event::Data`], and
-    /// [`Binding::client_finished`] is true from then on; without a single byte before it, it is
-    /// [`End::ClientClosed`]. After [`Binding::connect`] it is replayed like a byte.
+    /// [`Binding::client_finished`] is true from then on; without a single byte before it, weir
+    /// closes as well, and reports [`End::ClientClosed`] in the end. After [`Binding::connect`] it is replayed like a byte.
     pub fn handle_segment(&mut self, now: Instant, from: Side, segment: &Segment<'_>) -> Event {
         match (self.phase, from) {
             (Phase::Spliced, _) => self.pass(from, segment),

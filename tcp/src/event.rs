@@ -71,7 +71,8 @@ pub enum End {
     FirstPayloadTimeout,
     /// RST from the client.
     ClientReset,
-    /// FIN from the client before the decision, and not one byte before it. weir answers with its own FIN.
+    /// FIN from the client before the decision, and not one byte before it; reported when the client has acknowledged
+    /// the FIN with which weir answers, or the replay timeout has passed.
     ClientClosed,
     /// RST from the server after its SYN-ACK, while weir still replayed.
     ServerReset,

@@ -352,3 +352,21 @@ fn a_newer_timestamp_opens_a_finished_tuple() {
         assert_eq!(hand.state().0, expected, "{clock}");
     }
 }
+/// `reset_on_idle = false`: the flow goes without a word, and what comes later finds a reset.
+#[test]
+fn a_silent_idle_timeout_leaves_nothing_but_resets_for_late_segments() {
+    let settings = "[virtual_service.tcp]\nreset_on_idle = false\n";
+    let script = crate::inside::scripted("tcp/443", "a", &["a"], "avi.l4.collect(1)");
+    let mut scene = Scene::new(&format!("{}{script}{settings}", two_pools()));
+    let (server, client) = (scene.world.listen(scene.a, 443), scene.connect(40_000));
+    scene.world.talk(client).say(b"request");
+    scene.world.seconds(302);
+    assert_eq!(scene.world.terminations(), ["cD"]);
+    assert_eq!(scene.world.state(client), State::Established);
+    assert_eq!(scene.world.state(server), State::Established);
+    scene.world.talk(client).say(b"late");
+    scene.world.seconds(1);
+    assert_eq!(scene.world.state(client), State::Closed);
+    assert_eq!(scene.world.talk(server).received, b"request");
+    scene.world.assert_empty();
+}

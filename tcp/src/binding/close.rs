@@ -5,7 +5,7 @@ use smoltcp::time::Instant;
 use super::half::{Half, Mode};
 use super::leg::Reset;
 use super::{Binding, Phase};
-use crate::{End, Event, Segment, Side};
+use crate::{Event, Segment, Side};
 
 impl Binding {
     /// Ends the connection for a reason of the caller's.
@@ -37,7 +37,7 @@ impl Binding {
         self.down.replay.una != self.down.replay.high
     }
 
-    fn start_closing(&mut self, now: Instant) {
+    pub(super) fn start_closing(&mut self, now: Instant) {
         self.client.reset = None;
         self.client.ack_due = true;
         let deadline = now + self.limits.replay_timeout;
@@ -62,8 +62,8 @@ impl Binding {
         if self.down.is_delivered() {
             self.down.replay.stop();
             if self.up.finished() {
-                self.client.last_ack_due = true;
-                return self.end(End::Closed);
+                self.client.last_ack_due = self.client.ack_due;
+                return self.end(self.ending);
             }
         } else {
             self.deadline = self.down.replay.deadline;

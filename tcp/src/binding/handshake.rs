@@ -43,6 +43,7 @@ impl Binding {
             server_room: 0,
             established: false,
             connected: false,
+            ending: End::Closed,
             pending: None,
         }
     }
@@ -73,10 +74,11 @@ impl Binding {
         }
     }
 
-    /// FIN of the client before the decision.
-    pub(super) fn client_closed(&mut self) -> Event {
-        self.client.fin_due = true;
-        self.end(End::ClientClosed)
+    /// FIN of the client before the decision: it is answered with FIN, which is repeated like any other.
+    pub(super) fn client_closed(&mut self, now: Instant) -> Event {
+        self.ending = End::ClientClosed;
+        self.start_closing(now);
+        Event::Consumed
     }
 }
 

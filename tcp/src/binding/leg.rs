@@ -37,7 +37,6 @@ pub(super) struct Leg {
     /// SACK blocks of its last acknowledgement, to be passed on.
     pub reported: ArrayVec<SackBlock, 4>,
     pub ack_due: bool,
-    pub fin_due: bool,
     /// An acknowledgement that goes out although the connection is over: of the FIN that ended it.
     pub last_ack_due: bool,
     pub reset: Option<Reset>,

@@ -131,7 +131,7 @@ impl Binding {
         if spliced {
             return Event::Spliced;
         }
-        if intake == Intake::Progress { self.progress(from) } else { Event::Consumed }
+        if intake == Intake::Progress { self.progress(now, from) } else { Event::Consumed }
     }
 
     /// This packet goes on; if it was the last one before the splice, the event for that follows by timer.
@@ -158,10 +158,10 @@ impl Binding {
     }
 
     /// Whether somebody is still to decide on new bytes.
-    fn progress(&mut self, from: Side) -> Event {
+    fn progress(&mut self, now: Instant, from: Side) -> Event {
         match from {
             Side::Client if matches!(self.phase, Phase::Waiting | Phase::TimedOut) => {
-                if self.up.data.contiguous().is_empty() { self.client_closed() } else { Event::Data(from) }
+                if self.up.data.contiguous().is_empty() { self.client_closed(now) } else { Event::Data(from) }
             }
             Side::Server if self.down.mode == Mode::Held => Event::Data(from),
             _ => Event::Consumed,

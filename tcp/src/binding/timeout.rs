@@ -79,7 +79,7 @@ impl Binding {
             return Event::Consumed;
         }
         self.reset_client();
-        self.end(End::Closed)
+        self.end(self.ending)
     }
 
     fn retransmit(&mut self, now: Instant) {

@@ -13,12 +13,6 @@ impl Binding {
         if let Some((to, reset)) = self.take_reset() {
             return Some(Transmit { to, segment: reset_segment(reset) });
         }
-        if std::mem::take(&mut self.client.fin_due) {
-            self.client.ack_due = false;
-            let segment =
-                self.segment(now, Side::Client, self.send_next(Side::Client), Flags::FIN | Flags::ACK);
-            return Some(Transmit { to: Side::Client, segment });
-        }
         if std::mem::take(&mut self.client.last_ack_due) {
             return Some(self.acknowledgement(now, Side::Client));
         }

@@ -117,9 +117,13 @@ fn old_and_missing_timestamps_are_refused() {
 #[test]
 fn a_fin_without_a_byte_closes() {
     let mut bench = Bench::established(full_options());
-    assert_eq!(bench.client(client(0), weir(0), FIN, b""), Event::Ended(End::ClientClosed));
+    assert_eq!(bench.client(client(0), weir(0), FIN, b""), Event::Consumed);
     let sent = bench.only();
     assert_eq!((sent.flags, sent.seq, sent.ack), (FIN, weir(0).value(), client(1).value()));
+    bench.now = bench.binding.poll_timeout().unwrap();
+    assert_eq!(bench.binding.handle_timeout(bench.now), Event::Consumed);
+    assert_eq!(bench.only().flags, FIN, "lost, and sent again");
+    assert_eq!(bench.client(client(1), weir(1), ACK, b""), Event::Ended(End::ClientClosed));
     assert_eq!(bench.binding.poll_timeout(), None);
 }
 
