@@ -157,8 +157,8 @@ impl Splice {
     }
 
     /// Largest payload and options that the server takes in one segment. A client was promised
-    /// [`Promise::mss`](crate::Promise::mss); where that is more, its larger segments need ICMP "fragmentation needed".
-    /// 0 where weir did not see the server's SYN-ACK.
+    /// [`Promise::mss`](crate::Promise::mss); where that is more, its larger segments must be cut. 0 where weir did not
+    /// see the server's SYN-ACK.
     #[must_use]
     pub fn server_mss(&self) -> u16 {
         self.server_mss
