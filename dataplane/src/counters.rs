@@ -52,7 +52,7 @@ drop_reasons! {
     /// An ICMP error about a packet of no flow.
     IcmpNoFlow = "icmp_no_flow",
     /// An ICMP error about a flow that quotes what is not on its way, or that weir has no use for before a server is connected.
-    IcmpUnacceptable = "icmp_unacceptable",
+    IcmpIgnored = "icmp_ignored",
     /// The destination address is neither a VIP nor one of weir's own.
     NoAddress = "no_address",
     /// The address is weir's, but no service and no flow is on that port.

@@ -140,7 +140,7 @@ fn errors_that_quote_what_is_not_on_its_way_are_dropped() {
     let (mut talking, server, client) = talking(false);
     let router = talking.router;
     let drops = |talking: &Talking| {
-        [DropReason::IcmpUnacceptable, DropReason::IcmpNoFlow, DropReason::L4Checksum]
+        [DropReason::IcmpIgnored, DropReason::IcmpNoFlow, DropReason::L4Checksum]
             .map(|reason| talking.scene.world.dropped(reason))
     };
     let (packet, _) = talking.to_server(100_000);

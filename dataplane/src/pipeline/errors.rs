@@ -73,7 +73,7 @@ impl<P: Policy> Pipeline<P> {
             _ => None,
         };
         // The flow lives on, whatever the error says (RFC 5382, REQ-10; RFC 4787, REQ-10).
-        if passed.is_some() { Verdict::Consumed } else { Verdict::Drop(DropReason::IcmpUnacceptable) }
+        if passed.is_some() { Verdict::Consumed } else { Verdict::Drop(DropReason::IcmpIgnored) }
     }
 
     /// Before the splice weir itself is the end host. It takes a smaller segment size; everything else is no reason to

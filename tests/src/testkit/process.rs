@@ -43,6 +43,12 @@ impl Process {
         Ok(Process { name: name.to_owned(), child, output, errors })
     }
 
+    /// Its number; `ip netns exec` becomes the program.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has written to standard output so far.
     #[must_use]
     pub fn output(&self) -> String {

@@ -168,6 +168,17 @@ impl Weir {
         within(limit, || self.process.ended()?.ok_or_else(|| format!("still running after {limit:?}").into()))
     }
 
+    /// Bytes of memory that it uses.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let kilobytes = line.trim().strip_suffix("kB").ok_or("VmRSS is not in kB")?;
+        Ok(kilobytes.trim().parse::<u64>()? * 1024)
+    }
+
     /// Whether it still runs.
     ///
     /// # Errors
