@@ -370,3 +370,22 @@ fn a_silent_idle_timeout_leaves_nothing_but_resets_for_late_segments() {
     assert_eq!(scene.world.talk(server).received, b"request");
     scene.world.assert_empty();
 }
+
+/// The client has finished, the server goes on for a while, and then nothing comes any more.
+#[test]
+fn a_half_closed_connection_carries_data_and_is_reset_when_idle() {
+    let script = crate::inside::scripted("tcp/443", "a", &["a"], "avi.l4.collect(1)");
+    let mut scene = Scene::new(&format!("{}{script}", two_pools()));
+    let (server, client) = (scene.world.listen(scene.a, 443), scene.connect(40_000));
+    scene.world.talk(client).say(b"request");
+    scene.world.talk(client).finish = true;
+    scene.world.seconds(1);
+    assert_eq!(scene.world.state(client), State::FinWait2);
+    scene.world.talk(server).say(&bytes(100_000, 1));
+    scene.world.seconds(30);
+    assert!(scene.world.talk(client).received == bytes(100_000, 1));
+    scene.world.seconds(310);
+    assert_eq!((scene.world.state(client), scene.world.state(server)), (State::Closed, State::Closed));
+    assert_eq!(scene.world.terminations(), ["sD"]);
+    scene.world.assert_empty();
+}

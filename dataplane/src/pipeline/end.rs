@@ -118,7 +118,8 @@ impl<P: Policy> Pipeline<P> {
         if flow.idle(now) < idle_time(flow, service) {
             return self.schedule_idle(now, id);
         }
-        let lost = flow.is_tcp() && flow.lifecycle() == Lifecycle::Established;
+        let open = [Lifecycle::Established, Lifecycle::ClientFin, Lifecycle::ServerFin];
+        let lost = flow.is_tcp() && open.contains(&flow.lifecycle());
         if lost && service.tcp.reset_on_idle {
             self.reset_both(id);
         }

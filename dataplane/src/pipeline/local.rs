@@ -3,7 +3,7 @@
 use smoltcp::time::Instant;
 
 use super::{Pipeline, Verdict};
-use crate::address::Address;
+use crate::address::{Address, FlowKey};
 use crate::channel;
 use crate::counters::DropReason;
 use crate::header::PROTOCOL_TCP;
@@ -58,8 +58,10 @@ impl<P: Policy> Pipeline<P> {
             Message::EchoReply => self.punt(buf.bytes(), &headers),
             Message::Error { cause, original } => {
                 let ports = channel::monitor_ports(&self.snapshot);
+                let of_monitor =
+                    |key: &FlowKey| ports.contains(&key.source_port) && self.is_interface_address(key.source);
                 // Without ports it may be about the echo request of a monitor.
-                let Some(key) = original.filter(|key| !ports.contains(&key.source_port)) else {
+                let Some(key) = original.filter(|key| !of_monitor(key)) else {
                     return self.punt(buf.bytes(), &headers);
                 };
                 self.flow_error(buf, &headers, cause, &key)
