@@ -72,3 +72,32 @@ fn no_server_is_up() -> Result {
     assert!(weir.counter("no_server")? >= 1);
     weir.check_balance()
 }
+
+/// A real client, each request on a connection of its own that a script decides on: no error among 5,000.
+#[test]
+fn five_thousand_connections_without_an_error() -> Result {
+    const COUNT: usize = 5_000;
+    let Some(network) = Network::new("http many", Arms::Two)? else { return Ok(()) };
+    let script = r#"
+[[datascript_set]]
+name = "get"
+request_inline = "avi.l4.collect(4) if avi.l4.read(4) ~= 'GET ' then avi.vs.close_conn(true) end"
+"#;
+    let config = CONFIG.replace(", \"2001:db8:1::10\"", "");
+    let config = config.replace("[[virtual_service]]", &format!("{script}\n[[virtual_service]]"));
+    let weir = Weir::start(&network, &format!("{config}datascript_sets = [\"get\"]\n"))?;
+    let start = |name, address| network.server(name, "http_server.py", &[name, address, "80"]);
+    let (_one, _two) = (start("one", "10.0.0.20")?, start("two", "10.0.0.21")?);
+    weir.wait_for_servers(2, Duration::from_secs(10))?;
+    let urls = format!("http://192.0.2.10:8080/[1-{COUNT}]");
+    let options = ["-sS", "--max-time", "60", "-Z", "--parallel-max", "50", "-H", "Connection: close"];
+    let output = network.in_client("curl", &[&options[..], &["-w", " %{http_code}\n", &urls]].concat())?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answers = String::from_utf8(output.stdout)?;
+    let good = answers.matches("one 200\n").count() + answers.matches("two 200\n").count();
+    assert_eq!(good, COUNT);
+    let records = weir.wait_for_records(COUNT)?;
+    let odd: Vec<_> = records.iter().filter(|record| record["termination"] != "--").collect();
+    assert!(odd.is_empty(), "{odd:?}");
+    weir.check_balance()
+}

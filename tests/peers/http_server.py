@@ -17,6 +17,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+http.server.ThreadingHTTPServer.request_queue_size = 128
 server = http.server.ThreadingHTTPServer((sys.argv[2], int(sys.argv[3])), Handler)
 print("ready")
 server.serve_forever()
