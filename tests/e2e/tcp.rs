@@ -132,3 +132,38 @@ datascript_sets = ["all"]
     assert_eq!(refused["termination"], "SC", "{refused}");
     weir.check_balance()
 }
+
+/// Kernels that lack an option on one side or the other, with and without SYN cookies: a megabyte there and back.
+#[test]
+fn kernels_without_options() -> Result {
+    for cookies in ["always", "never"] {
+        let Some(network) = Network::new("tcp options", Arms::Two)? else { return Ok(()) };
+        let service = format!("[virtual_service.tcp]\nsyn_cookies = \"{cookies}\"\n");
+        let weir = Weir::start(&network, &(config("192.0.2.10", ["10.0.0.20", "10.0.0.21"]) + &service))?;
+        let _a = network.server("a", "echo.py", &["tcp", "a", "10.0.0.20", "7"])?;
+        let mut connections = 0;
+        for option in ["tcp_timestamps", "tcp_sack", "tcp_window_scaling"] {
+            for namespace in [network.client(), network.servers()] {
+                let set = |value: &str| -> Result {
+                    let setting = format!("net.ipv4.{option}={value}");
+                    let command = ["netns", "exec", &namespace, "sysctl", "-qw", &setting];
+                    let status = std::process::Command::new("ip").args(command).status()?;
+                    if status.success() { Ok(()) } else { Err(setting.into()) }
+                };
+                set("0")?;
+                let arguments = ["192.0.2.10", "700", TO_A, "29", "1000000"];
+                let echo = network.run_client(LIMIT, "tcp_client.py", &arguments)?;
+                assert_eq!(echo, format!("a:{TO_A}+1000000\n"), "{option} of {namespace}, cookies {cookies}");
+                set("1")?;
+                connections += 1;
+            }
+        }
+        for record in weir.wait_for_records(connections)? {
+            assert_eq!(record["termination"], "--", "{record}");
+        }
+        let accepted = weir.counter("syn_cookies_accepted")?;
+        assert_eq!(accepted, if cookies == "always" { connections as u64 } else { 0 });
+        weir.check_balance()?;
+    }
+    Ok(())
+}
