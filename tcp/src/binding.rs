@@ -180,7 +180,7 @@ impl Binding {
         let mut splice = Splice {
             sequence_delta: self.down.shift,
             timestamp_delta: self.timestamp_delta,
-            server_mss: self.server.mss,
+            server_mss: if self.server.mss < self.promise.mss { self.server.mss } else { 0 },
             window_to_server: self.client.their_shift as i8 - self.server.our_shift as i8,
             window_to_client: self.server.their_shift as i8 - self.client.our_shift as i8,
             ..Splice::default()

@@ -156,9 +156,9 @@ impl Splice {
         replace_options(segment, len, old_len, &new)
     }
 
-    /// Largest payload and options that the server takes in one segment. A client was promised
-    /// [`Promise::mss`](crate::Promise::mss); where that is more, its larger segments must be cut. 0 where weir did not
-    /// see the server's SYN-ACK.
+    /// Largest payload and options that the server takes in one segment, where that is less than
+    /// [`Promise::mss`](crate::Promise::mss): the client's larger segments must be cut. 0: it takes what was promised, or
+    /// weir did not see its SYN-ACK.
     #[must_use]
     pub fn server_mss(&self) -> u16 {
         self.server_mss

@@ -85,7 +85,7 @@ impl Track {
     pub fn note(&mut self, from: Side, seq: u32, ack: u32, window: u16, length: u32) {
         let (own, other) = self.courses(from);
         let (behind, flight) = (other.next.wrapping_sub(ack), other.next.wrapping_sub(other.acked));
-        if behind > flight.saturating_add(LEAST_ROOM) {
+        if behind > flight.wrapping_add(LEAST_ROOM) {
             return;
         }
         let end = seq.wrapping_add(length);

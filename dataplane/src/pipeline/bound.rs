@@ -4,7 +4,7 @@ use smoltcp::time::Instant;
 use tcp::{Flags, Judgement, Lifecycle, Segment, SeqNumber, Side};
 
 use super::end::Fate;
-use super::split::{largest_piece, too_large};
+use super::split::too_large;
 use super::transmit::Originated;
 use super::{Pipeline, Verdict};
 use crate::counters::DropReason;
@@ -100,11 +100,10 @@ impl<P: Policy> Pipeline<P> {
         if let Err(reason) = rewrite::retag(buf, &mut headers, settings.vlan) {
             return Verdict::Drop(reason);
         }
-        let split = too_large(flow, &headers, direction);
+        let split = flow.splice.server_mss() != 0 && too_large(flow, &headers, direction);
         if split && !parse::l4_checksum_ok(buf.bytes(), &headers) {
             return Verdict::Drop(DropReason::L4Checksum);
         }
-        let largest = if split { largest_piece(flow, &headers, settings.mtu) } else { 0 };
         if headers.end.saturating_sub(headers.l3) > settings.mtu && !split {
             let mtu = settings.mtu;
             self.report_too_big(now, buf, &headers, mtu);
@@ -145,7 +144,7 @@ impl<P: Policy> Pipeline<P> {
         }
         self.neighbors.want(now, hop);
         if split {
-            return self.split(buf.bytes(), &headers, largest);
+            return self.split(buf.bytes(), &headers, id, out);
         }
         match mac {
             Some(_) => Verdict::Forward(out),

@@ -10,33 +10,36 @@ use crate::address::Address;
 use crate::checksum;
 use crate::counters::DropReason;
 use crate::flow::{Direction, Flow};
+use crate::flow_table::FlowId;
 use crate::header::{Ipv4, Ipv6, PROTOCOL_TCP, Tcp};
+use crate::io::PortId;
 use crate::parse::{Family, Headers};
 use crate::policy::Policy;
 
 /// TCP header without options; an MSS counts what is behind it (RFC 6691, 2).
 const TCP_LEN: usize = 20;
 
-/// True if the segment is larger than the server takes. Where weir did not see the server's SYN-ACK, the client did.
-#[inline]
+/// True if the segment is larger than the server takes.
+#[cold]
 pub(super) fn too_large(flow: &Flow, headers: &Headers, direction: Direction) -> bool {
     let mss = usize::from(flow.splice.server_mss());
     let length = usize::from(headers.end.saturating_sub(headers.l4));
-    direction == Direction::FromClient && length > mss.saturating_add(TCP_LEN) && mss != 0 && flow.is_tcp()
+    direction == Direction::FromClient && length > mss.saturating_add(TCP_LEN) && flow.is_tcp()
 }
 
 /// Most bytes of options and payload in a piece: what the server takes, and what passes the port.
-#[cold]
-pub(super) fn largest_piece(flow: &Flow, headers: &Headers, mtu: u16) -> u16 {
+fn largest_piece(flow: &Flow, headers: &Headers, mtu: u16) -> u16 {
     let ip = headers.l4.saturating_sub(headers.l3);
     flow.splice.server_mss().min(mtu.saturating_sub(ip).saturating_sub(TCP_LEN as u16))
 }
 
 impl<P: Policy> Pipeline<P> {
-    /// Sends a translated segment in pieces of at most `mss` bytes of options and payload, in order. Its checksum must be
-    /// right, because each piece gets one of its own.
+    /// Sends a translated segment of this flow in pieces by the port `out`, in order. Its checksum must be right, because
+    /// each piece gets one of its own.
     #[cold]
-    pub(super) fn split(&mut self, frame: &[u8], headers: &Headers, mss: u16) -> Verdict {
+    pub(super) fn split(&mut self, frame: &[u8], headers: &Headers, id: FlowId, out: PortId) -> Verdict {
+        let (flow, port) = (self.flows.flow(id), self.ports.get(out.index()));
+        let mss = flow.zip(port).map_or(0, |(flow, port)| largest_piece(flow, headers, port.mtu));
         match pieces(frame, headers, usize::from(mss)) {
             Some(pieces) => {
                 pieces.into_iter().for_each(|piece| self.originate(Originated::Local(piece)));
