@@ -246,6 +246,13 @@ impl Neighbors {
         self.entry(id)?.state.mac()
     }
 
+    /// Port of a neighbour, and its MAC address once it has answered: what a packet needs.
+    #[inline]
+    #[must_use]
+    pub fn way(&self, id: NeighborId) -> Option<(PortId, Option<Mac>)> {
+        self.entry(id).map(|entry| (entry.port, entry.state.mac()))
+    }
+
     /// Port and address of a neighbour.
     #[must_use]
     pub fn next_hop(&self, id: NeighborId) -> Option<(PortId, Address)> {

@@ -91,7 +91,7 @@ impl<P: Policy> Pipeline<P> {
             Direction::FromClient => (*flow.server_key(), NeighborId::from_bits(flow.server_hop)),
             Direction::FromServer => (*flow.client_key(), NeighborId::from_bits(flow.client_hop)),
         };
-        let Some((out, _)) = self.neighbors.next_hop(hop) else {
+        let Some((out, mac)) = self.neighbors.way(hop) else {
             return Verdict::Drop(DropReason::NoNeighbor);
         };
         let Some(settings) = self.ports.get(out.index()) else {
@@ -120,7 +120,6 @@ impl<P: Policy> Pipeline<P> {
         {
             return Verdict::Drop(reason);
         }
-        let mac = self.neighbors.mac(hop);
         let translation = Translation {
             source: key.destination,
             destination: key.source,
