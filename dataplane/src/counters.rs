@@ -116,6 +116,8 @@ pub struct Counters {
     pub originated: u64,
     /// Frames that weir made itself, or had taken in to send them later, and could not send.
     pub originate_failed: u64,
+    /// Segments of weir's own that went out more than once: SYN, SYN-ACK, replayed bytes, FIN.
+    pub retransmitted: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
     /// Flows created.
@@ -142,6 +144,7 @@ impl Default for Counters {
             dropped: [0; DropReason::COUNT],
             originated: 0,
             originate_failed: 0,
+            retransmitted: 0,
             tx_bytes: 0,
             flows_created: 0,
             flows_ended: 0,

@@ -35,6 +35,8 @@ pub struct Transmit<'a> {
     pub to: Side,
     /// What to send; [`Segment::emit`] writes it.
     pub segment: Segment<'a>,
+    /// A retransmission: something in it was sent before. False for acknowledgements and resets.
+    pub again: bool,
 }
 
 /// Where a binding stands.
@@ -62,13 +64,15 @@ enum Phase {
 #[derive(Clone, Copy, Debug)]
 struct Retry {
     due: bool,
+    /// It has gone out at least once.
+    sent: bool,
     at: Instant,
     interval: Duration,
 }
 
 impl Retry {
     fn start(now: Instant) -> Self {
-        Retry { due: true, at: now + INITIAL_TIMEOUT, interval: INITIAL_TIMEOUT }
+        Retry { due: true, sent: false, at: now + INITIAL_TIMEOUT, interval: INITIAL_TIMEOUT }
     }
 
     fn handle_timeout(&mut self, now: Instant) {

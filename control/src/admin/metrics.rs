@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     pub(super) fn counters(&mut self, counters: &Counters) {
-        let plain: [(&str, &str, u64); 13] = [
+        let plain: [(&str, &str, u64); 14] = [
             ("weir_received_packets_total", "Frames received.", counters.rx),
             ("weir_received_bytes_total", "Bytes received.", counters.rx_bytes),
             ("weir_forwarded_packets_total", "Received frames that left translated.", counters.forwarded),
@@ -71,6 +71,11 @@ impl Metrics {
                 "weir_unsent_packets_total",
                 "Frames that weir made and could not send.",
                 counters.originate_failed,
+            ),
+            (
+                "weir_retransmitted_segments_total",
+                "Segments of weir's own that went out more than once.",
+                counters.retransmitted,
             ),
             ("weir_sent_bytes_total", "Bytes sent.", counters.tx_bytes),
             ("weir_created_flows_total", "Flows created.", counters.flows_created),

@@ -114,9 +114,10 @@ impl<P: Policy> Pipeline<P> {
     ) -> Option<Result<Output, DropReason>> {
         let (index, mut connection) = self.borrow_connection(id)?;
         let built = match connection.binding.as_mut() {
-            Some(binding) => {
-                binding.poll_transmit(now).map(|t| self.build_segment(now, id, t.to, &t.segment, buf))
-            }
+            Some(binding) => binding.poll_transmit(now).map(|transmit| {
+                self.counters.retransmitted += u64::from(transmit.again);
+                self.build_segment(now, id, transmit.to, &transmit.segment, buf)
+            }),
             None => next_held(&mut connection).map(|held| self.build_held(now, id, &held, buf)),
         };
         self.connections.put(index, connection);

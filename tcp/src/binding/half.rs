@@ -173,12 +173,13 @@ impl Half {
             return None;
         }
         let supply = Supply { end: self.assembled(), window, mss };
+        let high = self.replay.high;
         let (seq, length) = self.replay.poll(now, supply)?;
         let start = seq.since(self.first) as usize;
         let available = self.data.contiguous().len();
         let end = (start + length as usize).min(available);
         let fin = start + length as usize > available;
-        Some(Range { seq, start, end, fin, push: end == available })
+        Some(Range { seq, start, end, fin, push: end == available, again: seq.is_before(high) })
     }
 }
 
@@ -190,4 +191,6 @@ pub(super) struct Range {
     pub end: usize,
     pub fin: bool,
     pub push: bool,
+    /// It was sent before, or a part of it.
+    pub again: bool,
 }

@@ -11,7 +11,7 @@ impl Binding {
     /// The next segment to be sent; call until `None` after every other call.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
         if let Some((to, reset)) = self.take_reset() {
-            return Some(Transmit { to, segment: reset_segment(reset) });
+            return Some(Transmit { to, segment: reset_segment(reset), again: false });
         }
         if std::mem::take(&mut self.client.last_ack_due) {
             return Some(self.acknowledgement(now, Side::Client));
@@ -20,7 +20,8 @@ impl Binding {
             return None;
         }
         if std::mem::take(&mut self.retry.due) {
-            return Some(self.opening(now));
+            let again = std::mem::replace(&mut self.retry.sent, true);
+            return Some(Transmit { again, ..self.opening(now) });
         }
         for to in [Side::Server, Side::Client] {
             let (window, mss) = (self.leg(to).window, self.leg(to).payload_size());
@@ -60,7 +61,7 @@ impl Binding {
             let window = clamp(self.up.room());
             let (seq, ack, flags) = (self.isn, self.up.first, Flags::SYN | Flags::ACK);
             let segment = Segment { seq, ack, flags, window, options, ..Segment::default() };
-            return Transmit { to: Side::Client, segment };
+            return Transmit { to: Side::Client, segment, again: false };
         }
         let options = Options {
             mss: Some(self.mss_for_server()),
@@ -72,7 +73,7 @@ impl Binding {
         let window = clamp(if self.hold { self.server_room } else { leg.window });
         let segment =
             Segment { seq: self.syn_seq(), flags: Flags::SYN, window, options, ..Segment::default() };
-        Transmit { to: Side::Server, segment }
+        Transmit { to: Side::Server, segment, again: false }
     }
 
     /// A part of a stream that weir delivers. It acknowledges as well.
@@ -88,7 +89,7 @@ impl Binding {
         let half = self.half(to.opposite());
         let payload = half.data.contiguous().get(range.start..range.end).unwrap_or_default();
         let segment = self.segment(now, to, range.seq.advanced(half.shift), flags);
-        Transmit { to, segment: Segment { payload, ..segment } }
+        Transmit { to, segment: Segment { payload, ..segment }, again: range.again }
     }
 
     /// A pure acknowledgement, with what SACK can say.
@@ -114,7 +115,7 @@ impl Binding {
                 }
             };
         }
-        Transmit { to, segment }
+        Transmit { to, segment, again: false }
     }
 
     /// Everything but payload and SACK blocks.

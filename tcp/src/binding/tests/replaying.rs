@@ -250,3 +250,24 @@ fn releasing_an_empty_response_splices() {
     early.binding.release_response(early.now);
     assert_eq!(early.syn_ack(full_options()), Event::Spliced);
 }
+
+#[test]
+fn only_what_goes_out_once_more_says_so() {
+    let mut bench = Bench::with(plain_options(), &promise(), &limits());
+    let again = |bench: &mut Bench| -> Vec<bool> {
+        std::iter::from_fn(|| bench.binding.poll_transmit(bench.now).map(|transmit| transmit.again)).collect()
+    };
+    assert_eq!(again(&mut bench), [false]);
+    bench.timer();
+    assert_eq!(again(&mut bench), [true]);
+    bench.client(client(0), weir(0), ACK, b"hello");
+    assert_eq!(again(&mut bench), [false]);
+    bench.binding.connect(bench.now, false);
+    assert_eq!(again(&mut bench), [false]);
+    bench.timer();
+    assert_eq!(again(&mut bench), [true]);
+    bench.syn_ack(plain_options());
+    assert_eq!(again(&mut bench), [false]);
+    bench.timer();
+    assert_eq!(again(&mut bench), [true]);
+}
