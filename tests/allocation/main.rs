@@ -5,10 +5,16 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+#[path = "../virtual/device.rs"]
+mod device;
 #[path = "../virtual/host.rs"]
 mod host;
 #[path = "../virtual/inside.rs"]
 mod inside;
+#[path = "../virtual/invariants.rs"]
+mod invariants;
+#[path = "../virtual/weir.rs"]
+mod weir;
 #[path = "../virtual/wire.rs"]
 mod wire;
 #[path = "../virtual/world.rs"]

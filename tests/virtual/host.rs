@@ -4,59 +4,12 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpListenEndpoint};
 
+use crate::device::Device1500;
 use crate::wire::Packet;
-
-/// An IP device of which the world is the other end.
-#[derive(Default)]
-struct Device1500 {
-    rx: VecDeque<Vec<u8>>,
-    tx: Vec<Vec<u8>>,
-    /// Another MTU than 1500.
-    mtu: Option<usize>,
-}
-
-struct Received(Vec<u8>);
-struct Sending<'a>(&'a mut Vec<Vec<u8>>);
-
-impl RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let result = f(&mut packet);
-        self.0.push(packet);
-        result
-    }
-}
-
-impl Device for Device1500 {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Received, Sending<'_>)> {
-        self.rx.pop_front().map(|packet| (Received(packet), Sending(&mut self.tx)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Sending<'_>> {
-        Some(Sending(&mut self.tx))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mtu.unwrap_or(1500);
-        capabilities
-    }
-}
 
 /// One connection of a host: what it is to say and what it has heard.
 pub struct Conversation {

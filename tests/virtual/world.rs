@@ -1,17 +1,12 @@
 //! weir between hosts, without a device and without a clock.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
-use dataplane::channel::{Capacities, ConnectionRecord, ControlEnd, channel};
+use dataplane::channel::{ConnectionRecord, ControlEnd};
 use dataplane::counters::DropReason;
-use dataplane::flow::{self, Flow, FlowState};
 use dataplane::io::PortId;
-use dataplane::memory::{MemoryIo, POOL_FRAMES};
-use dataplane::pipeline::Pipeline;
-use dataplane::snapshot::ServerId;
+use dataplane::memory::MemoryIo;
 use dataplane::worker::Worker;
 use etherparse::{ArpOperation, ArpPacket, NetHeaders, PacketBuilder, PacketHeaders};
 use scripting::LuaPolicy;
@@ -19,41 +14,9 @@ use smoltcp::time::{Duration, Instant};
 
 use crate::host::{Conversation, Host};
 use crate::wire::{self, Packet};
+use crate::{invariants, weir};
 
-thread_local! {
-    static SCRIPT_CLOCK: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Goes on by a microsecond each time it is read: a run of n thousand instructions takes about n microseconds.
-fn script_clock() -> u64 {
-    SCRIPT_CLOCK.with(|now| {
-        now.set(now.get() + 1000);
-        now.get()
-    })
-}
-
-/// Own MAC address of a port of weir's.
-pub fn weir_mac(port: u8) -> [u8; 6] {
-    [2, 0, 0, 0, 0, port]
-}
-
-pub const OUTSIDE: u8 = 0;
-pub const INSIDE: u8 = 1;
-
-/// Interfaces and SNAT pool of most tests: clients outside, servers inside.
-pub const TWO_ARMS: &str = r#"
-[[interface]]
-name = "outside"
-device = "net_null0"
-addresses = ["192.0.2.1/24", "2001:db8:1::1/64"]
-[[interface]]
-name = "inside"
-device = "net_null1"
-addresses = ["10.0.0.1/24", "2001:db8:2::1/64"]
-[snat]
-addresses = ["10.0.0.2", "2001:db8:2::2"]
-ports = "20000-29999"
-"#;
+pub use crate::weir::{INSIDE, OUTSIDE, TWO_ARMS, weir_mac};
 
 /// A host of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,22 +67,11 @@ impl World {
     }
 
     pub fn with_network(toml: &str) -> World {
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripting/examples");
-        let config = match config::parse(toml, "test.toml", &examples) {
-            Ok(config) => config,
-            Err(errors) => panic!("{}", errors.render(false)),
-        };
-        let snapshot = config.snapshot;
         let now = Instant::from_secs(1000);
-        let ports = u8::try_from(snapshot.interfaces.len()).unwrap();
-        let policy = LuaPolicy::new(&snapshot, script_clock).unwrap_or_else(|errors| panic!("{errors:?}"));
-        let macs: Vec<[u8; 6]> = (0..ports).map(weir_mac).collect();
+        let (worker, control) = weir::build(toml, now);
+        let snapshot = worker.pipeline().snapshot();
         let tags = snapshot.interfaces.iter().map(|interface| interface.vlan).collect();
         let mtus = snapshot.interfaces.iter().map(|interface| interface.mtu).collect();
-        let pipeline = Pipeline::new(snapshot, &macs, policy, 0x5eed, now).unwrap();
-        let (end, control) = channel(Capacities::default());
-        let io = MemoryIo::new(usize::from(ports));
-        let worker = Worker::new(io, pipeline, end).unwrap();
         let mut world = World {
             worker,
             control,
@@ -237,29 +189,9 @@ impl World {
         assert_eq!(counters.records_lost, 0);
         self.records.extend(std::iter::from_fn(|| self.control.records.receive()));
         if self.scrutinize {
-            self.assert_consistent();
+            invariants::assert_consistent(self.worker.pipeline());
         }
         !round.is_idle()
-    }
-
-    /// What the worker keeps beside its flows is what its flows say.
-    fn assert_consistent(&self) {
-        let pipeline = self.worker.pipeline();
-        let flows: Vec<Flow> = pipeline.flows().iter().map(|(_, flow)| *flow).collect();
-        let count = |wanted: &dyn Fn(&Flow) -> bool| {
-            u32::try_from(flows.iter().filter(|f| wanted(f)).count()).unwrap()
-        };
-        let embryonic = count(&|flow| flow.state() == FlowState::Embryonic);
-        let waiting = count(&|flow| matches!(flow.state(), FlowState::Waiting | FlowState::Connecting));
-        assert_eq!(pipeline.undecided(), (embryonic, waiting));
-        let held = count(&|flow| flow.connection != flow::NONE);
-        assert_eq!(pipeline.connections(), held as usize);
-        let unscheduled = count(&|flow| flow.flags & flow::DIRTY == 0) as i64 - i64::from(pipeline.timers());
-        assert!(unscheduled <= 0, "{unscheduled} flows without a timer");
-        for server in 0..u16::try_from(pipeline.snapshot().servers.len()).unwrap() {
-            let open = |flow: &Flow| flow.server == server && flow.flags & flow::CONCLUDED == 0;
-            assert_eq!(pipeline.balancer().status(ServerId(server)).flows, count(&open), "server {server}");
-        }
     }
 
     /// Lets everybody act until nothing moves at this moment.
@@ -431,22 +363,6 @@ impl World {
 
     /// Nothing of any flow is left.
     pub fn assert_empty(&mut self) {
-        let pipeline = self.worker.pipeline();
-        assert_eq!(pipeline.flows().len(), 0, "flows: {:?}", pipeline.flows().iter().next());
-        assert_eq!(pipeline.connections(), 0, "connections");
-        assert_eq!(pipeline.policy().waiting(), 0, "suspended runs");
-        assert_eq!(pipeline.undecided(), (0, 0), "embryonic and waiting");
-        assert_eq!(pipeline.neighbors_in_use(), 0, "references to neighbours");
-        assert_eq!(pipeline.timers(), 0, "timers");
-        let counters = pipeline.counters();
-        assert_eq!(counters.flows_created, counters.flows_ended);
-        for server in 0..u16::try_from(pipeline.snapshot().servers.len()).unwrap() {
-            assert_eq!(pipeline.balancer().status(ServerId(server)).flows, 0, "flows of server {server}");
-        }
-        if pipeline.snapshot().services.iter().all(|service| service.log_connections) {
-            let created = usize::try_from(counters.flows_created).unwrap();
-            assert_eq!(self.records.len(), created, "one record per flow: {:?}", self.terminations());
-        }
-        assert_eq!(self.worker.io_mut().buffers_free(), POOL_FRAMES, "packet buffers");
+        invariants::assert_empty(&mut self.worker, &self.records);
     }
 }
