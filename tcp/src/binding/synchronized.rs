@@ -148,10 +148,16 @@ impl Binding {
         if self.half(from).accepts(segment)
             && self.half_mut(from).take(segment, segment.flags.contains(Flags::FIN)).is_ok()
         {
-            let sent = self.half_mut(from.opposite());
+            let (leg, sent) = match from {
+                Side::Client => (&mut self.client, &mut self.down),
+                Side::Server => (&mut self.server, &mut self.up),
+            };
             let ack = segment.ack.receded(sent.shift);
             if !ack.is_after(sent.replay.high) {
                 sent.replay.una = sent.replay.una.later(ack);
+                // What weir still has to acknowledge goes out after this packet, and must not take its window back.
+                leg.update_window(segment);
+                sent.widen(leg.window);
             }
         }
         Event::Forward

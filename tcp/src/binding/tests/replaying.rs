@@ -271,3 +271,16 @@ fn only_what_goes_out_once_more_says_so() {
     bench.timer();
     assert_eq!(again(&mut bench), [true]);
 }
+
+#[test]
+fn an_acknowledgement_after_the_splice_does_not_take_back_the_window_of_a_packet_before_it() {
+    let mut bench = Bench::connected(plain_options(), plain_options(), b"hello", false);
+    bench.sent();
+    let ack = Segment { seq: server(0), ack: client(5), flags: ACK, window: 0, ..Segment::default() };
+    assert_eq!(bench.raw(Side::Server, &ack), Event::Spliced);
+    let fin = Segment { flags: FIN, window: 2048, ..ack };
+    assert_eq!(bench.raw(Side::Server, &fin), Event::Forward);
+    let sent = bench.only();
+    assert_eq!((sent.to, sent.seq, sent.ack), (Side::Client, weir(1).value(), client(5).value()));
+    assert_eq!(sent.window, 2048);
+}
