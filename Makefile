@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build test fuzz demo bench clean
+.PHONY: help deps build test soak fuzz demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -27,6 +27,9 @@ test: ## format, lints, unit, integration and end-to-end tests (the last as root
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace --doc --quiet
 	@.ci/test.sh
+
+soak: ## 190,000 connections over wires that lose, reorder, repeat and spoil packets (WEIR_SOAK_UPDATE=1: new table)
+	$(CARGO) test --release -p weir-tests --test soak the_whole -- --ignored --nocapture
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 60

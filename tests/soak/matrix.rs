@@ -1,0 +1,119 @@
+//! What is tried: each row is a configuration of the path, of the end hosts and of weir.
+
+use std::fmt::Write;
+
+use crate::impair::{Burst, Impairment};
+use crate::weir::TWO_ARMS;
+
+/// What weir has to do with the streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// The profile `fast_path`, no script.
+    Pass,
+    /// A request script that wants one byte.
+    FirstByte,
+    /// A request script that wants two bytes, then as many as these say.
+    Collect,
+    /// As `FirstByte`, and a response script that holds the response for as many bytes as its first two say.
+    Hold,
+}
+
+/// One configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub name: &'static str,
+    pub impairment: Impairment,
+    /// RFC 7323 timestamps of client and server.
+    pub timestamps: (bool, bool),
+    /// Send and receive buffers of the end hosts in bytes.
+    pub buffer: usize,
+    pub task: Task,
+    /// The first of the two servers refuses connections.
+    pub refusing: bool,
+    /// Each connection must complete: nothing is lost, and no acknowledgement comes twice. (After three of these
+    /// smoltcp sends a full segment even where the window is smaller, and may never come back for what was beyond.)
+    pub sure: bool,
+}
+
+const PATH: Impairment =
+    Impairment { loss: 0, burst: None, reorder: 0, duplicate: 0, corrupt: 0, delay: 5, jitter: 2 };
+
+const EVERYTHING: Impairment = Impairment {
+    loss: 20,
+    burst: Some(Burst { enter: 2, leave: 200, loss: 500 }),
+    reorder: 50,
+    duplicate: 20,
+    corrupt: 5,
+    delay: 20,
+    jitter: 20,
+};
+
+const LOSS_2: Impairment = Impairment { loss: 20, ..PATH };
+
+const ROW: Row = Row {
+    name: "clean",
+    impairment: PATH,
+    timestamps: (false, false),
+    buffer: 65_535,
+    task: Task::FirstByte,
+    refusing: false,
+    sure: false,
+};
+
+pub const MATRIX: &[Row] = &[
+    Row { sure: true, ..ROW },
+    Row { name: "loss-1", impairment: Impairment { loss: 10, ..PATH }, ..ROW },
+    Row { name: "loss-5", impairment: Impairment { loss: 50, ..PATH }, ..ROW },
+    Row { name: "loss-15", impairment: Impairment { loss: 150, ..PATH }, ..ROW },
+    Row { name: "loss-30", impairment: Impairment { loss: 300, ..PATH }, ..ROW },
+    Row {
+        name: "burst-loss",
+        impairment: Impairment { burst: Some(Burst { enter: 5, leave: 200, loss: 800 }), ..PATH },
+        ..ROW
+    },
+    Row { name: "reordering", impairment: Impairment { reorder: 100, ..PATH }, ..ROW },
+    Row { name: "duplication", impairment: Impairment { duplicate: 100, ..PATH }, ..ROW },
+    Row { name: "corruption", impairment: Impairment { corrupt: 10, ..PATH }, ..ROW },
+    Row { name: "long-delay", impairment: Impairment { delay: 200, jitter: 20, ..PATH }, sure: true, ..ROW },
+    Row { name: "everything", impairment: EVERYTHING, timestamps: (true, true), ..ROW },
+    Row { name: "timestamps-both", impairment: LOSS_2, timestamps: (true, true), ..ROW },
+    Row { name: "timestamps-client", impairment: LOSS_2, timestamps: (true, false), ..ROW },
+    Row { name: "timestamps-server", impairment: LOSS_2, timestamps: (false, true), ..ROW },
+    Row { name: "small-buffers", impairment: LOSS_2, buffer: 2048, ..ROW },
+    Row { name: "collect", impairment: LOSS_2, task: Task::Collect, ..ROW },
+    Row { name: "held-response", impairment: LOSS_2, task: Task::Hold, ..ROW },
+    Row { name: "refusing-server", impairment: LOSS_2, refusing: true, ..ROW },
+    Row { name: "fast-path", impairment: LOSS_2, task: Task::Pass, ..ROW },
+];
+
+/// Waits for a message that says how long it is.
+const MESSAGE: &str = "avi.l4.collect(2)
+local high, low = string.byte(avi.l4.read(2), 1, 2)
+avi.l4.collect(high * 256 + low)";
+
+impl Row {
+    /// The configuration of weir.
+    pub fn toml(&self) -> String {
+        let mut toml = format!(
+            "{TWO_ARMS}[limits]\nflows = 128\nembryonic = 64\nwaiting = 64\n[[pool]]\nname = \"a\"\nservers = \
+             [{{ address = \"10.0.0.21\", port = 443 }}, {{ address = \"10.0.0.22\", port = 443 }}]\n"
+        );
+        let request = match self.task {
+            Task::Pass => None,
+            Task::FirstByte | Task::Hold => Some("avi.l4.collect(1)"),
+            Task::Collect => Some(MESSAGE),
+        };
+        let mut set = "";
+        if let Some(request) = request {
+            set = "datascript_sets = [\"set\"]\n";
+            writeln!(toml, "[[datascript_set]]\nname = \"set\"\npools = [\"a\"]").unwrap();
+            writeln!(toml, "request_inline = '''\navi.vs.log(\"q\")\n{request}\n'''").unwrap();
+        }
+        if self.task == Task::Hold {
+            writeln!(toml, "response_inline = '''\navi.vs.log(\"r\")\n{MESSAGE}\n'''").unwrap();
+        }
+        let service =
+            "[[virtual_service]]\nname = \"vs\"\naddresses = [\"192.0.2.10\"]\nports = [\"tcp/443\"]";
+        toml + service + "\npool = \"a\"\n" + set
+    }
+}
