@@ -6,6 +6,7 @@ mod flood;
 mod hostile;
 mod http;
 mod lifecycle;
+mod lossy;
 mod readme;
 mod tcp;
 mod tls;

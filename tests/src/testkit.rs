@@ -3,6 +3,7 @@
 mod network;
 mod process;
 mod weir;
+mod wire;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 pub use network::{Arms, Network, obstacle};
 pub use process::Process;
 pub use weir::{Weir, weir_binary};
+pub use wire::{Tally, Wire};
 
 /// Why a test could not be carried out. A failed expectation is a panic of the test itself.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Process, Result, within};
+use super::{Process, Result, Wire, within};
 
 /// Whether clients and servers are on different ports of weir or on the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,13 +113,37 @@ impl Network {
     /// # Errors
     /// When `ip` fails.
     pub fn attach(&self) -> Result {
+        self.attach_as(["weir0", "weir1"])
+    }
+
+    /// As `attach`, with a bad wire between each port and its side. Without the wires, which are returned, nothing comes
+    /// through.
+    ///
+    /// # Errors
+    /// When `ip` or a wire fails.
+    pub fn attach_by_wires(&self, wire: &Wire) -> Result<Vec<Process>> {
+        let ports: &[&str] = if self.arms == Arms::One { &["weir0"] } else { &["weir0", "weir1"] };
+        let start = |(number, port): (usize, &&str)| {
+            // Beside weir, where nobody has an address: a kernel at the near end would answer by itself.
+            let arguments = wire.arguments(port, &format!("far{number}"), number as u64);
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            let process = self.peer(&format!("wire{number}"), &self.balancer(), "lossy.py", &arguments)?;
+            wait_until_ready(&process)?;
+            Ok(process)
+        };
+        let wires = ports.iter().enumerate().map(start).collect::<Result<Vec<_>>>()?;
+        self.attach_as(["far0", "far1"])?;
+        Ok(wires)
+    }
+
+    fn attach_as(&self, [outer, inner]: [&str; 2]) -> Result {
         let mut outside = vec!["192.0.2.100/24".to_owned(), "2001:db8:1::100/64".to_owned()];
         let inside = (20..26).flat_map(|n| [format!("10.0.0.{n}/24"), format!("2001:db8:2::{n}/64")]);
         match self.arms {
             Arms::One => outside.extend((20..26).map(|n| format!("192.0.2.{n}/24"))),
-            Arms::Two => self.move_tap("weir1", &self.servers(), "02:00:00:00:02:01", inside)?,
+            Arms::Two => self.move_tap(inner, &self.servers(), "02:00:00:00:02:01", inside)?,
         }
-        self.move_tap("weir0", &self.client(), "02:00:00:00:01:01", outside)
+        self.move_tap(outer, &self.client(), "02:00:00:00:01:01", outside)
     }
 
     /// The kernel's end of a tap has the MAC address of weir's end until it gets its own.
@@ -159,10 +183,7 @@ impl Network {
     /// When it does not become ready within 10 s.
     pub fn server(&self, name: &str, script: &str, arguments: &[&str]) -> Result<Process> {
         let process = self.peer(name, &self.servers(), script, arguments)?;
-        within(Duration::from_secs(10), || match process.output().contains("ready") {
-            true => Ok(()),
-            false => Err(format!("{name} is not ready: {}", process.errors()).into()),
-        })?;
+        wait_until_ready(&process)?;
         Ok(process)
     }
 
@@ -193,6 +214,14 @@ impl Drop for Network {
             }
         }
     }
+}
+
+/// Waits until it says `ready`.
+fn wait_until_ready(process: &Process) -> Result {
+    within(Duration::from_secs(10), || match process.output().contains("ready") {
+        true => Ok(()),
+        false => Err(format!("{} is not ready: {}", process.name(), process.errors()).into()),
+    })
 }
 
 fn interface(name: &str, device: &str, v4: &str, v6: &str) -> String {

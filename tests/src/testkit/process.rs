@@ -43,6 +43,12 @@ impl Process {
         Ok(Process { name: name.to_owned(), child, output, errors })
     }
 
+    /// What the test calls it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its number; `ip netns exec` becomes the program.
     #[must_use]
     pub fn id(&self) -> u32 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Network, Process, Result, within};
+use super::{Network, Process, Result, Wire, within};
 
 /// The binary under test: `WEIR_BIN`, or what cargo built beside this test.
 ///
@@ -40,6 +40,22 @@ impl Weir {
     /// # Errors
     /// When weir does not come up; then with what it said.
     pub fn start(network: &Network, config: &str) -> Result<Self> {
+        Self::start_with(network, config, || network.attach()).map(|(weir, ())| weir)
+    }
+
+    /// As `start`, with a bad wire on each side of weir.
+    ///
+    /// # Errors
+    /// When weir or a wire does not come up.
+    pub fn start_on_wires(network: &Network, config: &str, wire: &Wire) -> Result<(Self, Vec<Process>)> {
+        Self::start_with(network, config, || network.attach_by_wires(wire))
+    }
+
+    fn start_with<T>(
+        network: &Network,
+        config: &str,
+        attach: impl FnOnce() -> Result<T>,
+    ) -> Result<(Self, T)> {
         let directory = network.directory().to_owned();
         let file = directory.join("weir.toml");
         std::fs::write(&file, format!("{}{config}", network.config_head()))?;
@@ -48,10 +64,10 @@ impl Weir {
         let process = Process::start("weir", &network.balancer(), &directory, &binary, &arguments)?;
         let weir = Weir { process, binary, directory };
         // The worker answers this, so its ports are ready; a port that is moved earlier does not start.
-        within(Duration::from_secs(30), || weir.show("counters"))
-            .and_then(|_| network.attach())
+        let attached = within(Duration::from_secs(30), || weir.show("counters"))
+            .and_then(|_| attach())
             .map_err(|error| format!("weir did not start: {error}\n{}", weir.said()))?;
-        Ok(weir)
+        Ok((weir, attached))
     }
 
     /// What it wrote to standard output and standard error.
