@@ -1,11 +1,11 @@
 """Carries bytes one way over TCP; both ends hash them (SHA-256), and the client compares.
 
 Usage: transfer.py serve ADDRESS PORT
-       transfer.py up|down ADDRESS PORT BYTES SEED
+       transfer.py up|down ADDRESS PORT BYTES SEED TIMES
 
 A connection begins with a head of HEAD bytes from the client: what is wanted, then bytes of the seed. `up`: the client
 sends BYTES more, then its end, and the server answers with its hash of all it received. `down`: the server sends BYTES,
-then its hash of the head and of them, then its end.
+then its hash of the head and of them, then its end. Of TIMES connections, 32 at most are open at once.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import random
 import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 HEAD = 4096
 BLOCK = 1 << 16
@@ -77,12 +78,16 @@ def transfer(kind, address, port, count, seed):
             answer += data
     if answer != digest.hexdigest().encode():
         sys.exit(f"{kind}: the server has {answer[:80]}, the client {digest.hexdigest()}")
-    print(digest.hexdigest())
 
 
-if sys.argv[1] == "serve":
-    with socket.create_server((sys.argv[2], int(sys.argv[3])), family=socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET) as listener:
+kind, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+if kind == "serve":
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, port), family=family, backlog=128) as listener:
         print("ready")
         while True:
             threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-transfer(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
+count, seed, times = (int(text) for text in sys.argv[4:7])
+with ThreadPoolExecutor(32) as pool:
+    for done in [pool.submit(transfer, kind, address, port, count, seed + 2 * n) for n in range(times)]:
+        done.result()
