@@ -1,4 +1,5 @@
-//! Where every received packet went: `rx = forwarded + consumed + dropped`.
+//! Where every received packet went: `rx = forwarded + consumed + dropped`, and with several workers, for each of them,
+//! `rx + taken_over = forwarded + consumed + dropped + handed_over`.
 
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal),* $(,)?) => {
@@ -97,6 +98,8 @@ drop_reasons! {
     TxFull = "tx_full",
     /// No packet buffer for what had to be sent.
     NoBuffer = "no_buffer",
+    /// The flow is another worker's, whose queue is full.
+    HandOver = "hand_over",
 }
 
 /// Counters of one worker.
@@ -108,6 +111,10 @@ pub struct Counters {
     pub rx_bytes: u64,
     /// Received frames that left translated.
     pub forwarded: u64,
+    /// Frames that other workers received and handed over to this one.
+    pub taken_over: u64,
+    /// Received frames handed over to the worker that has their flow.
+    pub handed_over: u64,
     /// Received frames taken in: handshakes, payload for scripts, ARP, ND, ping, packets for control.
     pub consumed: u64,
     /// Received frames dropped, by [`DropReason`].
@@ -124,6 +131,8 @@ pub struct Counters {
     pub flows_created: u64,
     /// Flows ended.
     pub flows_ended: u64,
+    /// What could not be told to another worker because its queue was full.
+    pub news_lost: u64,
     /// Connection records lost because the control thread was too slow.
     pub records_lost: u64,
     /// SYNs answered by a cookie.
@@ -140,6 +149,8 @@ impl Default for Counters {
             rx: 0,
             rx_bytes: 0,
             forwarded: 0,
+            taken_over: 0,
+            handed_over: 0,
             consumed: 0,
             dropped: [0; DropReason::COUNT],
             originated: 0,
@@ -148,6 +159,7 @@ impl Default for Counters {
             tx_bytes: 0,
             flows_created: 0,
             flows_ended: 0,
+            news_lost: 0,
             records_lost: 0,
             cookies_sent: 0,
             cookies_accepted: 0,
@@ -176,9 +188,52 @@ impl Counters {
         self.dropped.iter().sum()
     }
 
-    /// `rx = forwarded + consumed + dropped`.
+    /// `rx + taken_over = forwarded + consumed + dropped + handed_over`.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        self.rx == self.forwarded + self.consumed + self.dropped_total()
+        let gone = self.forwarded + self.consumed + self.dropped_total() + self.handed_over;
+        self.rx + self.taken_over == gone
+    }
+
+    /// Adds what another worker counted. If both were balanced, so is the sum.
+    pub fn add(&mut self, other: &Counters) {
+        let Counters {
+            rx,
+            rx_bytes,
+            forwarded,
+            taken_over,
+            handed_over,
+            consumed,
+            dropped,
+            originated,
+            originate_failed,
+            retransmitted,
+            tx_bytes,
+            flows_created,
+            flows_ended,
+            news_lost,
+            records_lost,
+            cookies_sent,
+            cookies_accepted,
+            embryonic_evicted,
+        } = other;
+        self.rx += rx;
+        self.rx_bytes += rx_bytes;
+        self.forwarded += forwarded;
+        self.taken_over += taken_over;
+        self.handed_over += handed_over;
+        self.consumed += consumed;
+        self.dropped.iter_mut().zip(dropped).for_each(|(sum, count)| *sum += count);
+        self.originated += originated;
+        self.originate_failed += originate_failed;
+        self.retransmitted += retransmitted;
+        self.tx_bytes += tx_bytes;
+        self.flows_created += flows_created;
+        self.flows_ended += flows_ended;
+        self.news_lost += news_lost;
+        self.records_lost += records_lost;
+        self.cookies_sent += cookies_sent;
+        self.cookies_accepted += cookies_accepted;
+        self.embryonic_evicted += embryonic_evicted;
     }
 }

@@ -21,6 +21,9 @@ const CURSORS: usize = 1024;
 /// time, so one address with 60,000 ports carries 60,000 flows per protocol and *server*. Whether a tuple is in use is the flow table's knowledge, asked through `is_free`: there is
 /// nothing to give back, and nothing that could disagree with the table.
 ///
+/// Of several workers each takes the pairs whose replies come back to it (`is_free` says so), one of as many as there are workers; it
+/// tries that many times more pairs for it.
+///
 /// Each server has a cursor, which goes through all pairs in an order that visits each once and that outsiders cannot
 /// foresee (RFC 6056, 3.3.4: a counter per destination). So a pair that became free comes last again, and the server
 /// has all that time for its TIME_WAIT. Where the next 64 pairs are in use (a crowd of long-lived flows), 64 more are
@@ -28,7 +31,7 @@ const CURSORS: usize = 1024;
 /// what it has tried, so failed allocations in a row go through all pairs, 64 at a time, and every free pair is found.
 /// With up to 128 pairs each allocation tries all of them.
 ///
-/// Costs one lookup nearly always, 128 at most. Memory: 16 KB, and the addresses.
+/// Costs one lookup nearly always, 128 (for each worker) at most. Memory: 16 KB, and the addresses.
 #[derive(Debug)]
 pub struct SnatPorts {
     v4: Pairs,
@@ -36,25 +39,32 @@ pub struct SnatPorts {
     hasher: Hasher,
     /// Counts the tries anywhere.
     tries: u64,
+    workers: u64,
 }
 
 impl SnatPorts {
-    /// For a pool of the configuration. `seed` must be secret.
+    /// For a pool of the configuration, shared by so many workers. `seed` must be secret.
     #[must_use]
-    pub fn new(pool: &SnatPool, seed: u64) -> Self {
+    pub fn new(pool: &SnatPool, workers: u8, seed: u64) -> Self {
         let hasher = Hasher::new(seed);
         let family = |v4: bool| {
             let addresses = pool.addresses.iter().filter(|address| address.is_ipv4() == v4);
             Pairs::new(addresses.map(|&address| address.into()).collect(), pool, &hasher)
         };
-        SnatPorts { v4: family(true), v6: family(false), hasher, tries: 0 }
+        SnatPorts {
+            v4: family(true),
+            v6: family(false),
+            hasher,
+            tries: 0,
+            workers: u64::from(workers.max(1)),
+        }
     }
 
     /// Address and port from which a new flow may go to `server`.
     ///
     /// `is_free` is asked with keys of packets as they arrive from the server; the pair is the first one for which it
     /// says yes. It may refuse a pair for other reasons than being in use, such as that replies to it would arrive at
-    /// another worker; ask first what is cheap. Of `n` workers each then tries `n` times as many pairs.
+    /// another worker.
     ///
     /// `None`: all pairs that were tried are refused, or there is no address of the server's family.
     pub fn allocate(
@@ -63,7 +73,8 @@ impl SnatPorts {
         server: SocketAddr,
         mut is_free: impl FnMut(&FlowKey) -> bool,
     ) -> Option<SocketAddr> {
-        let SnatPorts { v4, v6, hasher, tries } = self;
+        let SnatPorts { v4, v6, hasher, tries, workers } = self;
+        let (in_order, anywhere) = (IN_ORDER * *workers, ANYWHERE * *workers);
         let pairs = if server.is_ipv4() { v4 } else { v6 };
         let count = pairs.count();
         let nowhere = SocketAddr::new(server.ip(), 0);
@@ -73,14 +84,14 @@ impl SnatPorts {
             (key.destination, key.destination_port) = pairs.pair(place)?;
             is_free(&key).then(|| key.destination_socket())
         };
-        let in_order = if count <= IN_ORDER + ANYWHERE { count } else { IN_ORDER };
+        let in_order = if count <= in_order + anywhere { count } else { in_order };
         for _ in 0..in_order {
             let place = pairs.advance(cursor);
             if let Some(pair) = free(pairs, place) {
                 return Some(pair);
             }
         }
-        let anywhere = if in_order < count { ANYWHERE } else { 0 };
+        let anywhere = if in_order < count { anywhere } else { 0 };
         (0..anywhere).find_map(|_| {
             *tries = tries.wrapping_add(1);
             free(pairs, hasher.hash_number(*tries) % count)
@@ -162,7 +173,7 @@ mod tests {
 
     impl Side {
         fn new(pool: &SnatPool, seed: u64) -> Self {
-            Side { ports: SnatPorts::new(pool, seed), used: HashSet::new(), asked: 0 }
+            Side { ports: SnatPorts::new(pool, 1, seed), used: HashSet::new(), asked: 0 }
         }
 
         fn take(&mut self, server: SocketAddr) -> Option<FlowKey> {
@@ -267,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_filter_narrows_the_choice() {
-        let mut ports = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1999), 5);
+        let mut ports = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1999), 1, 5);
         for _ in 0..100 {
             let odd = |key: &FlowKey| key.destination_port % 2 == 1;
             assert_eq!(ports.allocate(Protocol::Tcp, server(1), odd).unwrap().port() % 2, 1);
@@ -276,15 +287,15 @@ mod tests {
 
     #[test]
     fn the_family_of_the_server_decides() {
-        let mut both = SnatPorts::new(&pool(&["10.0.0.1", "2001:db8::1"], 1000, 1001), 3);
+        let mut both = SnatPorts::new(&pool(&["10.0.0.1", "2001:db8::1"], 1000, 1001), 1, 3);
         let v6: SocketAddr = "[2001:db8::5]:80".parse().unwrap();
         let given = |ports: &mut SnatPorts, server| ports.allocate(Protocol::Tcp, server, |_| true);
         assert!(given(&mut both, v6).unwrap().is_ipv6());
         assert!(given(&mut both, server(1)).unwrap().is_ipv4());
-        let mut one = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1001), 3);
+        let mut one = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1001), 1, 3);
         assert_eq!(given(&mut one, v6), None);
-        assert_eq!(given(&mut SnatPorts::new(&pool(&[], 1000, 1001), 3), server(1)), None);
-        assert_eq!(given(&mut SnatPorts::new(&pool(&["10.0.0.1"], 1001, 1000), 3), server(1)), None);
+        assert_eq!(given(&mut SnatPorts::new(&pool(&[], 1000, 1001), 1, 3), server(1)), None);
+        assert_eq!(given(&mut SnatPorts::new(&pool(&["10.0.0.1"], 1001, 1000), 1, 3), server(1)), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One worker: its devices, its pipeline, its end of the channel to control. Run to completion, never waits.
+//! One worker: its queues, its pipeline, its ends of the channel to control and of the lanes to the other workers. Run to
+//! completion, never waits.
 
 use arrayvec::ArrayVec;
 use hdrhistogram::Histogram;
@@ -7,6 +8,7 @@ use smoltcp::time::Instant;
 use crate::channel::{Answer, Command, PortView, Query, Reply, WorkerEnd};
 use crate::counters::DropReason;
 use crate::io::{BURST, Burst, PacketBuf, PacketIo, PortId};
+use crate::mesh::Mesh;
 use crate::neighbor::{NeighborId, Pending};
 use crate::pipeline::{Output, Pipeline, Verdict};
 use crate::policy::Policy;
@@ -22,6 +24,8 @@ const TX_ATTEMPTS: usize = 4;
 const COMMANDS: usize = 16;
 /// Bursts of own packets sent between two bursts received.
 const OWN_BURSTS: usize = 8;
+/// News of each other worker that are heard between two bursts.
+const NEWS: usize = 64;
 /// Rounds of own packets sent at the end for each lot of connections that are reset.
 const GOODBYE_ROUNDS: usize = 16;
 
@@ -30,6 +34,7 @@ pub struct Worker<I: PacketIo, P: Policy> {
     io: I,
     pipeline: Pipeline<P>,
     end: WorkerEnd,
+    mesh: Mesh<I::Buf>,
     received: Burst<I::Buf>,
     verdicts: ArrayVec<Verdict, BURST>,
     ports: Vec<PortQueues<I::Buf>>,
@@ -47,7 +52,7 @@ struct PortQueues<B> {
 /// What one round has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Round {
-    /// Packets received.
+    /// Packets received or taken over from other workers.
     pub received: usize,
     /// Packets that weir made itself and sent or tried to send.
     pub originated: usize,
@@ -62,7 +67,8 @@ impl Round {
 }
 
 impl<I: PacketIo, P: Policy> Worker<I, P> {
-    /// Puts the parts together. The ports of `io` are those of the pipeline's configuration.
+    /// Puts the parts together. The ports of `io` are those of the pipeline's configuration, and the pipeline and the
+    /// mesh have the same seat.
     ///
     /// # Errors
     /// If the latency histogram cannot be made.
@@ -70,6 +76,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         io: I,
         pipeline: Pipeline<P>,
         end: WorkerEnd,
+        mesh: Mesh<I::Buf>,
     ) -> Result<Self, hdrhistogram::errors::CreationError> {
         let ports =
             (0..io.ports()).map(|_| PortQueues { forward: Burst::new(), own: Burst::new() }).collect();
@@ -77,6 +84,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             io,
             pipeline,
             end,
+            mesh,
             received: Burst::new(),
             verdicts: ArrayVec::new(),
             ports,
@@ -93,11 +101,15 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         for port in 0..self.ports.len() {
             round.received += self.receive(now, PortId(port as u8));
         }
+        for peer in self.mesh.peers() {
+            round.received += self.take_over(now, peer);
+        }
         self.pipeline.handle_timeout(now);
         self.take_packets_of_control();
         self.release_resolved();
         round.originated = self.transmit_own(now);
         self.hand_over();
+        self.tell_peers();
         self.pipeline.policy_mut().idle();
         self.obey(now);
         round
@@ -163,16 +175,53 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         counters.rx += count as u64;
         counters.rx_bytes += bytes as u64;
         self.pipeline.process(now, port, &mut self.received, &mut self.verdicts);
-        self.carry_out();
+        self.carry_out(port);
+        self.flush();
+        count
+    }
+
+    /// One burst that another worker handed over, for each port by which its packets came in; and what it told.
+    fn take_over(&mut self, now: Instant, peer: u8) -> usize {
+        let mut taken = 0;
+        for port in (0..self.ports.len()).map(|port| PortId(port as u8)) {
+            self.mesh.take_over(peer, port, &mut self.received);
+            let count = self.received.len();
+            if count == 0 {
+                continue;
+            }
+            taken += count;
+            self.pipeline.counters_mut().taken_over += count as u64;
+            self.pipeline.process_handed_over(now, port, &mut self.received, &mut self.verdicts);
+            self.carry_out(port);
+            self.flush();
+        }
+        for _ in 0..NEWS {
+            let Some(news) = self.mesh.hear(peer) else { break };
+            self.pipeline.hear(now, &news);
+        }
+        taken
+    }
+
+    /// Tells all other workers what they have to know.
+    fn tell_peers(&mut self) {
+        while let Some(news) = self.pipeline.poll_news() {
+            for peer in self.mesh.peers() {
+                if !self.mesh.tell(peer, news.clone()) {
+                    self.pipeline.counters_mut().news_lost += 1;
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
         for port in 0..self.ports.len() {
             self.flush_forward(PortId(port as u8));
             self.flush_own(PortId(port as u8));
         }
-        count
     }
 
-    /// Gives each packet of the burst to where its verdict says, and counts it there.
-    fn carry_out(&mut self) {
+    /// Gives each packet of a burst that came in by `from` to where its verdict says, and counts it there.
+    fn carry_out(&mut self, from: PortId) {
         for (buf, verdict) in self.received.drain(..).zip(self.verdicts.drain(..)) {
             let counters = self.pipeline.counters_mut();
             match verdict {
@@ -192,6 +241,10 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
                         counters.drop(DropReason::TxFull);
                     }
                 }
+                Verdict::HandOver(worker) => match self.mesh.hand_over(worker, from, buf) {
+                    Ok(()) => counters.handed_over += 1,
+                    Err(_) => counters.drop(DropReason::HandOver),
+                },
                 Verdict::Reply(port) => {
                     counters.consumed += 1;
                     let queues = self.ports.get_mut(port.index());

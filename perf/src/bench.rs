@@ -10,9 +10,11 @@ use anyhow::{Context, anyhow, bail, ensure};
 use dataplane::channel::{Answer, Capacities, ControlEnd, Query, channel};
 use dataplane::header::Mac;
 use dataplane::io::{Burst, PacketBuf, PacketIo};
+use dataplane::mesh::Mesh;
 use dataplane::parse::{frame_is_for, parse};
 use dataplane::pipeline::Pipeline;
 use dataplane::policy::Policy;
+use dataplane::steering::Seat;
 use dataplane::worker::Worker;
 use hdrhistogram::Histogram;
 use scripting::LuaPolicy;
@@ -69,10 +71,11 @@ impl<W: Wire> Bench<W> {
         let policy = LuaPolicy::new(&snapshot, clock)
             .map_err(|errors| anyhow!(errors.iter().map(ToString::to_string).collect::<String>()))?;
         let time = Time { micros: 1_000_000, clock };
-        let pipeline = Pipeline::new(Arc::clone(&snapshot), &[mac], policy, u128::from(SEED), time.now())?;
+        let pipeline =
+            Pipeline::new(Arc::clone(&snapshot), Seat::ALONE, &[mac], policy, u128::from(SEED), time.now())?;
         let (worker_end, control) = channel(Capacities::default());
-        let worker =
-            Worker::new(io, pipeline, worker_end).map_err(|error| anyhow!("histogram: {error:?}"))?;
+        let worker = Worker::new(io, pipeline, worker_end, Mesh::alone())
+            .map_err(|error| anyhow!("histogram: {error:?}"))?;
         let peers = Peers::new(mac, scenario.vip(), scenario.talk(), scenario.flows as usize);
         Ok(Bench { scenario, worker, wire, control, peers, mac, time, random: SEED, next: 0 })
     }

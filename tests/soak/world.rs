@@ -59,7 +59,7 @@ impl World {
     pub fn new(row: &Row, seed: u64) -> World {
         let now = Instant::from_secs(1000);
         CLOCK.set(now.total_millis() as u32);
-        let (worker, control) = weir::build(&row.toml(), now);
+        let (worker, control) = weir::build_all(&row.toml(), 1, now).remove(0);
         let host =
             |port, number| Host::new(port, number, seed.wrapping_add(u64::from(number)), row.buffer, now);
         let mut hosts = vec![host(OUTSIDE, 100), host(INSIDE, 21), host(INSIDE, 22)];
@@ -174,6 +174,6 @@ impl World {
         }
         self.now += Duration::from_secs(1);
         self.act();
-        invariants::assert_empty(&mut self.worker, &self.records);
+        invariants::assert_empty(&mut [&mut self.worker], &self.records);
     }
 }

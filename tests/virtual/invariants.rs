@@ -26,8 +26,23 @@ pub fn assert_consistent(pipeline: &Pipeline<LuaPolicy>) {
     }
 }
 
-/// Nothing of any flow is left.
-pub fn assert_empty(worker: &mut Worker<MemoryIo, LuaPolicy>, records: &[ConnectionRecord]) {
+/// Nothing of any flow is left on any worker.
+pub fn assert_empty(workers: &mut [&mut Worker<MemoryIo, LuaPolicy>], records: &[ConnectionRecord]) {
+    let mut created = 0;
+    for worker in workers.iter_mut() {
+        created += worker.pipeline().counters().flows_created;
+        assert_empty_worker(worker);
+    }
+    let logged = |worker: &&mut Worker<MemoryIo, LuaPolicy>| {
+        worker.pipeline().snapshot().services.iter().all(|service| service.log_connections)
+    };
+    if workers.first().is_some_and(logged) {
+        let letters: Vec<String> = records.iter().map(|record| record.termination.to_string()).collect();
+        assert_eq!(records.len() as u64, created, "one record per flow: {letters:?}");
+    }
+}
+
+fn assert_empty_worker(worker: &mut Worker<MemoryIo, LuaPolicy>) {
     let pipeline = worker.pipeline();
     assert_eq!(pipeline.flows().len(), 0, "flows: {:?}", pipeline.flows().iter().next());
     assert_eq!(pipeline.connections(), 0, "connections");
@@ -39,11 +54,6 @@ pub fn assert_empty(worker: &mut Worker<MemoryIo, LuaPolicy>, records: &[Connect
     assert_eq!(counters.flows_created, counters.flows_ended);
     for server in 0..u16::try_from(pipeline.snapshot().servers.len()).unwrap() {
         assert_eq!(pipeline.balancer().status(ServerId(server)).flows, 0, "flows of server {server}");
-    }
-    if pipeline.snapshot().services.iter().all(|service| service.log_connections) {
-        let letters: Vec<String> = records.iter().map(|record| record.termination.to_string()).collect();
-        let created = usize::try_from(counters.flows_created).unwrap();
-        assert_eq!(records.len(), created, "one record per flow: {letters:?}");
     }
     assert_eq!(worker.io_mut().buffers_free(), POOL_FRAMES, "packet buffers");
 }

@@ -22,4 +22,5 @@ mod tcp_binding;
 mod udp;
 mod weir;
 mod wire;
+mod workers;
 mod world;

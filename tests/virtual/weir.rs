@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::path::Path;
 
 use dataplane::channel::{Capacities, ControlEnd, channel};
-use dataplane::memory::MemoryIo;
+use dataplane::memory::{MemoryIo, VecBuf};
+use dataplane::mesh::Mesh;
 use dataplane::pipeline::Pipeline;
 use dataplane::worker::Worker;
 use scripting::LuaPolicy;
@@ -45,8 +46,11 @@ addresses = ["10.0.0.2", "2001:db8:2::2"]
 ports = "20000-29999"
 "#;
 
-/// weir as this text configures it.
-pub fn build(toml: &str, now: Instant) -> (Worker<MemoryIo, LuaPolicy>, ControlEnd) {
+/// A worker and control's end of it.
+pub type Seated = (Worker<MemoryIo, LuaPolicy>, ControlEnd);
+
+/// weir as this text configures it, on so many workers.
+pub fn build_all(toml: &str, workers: u8, now: Instant) -> Vec<Seated> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripting/examples");
     let config = match config::parse(toml, "test.toml", &examples) {
         Ok(config) => config,
@@ -55,10 +59,13 @@ pub fn build(toml: &str, now: Instant) -> (Worker<MemoryIo, LuaPolicy>, ControlE
     let snapshot = config.snapshot;
     SCRIPT_CLOCK.set(0);
     let ports = u8::try_from(snapshot.interfaces.len()).unwrap();
-    let policy = LuaPolicy::new(&snapshot, script_clock).unwrap_or_else(|errors| panic!("{errors:?}"));
     let macs: Vec<[u8; 6]> = (0..ports).map(weir_mac).collect();
-    let pipeline = Pipeline::new(snapshot, &macs, policy, 0x5eed, now).unwrap();
-    let (end, control) = channel(Capacities::default());
-    let worker = Worker::new(MemoryIo::new(usize::from(ports)), pipeline, end).unwrap();
-    (worker, control)
+    let seated = |mesh: Mesh<VecBuf>| {
+        let policy = LuaPolicy::new(&snapshot, script_clock).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let seed = 0x5eed + u128::from(mesh.seat().number);
+        let pipeline = Pipeline::new(snapshot.clone(), mesh.seat(), &macs, policy, seed, now).unwrap();
+        let (end, control) = channel(Capacities::default());
+        (Worker::new(MemoryIo::new(usize::from(ports)), pipeline, end, mesh).unwrap(), control)
+    };
+    Mesh::new(workers, usize::from(ports)).into_iter().map(seated).collect()
 }

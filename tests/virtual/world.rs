@@ -13,6 +13,7 @@ use scripting::LuaPolicy;
 use smoltcp::time::{Duration, Instant};
 
 use crate::host::{Conversation, Host};
+use crate::weir::Seated;
 use crate::wire::{self, Packet};
 use crate::{invariants, weir};
 
@@ -29,6 +30,10 @@ pub struct Talk(HostId, usize);
 pub struct World {
     pub worker: Worker<MemoryIo, LuaPolicy>,
     pub control: ControlEnd,
+    /// All workers but that one.
+    pub others: Vec<Seated>,
+    /// To the queue of which worker a frame comes.
+    pub queue: fn(&[u8]) -> usize,
     pub now: Instant,
     pub records: Vec<ConnectionRecord>,
     /// Every IP packet that left weir.
@@ -67,14 +72,22 @@ impl World {
     }
 
     pub fn with_network(toml: &str) -> World {
+        World::with_workers(toml, 1, |_| 0)
+    }
+
+    /// This configuration on so many workers; `queue` says to which one of them a frame comes.
+    pub fn with_workers(toml: &str, workers: u8, queue: fn(&[u8]) -> usize) -> World {
         let now = Instant::from_secs(1000);
-        let (worker, control) = weir::build(toml, now);
+        let mut others = weir::build_all(toml, workers, now);
+        let (worker, control) = others.remove(0);
         let snapshot = worker.pipeline().snapshot();
         let tags = snapshot.interfaces.iter().map(|interface| interface.vlan).collect();
         let mtus = snapshot.interfaces.iter().map(|interface| interface.mtu).collect();
         let mut world = World {
             worker,
             control,
+            others,
+            queue,
             now,
             records: Vec::new(),
             left: Vec::new(),
@@ -166,7 +179,11 @@ impl World {
         if self.keep_frames {
             self.frames.push((port, frame.to_vec()));
         }
-        assert!(self.worker.io_mut().inject(PortId(port), frame));
+        let worker = match (self.queue)(frame) {
+            0 => &mut self.worker,
+            number => &mut self.others[number - 1].0,
+        };
+        assert!(worker.io_mut().inject(PortId(port), frame));
     }
 
     /// An IP packet of a host in its frame.
@@ -181,17 +198,27 @@ impl World {
         frame
     }
 
-    /// One round of weir, and its invariants.
+    /// One round of each worker, and its invariants.
     pub fn round(&mut self) -> bool {
-        let round = self.worker.run_once(self.now);
-        let counters = self.worker.pipeline().counters();
-        assert!(counters.balanced(), "{counters:?}");
-        assert_eq!(counters.records_lost, 0);
-        self.records.extend(std::iter::from_fn(|| self.control.records.receive()));
-        if self.scrutinize {
-            invariants::assert_consistent(self.worker.pipeline());
+        let mut busy = false;
+        let others = self.others.iter_mut().map(|(worker, control)| (worker, &*control));
+        for (worker, control) in std::iter::once((&mut self.worker, &self.control)).chain(others) {
+            let round = worker.run_once(self.now);
+            let counters = worker.pipeline().counters();
+            assert!(counters.balanced(), "{counters:?}");
+            assert_eq!(counters.records_lost, 0);
+            self.records.extend(std::iter::from_fn(|| control.records.receive()));
+            if self.scrutinize {
+                invariants::assert_consistent(worker.pipeline());
+            }
+            busy |= !round.is_idle();
         }
-        !round.is_idle()
+        busy
+    }
+
+    /// All workers, by number.
+    pub fn workers(&self) -> impl Iterator<Item = &Worker<MemoryIo, LuaPolicy>> {
+        std::iter::once(&self.worker).chain(self.others.iter().map(|(worker, _)| worker))
     }
 
     /// Lets everybody act until nothing moves at this moment.
@@ -225,7 +252,10 @@ impl World {
 
     /// What weir has sent by this port reaches the hosts, as far as it is not lost.
     pub fn deliver(&mut self, port: u8) -> bool {
-        let sent = self.worker.io_mut().take_sent(PortId(port));
+        let mut sent = self.worker.io_mut().take_sent(PortId(port));
+        for (worker, _) in &mut self.others {
+            sent.extend(worker.io_mut().take_sent(PortId(port)));
+        }
         for frame in &sent {
             if !self.is_lost() {
                 self.arrive(port, frame);
@@ -357,12 +387,16 @@ impl World {
     pub fn finish(mut self) {
         self.seconds(700);
         self.assert_empty();
-        let counters = self.worker.pipeline().counters();
-        assert_eq!(counters.originate_failed, 0, "{counters:?}");
+        for worker in self.workers() {
+            let counters = worker.pipeline().counters();
+            assert_eq!(counters.originate_failed, 0, "{counters:?}");
+        }
     }
 
     /// Nothing of any flow is left.
     pub fn assert_empty(&mut self) {
-        invariants::assert_empty(&mut self.worker, &self.records);
+        let others = self.others.iter_mut().map(|(worker, _)| worker);
+        let mut workers: Vec<_> = std::iter::once(&mut self.worker).chain(others).collect();
+        invariants::assert_empty(&mut workers, &self.records);
     }
 }

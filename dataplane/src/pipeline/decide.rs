@@ -147,8 +147,8 @@ impl<P: Policy> Pipeline<P> {
         let socket = self.server_socket(server, client_key.destination_port);
         let socket = socket.ok_or(Refusal::reset(DropReason::NoServer))?;
         let hop = self.routes.lookup(socket.ip().into()).ok_or(Refusal::reset(DropReason::NoRoute))?;
-        let flows = &self.flows;
-        let free = |key: &FlowKey| flows.lookup(key).is_none();
+        let (flows, steering) = (&self.flows, &self.steering);
+        let free = |key: &FlowKey| steering.is_here(key) && flows.lookup(key).is_none();
         let source = self.snat.allocate(protocol, socket, free);
         let source = source.ok_or(Refusal::reset(DropReason::SnatExhausted))?;
         let server_key = FlowKey::new(protocol, socket, source);

@@ -55,8 +55,11 @@ impl<P: Policy> Pipeline<P> {
         cause: Cause,
         original: &FlowKey,
     ) -> Verdict {
-        let Some((id, direction)) = self.flows.lookup(&original.reversed()) else {
-            return Verdict::Drop(DropReason::IcmpNoFlow);
+        let key = original.reversed();
+        let Some((id, direction)) = self.flows.lookup(&key) else {
+            // The packets of the flow come with this key; the error itself has no ports that would be hashed.
+            let elsewhere = self.steering.elsewhere(&key).map(Verdict::HandOver);
+            return elsewhere.unwrap_or(Verdict::Drop(DropReason::IcmpNoFlow));
         };
         if !parse::l4_checksum_ok(buf.bytes(), headers) {
             return Verdict::Drop(DropReason::L4Checksum);

@@ -9,12 +9,15 @@ use crate::counters::DropReason;
 use crate::header::PROTOCOL_TCP;
 use crate::icmp::{self, Message};
 use crate::io::{PacketBuf, PortId};
+use crate::mesh::News;
 use crate::parse::{Headers, Packet};
 use crate::policy::Policy;
 use crate::{arp, nd};
 
 /// Most packets that wait for the control thread.
 const PUNTED: usize = 256;
+/// Most news that wait for the worker; it takes them after each burst.
+const NEWS: usize = 256;
 
 impl<P: Policy> Pipeline<P> {
     /// Everything but TCP and UDP.
@@ -91,8 +94,11 @@ impl<P: Policy> Pipeline<P> {
     }
 
     fn learn(&mut self, now: Instant, received: &arp::Received) {
-        let known = received.seen.as_ref().and_then(|seen| self.neighbors.learn(now, seen));
-        self.resolved.extend(known);
+        let Some(seen) = &received.seen else { return };
+        self.resolved.extend(self.neighbors.learn(now, seen));
+        if !self.seat().is_alone() && self.news.len() < NEWS {
+            self.news.push_back(News::Neighbor(*seen));
+        }
     }
 
     /// TCP or UDP that no service wants.

@@ -1,5 +1,7 @@
 //! The packet core: a burst, the time and the tables in; bytes and a [`Verdict`] per packet out.
 //!
+//! A packet whose flow is not found may be another worker's: [`crate::steering`].
+//!
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here (parse and look up the whole burst, then
 //! act), `bound.rs` (the fast path: translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of a flow), `cookies.rs` (handshakes that are
 //! not kept), `decide.rs` (the script and the
@@ -39,12 +41,14 @@ use crate::channel::ConnectionRecord;
 use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowId, FlowTable};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
+use crate::mesh::News;
 use crate::neighbor::{NeighborId, Neighbors};
 use crate::parse::{self, Headers, Packet};
 use crate::policy::Policy;
 use crate::route::Routes;
 use crate::snapshot::Snapshot;
 use crate::snat::SnatPorts;
+use crate::steering::{Seat, Steering};
 use crate::table::TableStore;
 use crate::wheel::Wheel;
 use connection::Connections;
@@ -60,6 +64,8 @@ pub enum Verdict {
     ForwardWhenResolved(PortId, NeighborId),
     /// Turned into weir's own answer in place; leaves by this port.
     Reply(PortId),
+    /// Its flow is another worker's.
+    HandOver(u8),
     /// Taken in.
     Consumed,
     /// Not wanted.
@@ -96,6 +102,9 @@ pub enum SetupError {
 /// Everything one worker knows, but for its devices.
 pub struct Pipeline<P: Policy> {
     snapshot: Arc<Snapshot>,
+    steering: Steering,
+    /// What the other workers have to know, until the worker takes it.
+    news: VecDeque<News>,
     ports: Vec<PortSettings>,
     vips: Vips,
     own: Vec<(PortId, Address)>,
@@ -149,6 +158,7 @@ impl<P: Policy> Pipeline<P> {
     /// `seed` keys all hashes and initial sequence numbers and must be unpredictable outside tests.
     pub fn new(
         snapshot: Arc<Snapshot>,
+        seat: Seat,
         macs: &[[u8; 6]],
         policy: P,
         seed: u128,
@@ -163,6 +173,8 @@ impl<P: Policy> Pipeline<P> {
         let own = own_addresses(&snapshot);
         let limits = snapshot.limits;
         let mut pipeline = Pipeline {
+            steering: Steering::new(seat),
+            news: VecDeque::new(),
             ports,
             vips: Vips::new(&snapshot),
             own,
@@ -170,7 +182,7 @@ impl<P: Policy> Pipeline<P> {
             neighbors: Neighbors::new(limits.neighbors),
             flows: FlowTable::new(limits.flows, seed as u64)?,
             wheel: Wheel::new(limits.flows, now)?,
-            snat: SnatPorts::new(&snapshot.snat, (seed >> 64) as u64),
+            snat: SnatPorts::new(&snapshot.snat, seat.of, (seed >> 64) as u64),
             balancer: Balancer::new(&snapshot),
             tables: TableStore::new(&snapshot),
             policy,
@@ -191,7 +203,10 @@ impl<P: Policy> Pipeline<P> {
             identification: 0,
             snapshot,
         };
-        pipeline.announce_addresses();
+        // Once is enough.
+        if seat.number == 0 {
+            pipeline.announce_addresses();
+        }
         Ok(pipeline)
     }
 
@@ -224,6 +239,19 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
+    /// As [`Pipeline::process`], for packets that another worker handed over.
+    pub fn process_handed_over<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        burst: &mut Burst<B>,
+        verdicts: &mut ArrayVec<Verdict, BURST>,
+    ) {
+        self.steering.set_handed_over(true);
+        self.process(now, port, burst, verdicts);
+        self.steering.set_handed_over(false);
+    }
+
     /// Stage one: headers, key, hash; the flow's bucket is on its way from memory when it returns.
     fn parse_one(&self, port: PortId, frame: &[u8]) -> Parsed {
         let Some(settings) = self.ports.get(port.index()) else {
@@ -243,12 +271,33 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// A TCP or UDP packet: to its flow, or to the service that opens one.
+    /// A TCP or UDP packet: to its flow, to the worker that may have it, or to the service that opens one.
     fn transport<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: Headers, hash: u64) -> Verdict {
-        match self.flows.find(hash, &headers.key) {
-            Some(found) => self.known(now, buf, headers, found),
+        if let Some(found) = self.flows.find(hash, &headers.key) {
+            return self.known(now, buf, headers, found);
+        }
+        match self.steering.elsewhere(&headers.key) {
+            Some(worker) => Verdict::HandOver(worker),
             None => self.unknown(now, buf, headers),
         }
+    }
+
+    /// Takes in what another worker told.
+    pub fn hear(&mut self, now: Instant, news: &News) {
+        match news {
+            News::Neighbor(seen) => self.resolved.extend(self.neighbors.learn(now, seen)),
+        }
+    }
+
+    /// The next thing that all other workers have to know.
+    pub fn poll_news(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+
+    /// Which worker this is.
+    #[must_use]
+    pub fn seat(&self) -> Seat {
+        self.steering.seat()
     }
 
     /// The configuration.

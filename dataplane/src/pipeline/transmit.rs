@@ -271,7 +271,7 @@ impl<P: Policy> Pipeline<P> {
             Verdict::Forward(port) => Ok(Output::Send(port)),
             Verdict::ForwardWhenResolved(port, neighbor) => Ok(Output::WhenResolved(port, neighbor)),
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Reply(_) | Verdict::Consumed => Err(DropReason::Malformed),
+            Verdict::Reply(_) | Verdict::Consumed | Verdict::HandOver(_) => Err(DropReason::Malformed),
         }
     }
 }
