@@ -7,15 +7,15 @@ use bindgen::callbacks::{IntKind, ParseCallbacks};
 
 use crate::Dpdk;
 
-const FUNCTIONS: &str = "rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir)|rte_strerror|rte_version\
+const FUNCTIONS: &str = "rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir|remote_launch|wait_lcore)|rte_strerror|rte_version\
     |rte_eth_dev_(configure|start|stop|close|info_get|get_port_by_name|get_name_by_port|get_mtu|set_mtu)\
-    |rte_eth_dev_adjust_nb_rx_tx_desc|rte_eth_dev_socket_id|rte_eth_(rx|tx)_queue_setup\
+    |rte_eth_dev_adjust_nb_rx_tx_desc|rte_eth_dev_rss_(reta_update|reta_query|hash_conf_get)|rte_get_main_lcore|rte_lcore_count|rte_eth_dev_socket_id|rte_eth_(rx|tx)_queue_setup\
     |rte_eth_promiscuous_(enable|disable|get)|rte_eth_allmulticast_(enable|get)|rte_eth_macaddr_get\
     |rte_eth_stats_(get|reset)|rte_eth_call_(rx|tx)_callbacks|rte_eth_(add|remove)_(rx|tx)_callback\
     |rte_pktmbuf_pool_create|rte_mempool_(free|avail_count|in_use_count)\
     |rte_ring_(create|free)|rte_eth_from_rings|weir_.*";
 const VARIABLES: &str = "rte_eth_fp_ops|WEIR_.*|RTE_(MAX_ETHPORTS|PKTMBUF_HEADROOM|MEMPOOL_.*|ETHER_.*)|MEMPOOL_.*\
-    |RING_F_.*|RTE_RING_.*|SOCKET_ID_ANY|RTE_ETH_(NAME_MAX_LEN|LINK_.*|SPEED_.*|DEV_.*)\
+    |RING_F_.*|RTE_RING_.*|SOCKET_ID_ANY|RTE_ETH_(RETA_GROUP_SIZE|NAME_MAX_LEN|LINK_.*|SPEED_.*|DEV_.*)\
     |RTE_ETH_(RX|TX)_OFFLOAD_.*|RTE_ETH_RSS_.*|RTE_MBUF_.*|EALREADY|ENOTSUP";
 /// Types whose layout Rust cannot express (packed with an aligned member), and the mbuf: see shim.h.
 const OPAQUE: &str = "rte_l2tpv2_combined_msg_hdr|rte_arp_hdr|rte_arp_ipv4|rte_mbuf";

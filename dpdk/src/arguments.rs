@@ -92,8 +92,11 @@ pub enum HugePages {
 pub struct EalOptions {
     /// The devices to open.
     pub devices: Vec<Device>,
-    /// The processor that the calling thread is pinned to; `None` leaves its affinity as it is.
-    pub cpu: Option<u32>,
+    /// How many lcores there are to be, the calling thread among them.
+    pub lcores: u8,
+    /// The processors that lcores are pinned to, in turn. Empty: each to one of those that the calling thread may use; one
+    /// lcore alone keeps that thread's affinity.
+    pub cpus: Vec<u32>,
     /// Memory for packet buffers, MiB. Without huge pages this much is mapped at once; with them it is what has to be free.
     pub memory_mib: u32,
     /// Huge pages or not.
@@ -103,11 +106,12 @@ pub struct EalOptions {
 }
 
 impl Default for EalOptions {
-    /// No device, no pinning, 128 MiB, huge pages if free.
+    /// No device, one lcore without pinning, 128 MiB, huge pages if free.
     fn default() -> Self {
         Self {
             devices: Vec::new(),
-            cpu: None,
+            lcores: 1,
+            cpus: Vec::new(),
             memory_mib: 128,
             huge_pages: HugePages::IfFree,
             extra: Vec::new(),
@@ -132,6 +136,16 @@ impl Machine {
     pub fn read() -> Self {
         Self { free_huge_mib: free_huge_mib(), allowed_cpus: allowed_cpus(), process: std::process::id() }
     }
+
+    /// The processors that the calling thread may run on, one by one.
+    #[must_use]
+    pub fn cpus(&self) -> Vec<u32> {
+        let range = |text: &str| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?)
+        };
+        self.allowed_cpus.split(',').filter_map(range).flatten().collect()
+    }
 }
 
 /// EAL's command line, and what the operator has to know about it.
@@ -151,9 +165,7 @@ impl EalArguments {
     /// The command line for a given machine.
     #[must_use]
     pub fn on(machine: &Machine, options: &EalOptions) -> Self {
-        // The main lcore is the calling thread. A group of processors in parentheses is its affinity.
-        let cpus = options.cpu.map_or_else(|| machine.allowed_cpus.clone(), |cpu| cpu.to_string());
-        let mut arguments = vec!["weir".to_owned(), format!("--lcores=0@({cpus})")];
+        let mut arguments = vec!["weir".to_owned(), format!("--lcores={}", lcores(machine, options))];
         let enough = machine.free_huge_mib >= u64::from(options.memory_mib);
         let huge = enough && options.huge_pages == HugePages::IfFree;
         if huge {
@@ -187,6 +199,17 @@ impl EalArguments {
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
+}
+
+/// Numbers of lcores and their processors; the first one is the calling thread. A group in parentheses is an affinity.
+fn lcores(machine: &Machine, options: &EalOptions) -> String {
+    if options.lcores <= 1 && options.cpus.is_empty() {
+        return format!("0@({})", machine.allowed_cpus);
+    }
+    let allowed = machine.cpus();
+    let cpus = if options.cpus.is_empty() { &allowed } else { &options.cpus };
+    let pinned = (0..options.lcores.max(1)).zip(cpus.iter().cycle());
+    pinned.map(|(lcore, cpu)| format!("{lcore}@({cpu})")).collect::<Vec<_>>().join(",")
 }
 
 fn warning(machine: &Machine, options: &EalOptions) -> String {
@@ -279,13 +302,26 @@ mod tests {
     #[test]
     fn pci_devices_pinning_and_what_the_user_adds() {
         let mut options = options(&["0000:03:00.0,a=1", "net_ring0"]);
-        options.cpu = Some(5);
+        options.cpus = vec![5];
         options.extra = vec!["--log-level=debug".to_owned()];
         let built = EalArguments::on(&machine(0), &options);
         let line = built.arguments().join(" ");
         assert!(line.contains("--lcores=0@(5) "), "{line}");
         assert!(line.ends_with("--allow=0000:03:00.0,a=1 --vdev=net_ring0 --log-level=debug"), "{line}");
         assert!(!line.contains("--no-pci"), "{line}");
+    }
+
+    #[test]
+    fn each_lcore_gets_a_processor() {
+        let line = |lcores, cpus: &[u32]| {
+            let options = EalOptions { lcores, cpus: cpus.to_vec(), ..options(&[]) };
+            EalArguments::on(&machine(0), &options).arguments()[1].clone()
+        };
+        assert_eq!(machine(0).cpus(), [0, 1, 2, 3, 8]);
+        assert_eq!(line(3, &[]), "--lcores=0@(0),1@(1),2@(2)");
+        assert_eq!(line(2, &[8, 3]), "--lcores=0@(8),1@(3)");
+        assert_eq!(line(3, &[2]), "--lcores=0@(2),1@(2),2@(2)");
+        assert_eq!(line(7, &[]), "--lcores=0@(0),1@(1),2@(2),3@(3),4@(8),5@(0),6@(1)");
     }
 
     #[test]

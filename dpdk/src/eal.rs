@@ -1,10 +1,12 @@
 //! DPDK's environment: memory, devices, the main lcore.
 
-use std::cell::RefCell;
+use std::any::Any;
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, OsStr, c_char, c_int};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
-use std::rc::Rc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{EalArguments, Error, Port};
 
@@ -13,13 +15,26 @@ use crate::{EalArguments, Error, Port};
 /// Not `Send`: it stays on the thread that made it, which is EAL's main lcore from then on.
 #[derive(Clone)]
 pub struct Eal {
-    core: Rc<Core>,
+    core: Arc<Core>,
+    here: PhantomData<*const ()>,
 }
 
 /// What pools and ports keep alive.
 pub(crate) struct Core {
     /// Ports that a [`Port`] exists for.
-    taken: RefCell<BTreeSet<u16>>,
+    taken: Mutex<BTreeSet<u16>>,
+}
+
+impl Core {
+    /// The port is about to be closed; `false` when it has been already.
+    pub(crate) fn forget_port(&self, id: u16) -> bool {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
+    /// EAL is never to be cleaned up: something may still use its memory.
+    pub(crate) fn keep_forever(self: &Arc<Self>) {
+        std::mem::forget(Arc::clone(self));
+    }
 }
 
 impl Eal {
@@ -43,7 +58,7 @@ impl Eal {
             return Err(Self::refused(arguments));
         }
         remove_runtime_directory();
-        Ok(Self { core: Rc::new(Core { taken: RefCell::default() }) })
+        Ok(Self { core: Arc::new(Core { taken: Mutex::default() }), here: PhantomData })
     }
 
     fn refused(arguments: &EalArguments) -> Error {
@@ -83,33 +98,96 @@ impl Eal {
     }
 
     pub(crate) fn port_by_id(&self, id: u16, device: &str) -> Result<Port, Error> {
-        if !self.core.taken.borrow_mut().insert(id) {
+        if !self.core.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
             return Err(Error::PortTaken(device.to_owned()));
         }
-        Ok(Port::new(self.clone(), id, device.to_owned()))
+        Ok(Port::new(Arc::clone(&self.core), id, device.to_owned()))
     }
 
-    /// The port is about to be closed; `false` when it has been already.
-    pub(crate) fn forget_port(&self, id: u16) -> bool {
-        self.core.taken.borrow_mut().remove(&id)
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
-    /// EAL is never to be cleaned up: something may still use its memory.
-    pub(crate) fn keep_forever(&self) {
-        std::mem::forget(Rc::clone(&self.core));
+    /// Runs the first job on this thread, the second one on lcore 1, and so on; returns what they returned, in their
+    /// order, once all of them have. [`EalOptions::lcores`](crate::EalOptions::lcores) says how many lcores there are.
+    ///
+    /// # Errors
+    /// [`Error::Lcores`], and nothing has run, when there are more jobs than lcores.
+    ///
+    /// # Panics
+    /// When a job does, after all others have returned.
+    pub fn run_on_lcores<'a, T: Send>(
+        &self,
+        mut jobs: Vec<Box<dyn FnOnce() -> T + Send + 'a>>,
+    ) -> Result<Vec<T>, Error> {
+        // SAFETY: reads a number of EAL's, which is initialised.
+        let lcores = unsafe { dpdk_sys::rte_lcore_count() };
+        if jobs.len() as u64 > u64::from(lcores) {
+            return Err(Error::Lcores { wanted: jobs.len(), lcores });
+        }
+        let others = jobs.split_off(jobs.len().min(1));
+        let mut errands: Vec<Errand<'a, T>> = others.into_iter().map(Errand::new).collect();
+        let mut launched = Vec::new();
+        let mut refused = Ok(());
+        for (errand, lcore) in errands.iter_mut().zip(1u32..) {
+            // SAFETY: the lcore exists (counted above; ours are numbered from 0 on) and waits for work. The errand stays
+            // where it is until the lcore has been waited for, below, on every way out of this function.
+            let result = unsafe {
+                dpdk_sys::rte_eal_remote_launch(
+                    Some(run_errand::<T>),
+                    std::ptr::from_mut(errand).cast(),
+                    lcore,
+                )
+            };
+            refused = Error::check("rte_eal_remote_launch", &format!("lcore {lcore}"), result);
+            if refused.is_err() {
+                break;
+            }
+            launched.push(lcore);
+        }
+        let first = match &refused {
+            Ok(()) => jobs.into_iter().map(|job| catch_unwind(AssertUnwindSafe(job))).next(),
+            Err(_) => None,
+        };
+        for lcore in launched {
+            // SAFETY: the lcore was launched above, and is waited for once.
+            unsafe { dpdk_sys::rte_eal_wait_lcore(lcore) };
+        }
+        refused?;
+        let results = first.into_iter().chain(errands.into_iter().filter_map(|errand| errand.result));
+        Ok(results.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect())
     }
+}
 
-    /// EAL's number of the calling thread; the main lcore is 0 with the arguments of [`EalArguments`].
-    #[must_use]
-    pub fn lcore(&self) -> u32 {
-        // SAFETY: reads a thread-local variable.
-        unsafe { dpdk_sys::weir_lcore_id() }
+/// A job for another lcore, and what became of it.
+struct Errand<'a, T> {
+    job: Option<Box<dyn FnOnce() -> T + Send + 'a>>,
+    result: Option<Result<T, Box<dyn Any + Send>>>,
+}
+
+impl<'a, T> Errand<'a, T> {
+    fn new(job: Box<dyn FnOnce() -> T + Send + 'a>) -> Self {
+        Errand { job: Some(job), result: None }
     }
+}
+
+/// What EAL calls on the lcore.
+extern "C" fn run_errand<T>(errand: *mut c_void) -> c_int {
+    // SAFETY: the errand of `run_on_lcores`, which leaves it alone until this has returned.
+    let errand = unsafe { &mut *errand.cast::<Errand<'_, T>>() };
+    errand.result = errand.job.take().map(|job| catch_unwind(AssertUnwindSafe(job)));
+    0
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // SAFETY: on the thread that initialised EAL (`Core` is not Send), once, and nothing made through it is left.
+        // SAFETY: both read numbers of EAL's.
+        let main = unsafe { dpdk_sys::weir_lcore_id() == dpdk_sys::rte_get_main_lcore() };
+        // Somebody has taken the last part of it to another thread, where EAL cannot be cleaned up.
+        if !main {
+            return;
+        }
+        // SAFETY: on the thread that initialised EAL, once, and nothing made through it is left.
         unsafe { dpdk_sys::rte_eal_cleanup() };
     }
 }

@@ -1,40 +1,68 @@
 //! Bursts to and from DPDK ports.
 
+use std::sync::Arc;
+
 use dataplane::io::{BURST, Burst, PacketIo, PortId, PortStats};
 use dpdk_sys::rte_mbuf;
 
-use crate::port::QUEUE;
 use crate::{Error, Mbuf, Mempool, Port};
 
-/// The DPDK side of one worker: one queue pair on each of its ports, and a pool for frames of its own making.
+/// The DPDK side of one worker: one queue pair on each port, and a pool for frames of its own making.
 ///
-/// [`PortId`] is the place in the list of ports. Dropping it closes the ports.
+/// [`PortId`] is the place in the list of ports. When the last worker's is dropped, the ports are closed.
 pub struct DpdkIo {
     ports: Vec<Queues>,
     pool: Mempool,
 }
 
+/// A queue pair of a port. There is one of them for each number, and whoever has it is the only one to use it.
 struct Queues {
-    port: Port,
-    /// Frames in several pieces, dropped on receiving.
-    chained: u64,
+    port: Arc<Port>,
+    queue: u16,
+    /// The port has a receive queue of this number.
+    receives: bool,
 }
 
 impl DpdkIo {
-    /// Takes started ports.
+    /// Takes started ports, for one worker.
     ///
     /// # Errors
     /// [`Error::State`] when one of them is not started.
     pub fn new(ports: Vec<Port>, pool: Mempool) -> Result<Self, Error> {
+        let mut all = Self::split(ports, pool, 1)?;
+        Ok(all.remove(0))
+    }
+
+    /// Takes started ports and gives each of so many workers (at least one) a queue pair of each.
+    ///
+    /// # Errors
+    /// [`Error::State`] when a port is not started, [`Error::Queues`] when it was configured with fewer queues.
+    pub fn split(ports: Vec<Port>, pool: Mempool, workers: u16) -> Result<Vec<Self>, Error> {
         ports.iter().try_for_each(Port::require_started)?;
-        let ports = ports.into_iter().map(|port| Queues { port, chained: 0 }).collect();
-        Ok(Self { ports, pool })
+        let workers = workers.max(1);
+        for port in &ports {
+            if port.tx_queues() < workers {
+                let (port, max) = (port.device().to_owned(), port.tx_queues());
+                return Err(Error::Queues { port, wanted: workers, max });
+            }
+        }
+        let ports: Vec<Arc<Port>> = ports.into_iter().map(Arc::new).collect();
+        let queues = |port: &Arc<Port>, queue| Queues {
+            port: Arc::clone(port),
+            queue,
+            receives: queue < port.rx_queues(),
+        };
+        let worker = |queue| DpdkIo {
+            ports: ports.iter().map(|port| queues(port, queue)).collect(),
+            pool: pool.clone(),
+        };
+        Ok((0..workers).map(worker).collect())
     }
 
     /// A port, to look at.
     #[must_use]
     pub fn port(&self, port: PortId) -> Option<&Port> {
-        self.ports.get(port.index()).map(|queues| &queues.port)
+        self.ports.get(port.index()).map(|queues| &*queues.port)
     }
 
     /// The pool.
@@ -43,10 +71,10 @@ impl DpdkIo {
         &self.pool
     }
 
-    /// The ports, to stop or close them.
+    /// The ports that no other worker has, to stop or close them.
     #[must_use]
     pub fn into_ports(self) -> Vec<Port> {
-        self.ports.into_iter().map(|queues| queues.port).collect()
+        self.ports.into_iter().filter_map(|queues| Arc::into_inner(queues.port)).collect()
     }
 }
 
@@ -59,22 +87,23 @@ impl PacketIo for DpdkIo {
 
     #[inline]
     fn rx_burst(&mut self, port: PortId, burst: &mut Burst<Mbuf>) {
-        let Some(queues) = self.ports.get_mut(port.index()) else { return };
+        let Some(queues) = self.ports.get(port.index()).filter(|queues| queues.receives) else { return };
         let held = burst.len();
         // BURST fits: a burst is never longer.
         let room = (BURST - held) as u16;
         // SAFETY: an Mbuf is one pointer to an mbuf; `held` is within the capacity of the burst, and `room` is what is left
-        // of it. The port is started (`new` saw that, and only `into_ports` gives it away), queue 0 exists, and this thread
-        // is the only one that has them. The driver writes `received` pointers to packets that are ours from now on.
+        // of it. The port is started (`split` saw that, and it is not stopped while it is shared), the queue exists
+        // (`receives`), and `&mut self` is the only way to it. The driver writes `received` pointers to packets that are ours
+        // from now on.
         unsafe {
             let free = burst.as_mut_ptr().add(held).cast::<*mut rte_mbuf>();
-            let received = dpdk_sys::rx_burst(queues.port.id(), QUEUE, free, room);
+            let received = dpdk_sys::rx_burst(queues.port.id(), queues.queue, free, room);
             burst.set_len(held + usize::from(received.min(room)));
         }
         if burst.iter().skip(held).any(|mbuf| !mbuf.is_contiguous()) {
             let before = burst.len();
             burst.retain(|mbuf| mbuf.is_contiguous());
-            queues.chained += (before - burst.len()) as u64;
+            queues.port.count_chained(before - burst.len());
         }
     }
 
@@ -86,7 +115,7 @@ impl PacketIo for DpdkIo {
         // front, are no longer: they leave the burst without being dropped, and the rest moves to the front.
         unsafe {
             let packets = burst.as_mut_ptr();
-            let sent = dpdk_sys::tx_burst(queues.port.id(), QUEUE, packets.cast(), count as u16);
+            let sent = dpdk_sys::tx_burst(queues.port.id(), queues.queue, packets.cast(), count as u16);
             let sent = usize::from(sent).min(count);
             std::ptr::copy(packets.add(sent), packets, count - sent);
             burst.set_len(count - sent);
@@ -103,13 +132,7 @@ impl PacketIo for DpdkIo {
     }
 
     fn port_stats(&self, port: PortId) -> PortStats {
-        let Some(queues) = self.ports.get(port.index()) else { return PortStats::default() };
-        let device = queues.port.stats();
-        PortStats {
-            rx_packets: device.rx_packets.saturating_sub(queues.chained),
-            rx_errors: device.rx_errors + queues.chained,
-            ..device
-        }
+        self.port(port).map_or_else(PortStats::default, Port::stats)
     }
 }
 
@@ -121,6 +144,8 @@ mod tests {
     use dataplane::io::PacketBuf;
 
     use super::*;
+    /// The only queue pair.
+    const QUEUE: u16 = 0;
     use crate::{Eal, EalArguments, EalOptions, MempoolConfig, PortConfig, ring_pair};
 
     const A: PortId = PortId(0);

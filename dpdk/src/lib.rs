@@ -4,10 +4,10 @@
 //! a [`Mempool`], a [`Port`] per device, configured and started, and [`DpdkIo`] around them, which the worker runs on.
 //! Each of them keeps alive what it needs of the ones before; when the last is gone, EAL is cleaned up.
 //!
-//! # One thread
-//! Nothing here is `Send`: the thread that calls [`Eal::init`] becomes EAL's main lcore and is the one that owns pools,
-//! buffers and ports, and on which the worker runs. That is not only simple: DPDK's mempools keep a cache for each
-//! lcore, and a buffer can be proven to be back in its pool only when no other thread moves buffers about.
+//! # Threads
+//! The thread that calls [`Eal::init`] becomes EAL's main lcore; [`Eal`] stays on it. Ports are set up there, and
+//! [`DpdkIo::split`] gives each worker a queue pair of each of them, to take to the lcore it runs on
+//! ([`Eal::run_on_lcores`]). Buffers may go from one lcore to another: pools keep a cache for each.
 //!
 //! # One EAL
 //! DPDK can be initialised once in a process and never again, not even after it was cleaned up. Tests that need it
@@ -21,6 +21,7 @@ mod mbuf;
 mod mempool;
 mod port;
 mod ring;
+mod rss;
 
 use std::ffi::{CStr, c_int};
 
@@ -29,7 +30,7 @@ pub use eal::Eal;
 pub use io::DpdkIo;
 pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolConfig};
-pub use port::{Link, MulticastReception, Port, PortConfig};
+pub use port::{Link, MulticastReception, Port, PortConfig, Spreading};
 pub use ring::ring_pair;
 
 /// What can go wrong before the first packet. On the packet path nothing fails; it counts.
@@ -83,6 +84,26 @@ pub enum Error {
         /// The most that the device and the buffers of the pool allow, bytes.
         max: u16,
     },
+    /// More jobs than lcores.
+    #[error("{wanted} lcores are needed, but EAL was started with {lcores}")]
+    Lcores {
+        /// Jobs.
+        wanted: usize,
+        /// Lcores.
+        lcores: u32,
+    },
+    /// A device without enough queues.
+    #[error(
+        "port {port} has {max} transmit queues, but {wanted} workers need one each; workers = {max} is possible with it"
+    )]
+    Queues {
+        /// The port's device.
+        port: String,
+        /// Queue pairs asked for.
+        wanted: u16,
+        /// Transmit queues that the device has.
+        max: u16,
+    },
     /// Any other call that DPDK refused.
     #[error("{call} failed for {subject}: {reason}")]
     Call {
@@ -122,6 +143,13 @@ fn text(errno: c_int) -> String {
     // SAFETY: returns a string that lives until the next call on this thread; it is copied at once.
     let text = unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(errno)) };
     text.to_string_lossy().into_owned()
+}
+
+/// EAL's number of the calling thread; the main lcore is 0 with the arguments of [`EalArguments`].
+#[must_use]
+pub fn lcore() -> u32 {
+    // SAFETY: reads a thread-local variable.
+    unsafe { dpdk_sys::weir_lcore_id() }
 }
 
 /// The release of DPDK that is linked, such as `DPDK 22.11.11`.

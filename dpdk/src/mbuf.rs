@@ -13,6 +13,9 @@ pub struct Mbuf {
     raw: NonNull<rte_mbuf>,
 }
 
+// SAFETY: the only owner of the buffer; pools take it back on any thread.
+unsafe impl Send for Mbuf {}
+
 impl Mbuf {
     /// # Safety
     /// `raw` is an mbuf of one segment with a reference count of 1 whose pool lives, and the caller gives it up.

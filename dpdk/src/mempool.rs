@@ -2,11 +2,11 @@
 
 use std::ffi::c_int;
 use std::ptr::NonNull;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dpdk_sys::rte_mempool;
 
-use crate::eal::c_string;
+use crate::eal::{Core, c_string};
 use crate::{Eal, Error, Mbuf};
 
 /// How large a pool is.
@@ -34,14 +34,20 @@ impl Default for MempoolConfig {
 /// stay valid: the pool, and EAL, are kept for the rest of the life of the process.
 #[derive(Clone)]
 pub struct Mempool {
-    pool: Rc<Pool>,
+    pool: Arc<Pool>,
 }
 
 struct Pool {
     raw: NonNull<rte_mempool>,
     frame: u16,
-    eal: Eal,
+    eal: Arc<Core>,
 }
+
+// SAFETY: DPDK's pools are made for several threads at once: each lcore has a cache of its own, and the common part is a
+// ring for several producers and consumers.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
 
 impl Mempool {
     /// Makes a pool. `name` is unique in the process and at most 25 bytes long.
@@ -69,14 +75,14 @@ impl Mempool {
             dpdk_sys::rte_pktmbuf_pool_create(c_name.as_ptr(), mbufs, cache, 0, room, c_int::from(anywhere))
         };
         let raw = NonNull::new(raw).ok_or_else(|| Error::last(CALL, name))?;
-        Ok(Self { pool: Rc::new(Pool { raw, frame: config.frame, eal: eal.clone() }) })
+        Ok(Self { pool: Arc::new(Pool { raw, frame: config.frame, eal: Arc::clone(eal.core()) }) })
     }
 
     /// An empty frame, or `None` when the pool is.
     #[inline]
     #[must_use]
     pub fn alloc(&self) -> Option<Mbuf> {
-        // SAFETY: the pool lives, and this is the thread whose cache it uses.
+        // SAFETY: the pool lives; it uses the cache of the calling lcore, or none on other threads.
         let mbuf = NonNull::new(unsafe { dpdk_sys::weir_mbuf_alloc(self.raw()) })?;
         // SAFETY: a fresh mbuf of one segment, which nobody else owns.
         Some(unsafe { Mbuf::from_raw(mbuf) })
@@ -115,7 +121,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Exact, since buffers only move on this thread: see "One thread" in lib.rs.
+        // Never less than what is out: without a handle nobody takes buffers any more, and one that is being given back is
+        // still counted or back.
         if self.in_use() > 0 {
             self.eal.keep_forever();
             return;

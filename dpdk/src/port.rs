@@ -1,16 +1,16 @@
 //! One port: one receive and one transmit queue of one device.
 
 use std::ffi::{CStr, c_int};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataplane::io::PortStats;
 use dpdk_sys::{RTE_ETHER_CRC_LEN, RTE_ETHER_HDR_LEN, rte_eth_conf, rte_eth_dev_info, rte_eth_stats};
 
+use crate::eal::Core;
 use crate::ring::Rings;
-use crate::{Eal, Error, Mempool};
+use crate::{Error, Mempool, rss};
 
-/// The only queue pair.
-pub(crate) const QUEUE: u16 = 0;
 /// Bytes of an 802.1Q tag, which a frame may carry beyond its MTU.
 const VLAN_TAG: u32 = 4;
 
@@ -25,12 +25,14 @@ pub struct PortConfig {
     pub mtu: u16,
     /// Also receive frames for other MAC addresses.
     pub promiscuous: bool,
+    /// Transmit queues, and as many receive queues if the device has them: one of each for each worker.
+    pub queues: u16,
 }
 
 impl Default for PortConfig {
-    /// 1,024 descriptors each way, an MTU of 1,500, not promiscuous.
+    /// 1,024 descriptors each way, an MTU of 1,500, not promiscuous, one queue pair.
     fn default() -> Self {
-        Self { rx_descriptors: 1024, tx_descriptors: 1024, mtu: 1500, promiscuous: false }
+        Self { rx_descriptors: 1024, tx_descriptors: 1024, mtu: 1500, promiscuous: false, queues: 1 }
     }
 }
 
@@ -43,6 +45,17 @@ pub enum MulticastReception {
     Promiscuous,
     /// The device has no filter that could be opened, so it is taken not to have one at all.
     NoFilter,
+}
+
+/// How received frames are spread over several queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spreading {
+    /// There is one receive queue.
+    OneQueue,
+    /// By RSS, with weir's key and its indirection table: flows come to the worker that has them.
+    Rss,
+    /// In the device's own way; workers hand over to each other what came to the wrong one.
+    Device,
 }
 
 /// State of the link.
@@ -71,7 +84,7 @@ impl State {
     }
 }
 
-/// A port, from [`Eal::port`]. Order of calls: [`configure`](Port::configure), [`start`](Port::start),
+/// A port, from [`crate::Eal::port`]. Order of calls: [`configure`](Port::configure), [`start`](Port::start),
 /// [`stop`](Port::stop), from there again. Dropping it stops and closes the device; virtual devices such as a tap
 /// interface disappear with that.
 ///
@@ -81,31 +94,48 @@ pub struct Port {
     device: String,
     state: State,
     multicast: MulticastReception,
+    rx_queues: u16,
+    tx_queues: u16,
+    spreading: Spreading,
+    /// Frames in several pieces, dropped on receiving.
+    chained: AtomicU64,
     /// The MTU that the device came with, bytes.
     native_mtu: Option<u16>,
     // Dropped in this order, after the device was closed: rings give the buffers in them back to the pool.
-    rings: Option<Rc<Rings>>,
+    rings: Option<Arc<Rings>>,
     pool: Option<Mempool>,
-    eal: Eal,
+    eal: Arc<Core>,
 }
 
 impl Port {
-    pub(crate) fn new(eal: Eal, id: u16, device: String) -> Self {
-        let multicast = MulticastReception::NoFilter;
-        Self { id, device, state: State::New, multicast, native_mtu: None, rings: None, pool: None, eal }
+    pub(crate) fn new(eal: Arc<Core>, id: u16, device: String) -> Self {
+        Self {
+            id,
+            device,
+            state: State::New,
+            multicast: MulticastReception::NoFilter,
+            rx_queues: 0,
+            tx_queues: 0,
+            spreading: Spreading::OneQueue,
+            chained: AtomicU64::new(0),
+            native_mtu: None,
+            rings: None,
+            pool: None,
+            eal,
+        }
     }
 
     /// Keeps the rings that the device works on until it is closed.
-    pub(crate) fn with_rings(mut self, rings: Rc<Rings>) -> Self {
+    pub(crate) fn with_rings(mut self, rings: Arc<Rings>) -> Self {
         self.rings = Some(rings);
         self
     }
 
-    /// Sets the device up: one queue pair, the MTU, which frames it receives. Buffers for received frames come from
+    /// Sets the device up: its queues, RSS if it has that and several queues, the MTU, which frames it receives. Buffers for received frames come from
     /// `pool`, which the port keeps.
     ///
     /// # Errors
-    /// [`Error::Mtu`] with the largest possible value, [`Error::State`] while the port is started, [`Error::Call`].
+    /// [`Error::Mtu`] and [`Error::Queues`] with the largest possible value, [`Error::State`] while the port is started, [`Error::Call`].
     pub fn configure(&mut self, config: &PortConfig, pool: &Mempool) -> Result<(), Error> {
         if self.state == State::Started {
             return Err(self.wrong_state("stopped"));
@@ -119,7 +149,7 @@ impl Port {
         let native_mtu = *self.native_mtu.get_or_insert(mtu);
         // Until all is done it cannot be started, and from here on the queues may refer to either pool.
         self.state = State::New;
-        self.configure_device(config)?;
+        self.configure_device(config, &info)?;
         if config.mtu != mtu {
             self.set_mtu(config.mtu, native_mtu)?;
         }
@@ -131,13 +161,27 @@ impl Port {
         Ok(())
     }
 
-    fn configure_device(&self, config: &PortConfig) -> Result<(), Error> {
+    fn configure_device(&mut self, config: &PortConfig, info: &rte_eth_dev_info) -> Result<(), Error> {
+        let (wanted, max) = (config.queues.max(1), info.max_tx_queues);
+        if wanted > max {
+            return Err(Error::Queues { port: self.device.clone(), wanted, max });
+        }
+        (self.rx_queues, self.tx_queues) = (wanted.min(info.max_rx_queues), wanted);
         // SAFETY: a plain C struct of numbers, enums that have a variant 0, and pointers that may be null. All zero is
         // DPDK's own default: no RSS, no offload, no interrupt.
         let mut conf: rte_eth_conf = unsafe { std::mem::zeroed() };
         conf.rxmode.mtu = u32::from(config.mtu);
-        // SAFETY: the port is ours and stopped; `conf` is copied.
-        let result = unsafe { dpdk_sys::rte_eth_dev_configure(self.id, 1, 1, &raw const conf) };
+        let mut key = rss::key();
+        let rss = self.rx_queues > 1 && rss::configure(&mut conf, info, &mut key);
+        self.spreading = match self.rx_queues {
+            0 | 1 => Spreading::OneQueue,
+            _ if rss => Spreading::Rss,
+            _ => Spreading::Device,
+        };
+        // SAFETY: the port is ours and stopped; `conf` is copied, and the key that it points to lives.
+        let result = unsafe {
+            dpdk_sys::rte_eth_dev_configure(self.id, self.rx_queues, self.tx_queues, &raw const conf)
+        };
         Error::check("rte_eth_dev_configure", &self.device, result)
     }
 
@@ -160,15 +204,20 @@ impl Port {
         // SAFETY: the port is ours.
         let socket = unsafe { dpdk_sys::rte_eth_dev_socket_id(self.id) }.cast_unsigned();
         let defaults = std::ptr::null();
-        // SAFETY: the port is configured with one queue; a null configuration means the device's default; the pool lives
-        // as long as the port: `configure` keeps a handle on it.
-        let result =
-            unsafe { dpdk_sys::rte_eth_rx_queue_setup(self.id, QUEUE, rx, socket, defaults, pool.raw()) };
-        Error::check("rte_eth_rx_queue_setup", &self.device, result)?;
-        // SAFETY: as above.
-        let result =
-            unsafe { dpdk_sys::rte_eth_tx_queue_setup(self.id, QUEUE, tx, socket, std::ptr::null()) };
-        Error::check("rte_eth_tx_queue_setup", &self.device, result)
+        for queue in 0..self.rx_queues {
+            // SAFETY: the port is configured with these queues; a null configuration means the device's default; the pool
+            // lives as long as the port: `configure` keeps a handle on it.
+            let result =
+                unsafe { dpdk_sys::rte_eth_rx_queue_setup(self.id, queue, rx, socket, defaults, pool.raw()) };
+            Error::check("rte_eth_rx_queue_setup", &self.device, result)?;
+        }
+        for queue in 0..self.tx_queues {
+            // SAFETY: as above.
+            let result =
+                unsafe { dpdk_sys::rte_eth_tx_queue_setup(self.id, queue, tx, socket, std::ptr::null()) };
+            Error::check("rte_eth_tx_queue_setup", &self.device, result)?;
+        }
+        Ok(())
     }
 
     /// Opens the filter for multicast, and for everything if asked.
@@ -211,7 +260,61 @@ impl Port {
         let result = unsafe { dpdk_sys::rte_eth_dev_start(self.id) };
         Error::check("rte_eth_dev_start", &self.device, result)?;
         self.state = State::Started;
+        if self.spreading == Spreading::Rss && !self.set_indirection()? {
+            self.spreading = Spreading::Device;
+        }
         Ok(())
+    }
+
+    /// Gives the device weir's indirection table, and reads table and key back: `false` when they are not what was set.
+    fn set_indirection(&self) -> Result<bool, Error> {
+        let info = self.info()?;
+        let size = info.reta_size;
+        let wanted = rss::indirection(size, self.rx_queues);
+        let mut table = wanted.clone();
+        // SAFETY: the port is ours and started; the table has as many groups as its size asks for, and is copied.
+        let result = unsafe { dpdk_sys::rte_eth_dev_rss_reta_update(self.id, table.as_mut_ptr(), size) };
+        if result < 0 {
+            return Ok(false);
+        }
+        table.iter_mut().for_each(|group| group.reta = [0; rss::GROUP]);
+        // SAFETY: as above; the table is filled in.
+        let queried = unsafe { dpdk_sys::rte_eth_dev_rss_reta_query(self.id, table.as_mut_ptr(), size) };
+        let table_kept = queried == 0 && table.iter().zip(&wanted).all(|(read, set)| read.reta == set.reta);
+        let mut key: rss::Key = std::array::from_fn(|_| 0);
+        // SAFETY: a plain C struct of numbers and a pointer.
+        let mut conf: dpdk_sys::rte_eth_rss_conf = unsafe { std::mem::zeroed() };
+        (conf.rss_key, conf.rss_key_len) = (key.as_mut_ptr(), rss::key_len(&info).unwrap_or(0));
+        // SAFETY: the port is ours; the key has room for as many bytes as it says.
+        let read = unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(self.id, &raw mut conf) };
+        Ok(table_kept && read == 0 && key == rss::key())
+    }
+
+    /// How received frames are spread over the queues, since [`Port::start`].
+    #[must_use]
+    pub fn spreading(&self) -> Spreading {
+        self.spreading
+    }
+
+    /// Queue pairs that the device has: one for each worker.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn queues(&self) -> Result<u16, Error> {
+        self.info().map(|info| info.max_tx_queues)
+    }
+
+    pub(crate) fn rx_queues(&self) -> u16 {
+        self.rx_queues
+    }
+
+    pub(crate) fn tx_queues(&self) -> u16 {
+        self.tx_queues
+    }
+
+    /// Frames in several pieces were dropped on receiving.
+    pub(crate) fn count_chained(&self, frames: usize) {
+        self.chained.fetch_add(frames as u64, Ordering::Relaxed);
     }
 
     /// Stops receiving and sending. A port that is not started stays as it is.
@@ -222,7 +325,7 @@ impl Port {
         if self.state != State::Started {
             return Ok(());
         }
-        // SAFETY: the port is ours, and nobody is in one of its bursts: they need the same thread.
+        // SAFETY: the port is ours, and nobody is in one of its bursts: whoever has one of its queues shares the port.
         let result = unsafe { dpdk_sys::rte_eth_dev_stop(self.id) };
         Error::check("rte_eth_dev_stop", &self.device, result)?;
         self.state = State::Configured;
@@ -342,11 +445,12 @@ impl Port {
         let mut stats: rte_eth_stats = unsafe { std::mem::zeroed() };
         // SAFETY: the port is ours; the struct is filled in, or left as it is on an error.
         unsafe { dpdk_sys::rte_eth_stats_get(self.id, &raw mut stats) };
+        let chained = self.chained.load(Ordering::Relaxed);
         PortStats {
-            rx_packets: stats.ipackets,
+            rx_packets: stats.ipackets.saturating_sub(chained),
             tx_packets: stats.opackets,
             rx_missed: stats.imissed.saturating_add(stats.rx_nombuf),
-            rx_errors: stats.ierrors,
+            rx_errors: stats.ierrors.saturating_add(chained),
             tx_errors: stats.oerrors,
         }
     }

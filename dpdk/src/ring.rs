@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::ptr::NonNull;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dpdk_sys::{RING_F_SC_DEQ, RING_F_SP_ENQ, SOCKET_ID_ANY, rte_ring};
 
@@ -15,6 +15,11 @@ pub(crate) struct Rings {
     /// The virtual devices that the driver makes for the ports, which closing leaves behind.
     devices: [CString; 2],
 }
+
+// SAFETY: nothing but dropping uses the pointers, and rings may be freed on any thread.
+unsafe impl Send for Rings {}
+// SAFETY: as above.
+unsafe impl Sync for Rings {}
 
 impl Drop for Rings {
     fn drop(&mut self) {
@@ -50,8 +55,8 @@ pub fn ring_pair(eal: &Eal, name: &str, slots: u32) -> Result<(Port, Port), Erro
         unsafe { dpdk_sys::rte_ring_free(forward.as_ptr()) }
     })?;
     let devices = [c_string(&format!("net_ring_{first}"))?, c_string(&format!("net_ring_{second}"))?];
-    let rings = Rc::new(Rings { rings: [forward, backward], devices });
-    let a = port(eal, first, backward, forward)?.with_rings(Rc::clone(&rings));
+    let rings = Arc::new(Rings { rings: [forward, backward], devices });
+    let a = port(eal, first, backward, forward)?.with_rings(Arc::clone(&rings));
     let b = port(eal, second, forward, backward)?.with_rings(rings);
     Ok((a, b))
 }

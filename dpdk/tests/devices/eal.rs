@@ -5,7 +5,7 @@ use crate::setup::{init, options};
 #[test]
 fn starts_once_per_process() {
     let eal = init(&[]);
-    assert_eq!(eal.lcore(), 0, "this thread is the main lcore");
+    assert_eq!(dpdk::lcore(), 0, "this thread is the main lcore");
     let second = Eal::init(&EalArguments::new(&options(&[])));
     assert!(matches!(second, Err(Error::AlreadyInitialized)));
     drop(eal);
@@ -41,7 +41,7 @@ fn the_affinity_is_left_alone_without_a_cpu() {
 fn the_thread_is_pinned_to_the_cpu_of_the_options() {
     let first = dpdk::Machine::read().allowed_cpus;
     let first = first.split(['-', ',']).next().unwrap();
-    let options = EalOptions { cpu: Some(first.parse().unwrap()), ..options(&[]) };
+    let options = EalOptions { cpus: vec![first.parse().unwrap()], ..options(&[]) };
     let _eal = Eal::init(&EalArguments::new(&options)).unwrap();
     assert_eq!(dpdk::Machine::read().allowed_cpus, first);
 }

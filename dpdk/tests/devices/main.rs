@@ -14,3 +14,5 @@ mod net_ring;
 mod pool;
 #[cfg(test)]
 mod setup;
+#[cfg(test)]
+mod workers;
