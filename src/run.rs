@@ -1,17 +1,24 @@
-//! `weir run`: control on its own threads first, then DPDK, then the worker on this thread until it is told to stop.
+//! `weir run`: DPDK, control on its own threads, then the workers on their lcores, of which this thread is the first,
+//! until they are told to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use config::{Config, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings};
+use config::{Config, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings, Workers};
 use control::{Control, ControlSettings};
-use dataplane::channel::{Capacities, channel};
+use dataplane::channel::{Capacities, ControlEnd, WorkerEnd, channel};
+use dataplane::mesh::Mesh;
 use dataplane::pipeline::Pipeline;
-use dataplane::snapshot::Snapshot;
+use dataplane::snapshot::{Interface, Snapshot};
 use dataplane::worker::{Round, Worker};
-use dpdk::{Device, DpdkIo, Eal, EalArguments, EalOptions, HugePages, Mempool, MempoolConfig, PortConfig};
+use dpdk::{
+    Device, DpdkIo, Eal, EalArguments, EalOptions, HugePages, Machine, Mbuf, Mempool, MempoolConfig, Port,
+    PortConfig, Spreading,
+};
 use scripting::LuaPolicy;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -25,30 +32,94 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot register a signal handler")?;
     }
     signal_hook::flag::register(SIGHUP, Arc::clone(&reopen)).context("cannot register a signal handler")?;
-    let snapshot = Arc::clone(&config.snapshot);
     eprintln!("weir {}, {}", env!("WEIR_VERSION"), dpdk::version());
     eprint!("{}", config.summary());
-    let policy = LuaPolicy::new(&snapshot, clock::script_nanoseconds).map_err(|errors| {
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        anyhow!("scripts do not compile: {}", texts.join("; "))
-    })?;
-    let (worker_end, control_end) = channel(Capacities::default());
-    // Before EAL, which pins the calling thread: threads that start later would inherit that.
-    let control = Control::spawn(Arc::clone(&snapshot), control_end, control_settings(&config))?;
-    let result = open(&config).and_then(|(eal, io, macs)| {
-        let now = clock::instant(clock::nanoseconds());
-        let pipeline = Pipeline::new(Arc::clone(&snapshot), &macs, policy, seed(), now)?;
-        let worker =
-            Worker::new(io, pipeline, worker_end).map_err(|e| anyhow!("latency histogram: {e:?}"))?;
-        eprintln!("weir: running; SIGINT or SIGTERM stops it");
-        poll(worker, &control, config.process.dpdk.idle, &stop, &reopen);
-        drop(eal);
-        Ok(())
-    });
+    // Before EAL and before anything else is made: a script that does not compile is an error of the configuration.
+    policy(&config.snapshot)?;
+    // Threads inherit the affinity of those that start them, and EAL pins this one.
+    let (to_spawner, spawner) = spawner();
+    let devices = open(&config)?;
+    let (ends, controls): (Vec<WorkerEnd>, Vec<ControlEnd>) =
+        (0..devices.workers).map(|_| channel(Capacities::default())).unzip();
+    let settings = control_settings(&config);
+    let _ = to_spawner.send((Arc::clone(&config.snapshot), controls, settings));
+    let control = spawner.join().map_err(|_| anyhow!("the thread that starts control panicked"))?;
+    let control = control.context("control did not start")??;
+    let result = work(devices, ends, &config, &control, &stop, &reopen);
     control.shutdown();
     result?;
     eprintln!("weir: stopped");
     Ok(())
+}
+
+/// What control starts from.
+type Request = (Arc<Snapshot>, Vec<ControlEnd>, ControlSettings);
+/// Nothing if it was never asked.
+type Spawned = Option<Result<Control, control::Error>>;
+
+/// A thread that starts control when it is told how, and leaves its own affinity to it.
+fn spawner() -> (Sender<Request>, JoinHandle<Spawned>) {
+    let (sender, receiver) = std::sync::mpsc::channel::<Request>();
+    let spawn = move || {
+        let (snapshot, ends, settings) = receiver.recv().ok()?;
+        Some(Control::spawn(snapshot, ends, settings))
+    };
+    (sender, std::thread::spawn(spawn))
+}
+
+/// Runs all workers, each on its lcore, until they are told to stop.
+fn work(
+    devices: Devices,
+    ends: Vec<WorkerEnd>,
+    config: &Config,
+    control: &Control,
+    stop: &AtomicBool,
+    reopen: &AtomicBool,
+) -> anyhow::Result<()> {
+    let Devices { eal, ios, macs, workers } = devices;
+    let meshes = Mesh::new(workers, macs.len());
+    let macs = &macs;
+    let job = |((io, end), mesh): ((DpdkIo, WorkerEnd), Mesh<Mbuf>)| -> Job<'_> {
+        Box::new(move || {
+            let first = mesh.seat().number == 0;
+            let result = worker(config, macs, io, end, mesh).map(|worker| {
+                if first {
+                    eprintln!("weir: running; SIGINT or SIGTERM stops it");
+                }
+                poll(worker, first.then_some((control, reopen)), config.process.dpdk.idle, stop);
+            });
+            // One that cannot work takes the others along.
+            stop.store(true, Ordering::Relaxed);
+            result
+        })
+    };
+    let jobs = ios.into_iter().zip(ends).zip(meshes).map(job).collect();
+    let results = eal.run_on_lcores(jobs).context("workers do not start")?;
+    results.into_iter().collect()
+}
+
+type Job<'a> = Box<dyn FnOnce() -> anyhow::Result<()> + Send + 'a>;
+
+/// A worker, made on the lcore that runs it: so is its memory, and its Lua state never leaves it.
+fn worker(
+    config: &Config,
+    macs: &[[u8; 6]],
+    io: DpdkIo,
+    end: WorkerEnd,
+    mesh: Mesh<Mbuf>,
+) -> anyhow::Result<Worker<DpdkIo, LuaPolicy>> {
+    let now = clock::instant(clock::nanoseconds());
+    let policy = policy(&config.snapshot)?;
+    let snapshot = Arc::clone(&config.snapshot);
+    let pipeline = Pipeline::new(snapshot, mesh.seat(), macs, policy, seed(), now)?;
+    Worker::new(io, pipeline, end, mesh).map_err(|e| anyhow!("latency histogram: {e:?}"))
+}
+
+fn policy(snapshot: &Arc<Snapshot>) -> anyhow::Result<LuaPolicy> {
+    LuaPolicy::new(snapshot, clock::script_nanoseconds).map_err(|errors| {
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("scripts do not compile: {}", texts.join("; "))
+    })
 }
 
 /// 128 unpredictable bits from the standard library's own random keys.
@@ -74,38 +145,79 @@ fn control_settings(config: &Config) -> ControlSettings {
     }
 }
 
+/// DPDK, and what each worker has of it.
+struct Devices {
+    eal: Eal,
+    /// By worker.
+    ios: Vec<DpdkIo>,
+    /// By port.
+    macs: Vec<[u8; 6]>,
+    workers: u8,
+}
+
 /// Brings DPDK and its ports up.
-fn open(config: &Config) -> anyhow::Result<(Eal, DpdkIo, Vec<[u8; 6]>)> {
+fn open(config: &Config) -> anyhow::Result<Devices> {
     let settings = &config.process.dpdk;
-    let pool = pool_size(&config.snapshot, settings);
-    let arguments = EalArguments::new(&eal_options(&config.process, &pool)?);
+    let cpus = if settings.cpus.is_empty() { Machine::read().cpus().len() } else { settings.cpus.len() };
+    let mut workers = settings.workers.on(cpus);
+    let pool = pool_size(&config.snapshot, settings, workers);
+    let arguments = EalArguments::new(&eal_options(&config.process, &pool, workers)?);
     if let Some(warning) = arguments.warning() {
         eprintln!("weir: warning: {warning}");
     }
     let eal = Eal::init(&arguments).context("DPDK does not start")?;
     let pool = Mempool::new(&eal, "weir", &pool).context("no packet buffers")?;
+    let interfaces: Vec<(&Interface, &str)> = {
+        let names = config.process.devices.iter().map(config::Device::name);
+        config.snapshot.interfaces.iter().zip(names).collect()
+    };
     let mut ports = Vec::new();
-    let mut macs = Vec::new();
-    for (interface, device) in config.snapshot.interfaces.iter().zip(&config.process.devices) {
-        let name = device.name();
-        let opened = || -> Result<_, dpdk::Error> {
-            let mut port = eal.port(name)?;
-            let (rx_descriptors, tx_descriptors) = (settings.rx_descriptors, settings.tx_descriptors);
-            port.configure(
-                &PortConfig { rx_descriptors, tx_descriptors, mtu: interface.mtu, ..PortConfig::default() },
-                &pool,
-            )?;
-            port.start()?;
-            let mac = port.mac()?;
-            Ok((port, mac))
-        };
-        let (port, mac) =
-            opened().with_context(|| format!("interface '{}' (device {name})", interface.name))?;
-        eprintln!("weir: interface {} is {name}, MAC {}", interface.name, mac_text(mac));
+    for (interface, name) in &interfaces {
+        let port = eal.port(name).with_context(|| place(interface, name))?;
+        if settings.workers == Workers::Auto {
+            let queues = port.queues().with_context(|| place(interface, name))?;
+            workers = workers.min(u8::try_from(queues).unwrap_or(u8::MAX)).max(1);
+        }
         ports.push(port);
-        macs.push(mac);
     }
-    Ok((eal, DpdkIo::new(ports, pool)?, macs))
+    let mut macs = Vec::new();
+    for ((interface, name), port) in interfaces.iter().zip(&mut ports) {
+        macs.push(start(port, interface, settings, workers, &pool).with_context(|| place(interface, name))?);
+    }
+    let ios = DpdkIo::split(ports, pool, u16::from(workers))?;
+    Ok(Devices { eal, ios, macs, workers })
+}
+
+fn place(interface: &Interface, device: &str) -> String {
+    format!("interface '{}' (device {device})", interface.name)
+}
+
+/// Starts a port and returns its MAC address.
+fn start(
+    port: &mut Port,
+    interface: &Interface,
+    settings: &DpdkSettings,
+    workers: u8,
+    pool: &Mempool,
+) -> Result<[u8; 6], dpdk::Error> {
+    let config = PortConfig {
+        rx_descriptors: settings.rx_descriptors,
+        tx_descriptors: settings.tx_descriptors,
+        mtu: interface.mtu,
+        queues: u16::from(workers),
+        ..PortConfig::default()
+    };
+    port.configure(&config, pool)?;
+    port.start()?;
+    let mac = port.mac()?;
+    let spreading = match port.spreading() {
+        _ if workers == 1 => "",
+        Spreading::Rss => ", flows spread by RSS",
+        Spreading::OneQueue => ", one receive queue: workers hand packets over",
+        Spreading::Device => ", no RSS that weir could set: workers hand packets over",
+    };
+    eprintln!("weir: interface {} is {}, MAC {}{spreading}", interface.name, port.device(), mac_text(mac));
+    Ok(mac)
 }
 
 fn mac_text(mac: [u8; 6]) -> String {
@@ -113,18 +225,19 @@ fn mac_text(mac: [u8; 6]) -> String {
 }
 
 /// Buffers for the largest MTU, with Ethernet header and tags.
-fn pool_size(snapshot: &Snapshot, settings: &DpdkSettings) -> MempoolConfig {
+fn pool_size(snapshot: &Snapshot, settings: &DpdkSettings, workers: u8) -> MempoolConfig {
     const LINK: u16 = 64;
     let mtu = snapshot.interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(1500);
     let default = MempoolConfig::default();
+    let mbufs = settings.mbufs_for(workers, snapshot.interfaces.len());
     MempoolConfig {
-        mbufs: settings.mbufs,
+        mbufs,
         frame: default.frame.max(mtu.saturating_add(LINK)),
-        cache: default.cache.min(settings.mbufs / 4),
+        cache: default.cache.min(mbufs / 4),
     }
 }
 
-fn eal_options(process: &ProcessSettings, pool: &MempoolConfig) -> anyhow::Result<EalOptions> {
+fn eal_options(process: &ProcessSettings, pool: &MempoolConfig, workers: u8) -> anyhow::Result<EalOptions> {
     const MBUF: u64 = 256 + 128;
     let devices: Result<Vec<Device>, dpdk::Error> = process
         .devices
@@ -136,7 +249,8 @@ fn eal_options(process: &ProcessSettings, pool: &MempoolConfig) -> anyhow::Resul
     let bytes = u64::from(pool.mbufs) * (u64::from(pool.frame) + MBUF);
     Ok(EalOptions {
         devices: devices?,
-        cpu: process.dpdk.cpu.map(u32::from),
+        lcores: workers,
+        cpus: process.dpdk.cpus.iter().copied().map(u32::from).collect(),
         memory_mib: EalOptions::default().memory_mib.max((bytes >> 20) as u32 * 2),
         huge_pages: match process.dpdk.hugepages {
             Hugepages::Auto => HugePages::IfFree,
@@ -151,13 +265,12 @@ const PATIENCE: u32 = 2000;
 /// How long it sleeps.
 const NAP: Duration = Duration::from_micros(50);
 
-/// The worker's thread from now on.
+/// The worker's thread from now on. One of the workers has the log opened again when that is asked for.
 fn poll(
     mut worker: Worker<DpdkIo, LuaPolicy>,
-    control: &Control,
+    log: Option<(&Control, &AtomicBool)>,
     idle: Idle,
     stop: &AtomicBool,
-    reopen: &AtomicBool,
 ) {
     let mut empty = 0u32;
     let mut now = clock::nanoseconds();
@@ -170,7 +283,9 @@ fn poll(
         now = done;
         empty = if round.is_idle() { empty.saturating_add(1) } else { 0 };
         rest(idle, round, empty);
-        if empty > 0 && empty.is_multiple_of(PATIENCE) && reopen.swap(false, Ordering::Relaxed) {
+        if let Some((control, reopen)) = log.filter(|_| empty > 0 && empty.is_multiple_of(PATIENCE))
+            && reopen.swap(false, Ordering::Relaxed)
+        {
             control.reopen_log();
         }
         if empty > PATIENCE {

@@ -24,7 +24,7 @@ use toml::de::DeTable;
 
 pub use memory::Memory;
 pub use problem::{Errors, Problem, Severity};
-pub use process::{Device, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings};
+pub use process::{Device, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings, Workers};
 
 use problem::Problems;
 use read::Section;

@@ -37,13 +37,15 @@ impl Memory {
         let limits = &snapshot.limits;
         let largest_buffer = snapshot.services.iter().map(buffer).max().unwrap_or(0);
         let frame = snapshot.interfaces.iter().map(|i| u64::from(i.mtu) + 18).max().unwrap_or(0);
+        let workers = process.dpdk.workers.on(process.dpdk.cpus.len());
+        let mbufs = process.dpdk.mbufs_for(workers, snapshot.interfaces.len());
         Memory {
             flows: u64::from(limits.flows) * FLOW_BYTES,
             neighbors: u64::from(limits.neighbors) * NEIGHBOR_BYTES,
             waiting: u64::from(limits.waiting) * largest_buffer,
             scripts: if snapshot.script_sets.is_empty() { 0 } else { u64::from(limits.script_memory) },
             tables: snapshot.services.iter().map(|s| table_bytes(&s.tables)).sum(),
-            mbufs: u64::from(process.dpdk.mbufs) * (frame.max(MBUF_ROOM) + MBUF_OVERHEAD),
+            mbufs: u64::from(mbufs) * (frame.max(MBUF_ROOM) + MBUF_OVERHEAD),
         }
     }
 }

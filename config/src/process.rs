@@ -66,14 +66,59 @@ pub struct DpdkSettings {
     pub rx_descriptors: u16,
     /// Transmit descriptors per port.
     pub tx_descriptors: u16,
-    /// Packet buffers, for all ports together.
-    pub mbufs: u32,
+    /// Packet buffers, for all ports and workers together; `None`: [`DpdkSettings::mbufs_for`].
+    pub mbufs: Option<u32>,
     /// Use of huge pages.
     pub hugepages: Hugepages,
-    /// The CPU of the worker; the first one that the process may use when `None`.
-    pub cpu: Option<u16>,
+    /// How many workers there are.
+    pub workers: Workers,
+    /// The CPUs of the workers, in turn; empty: those that the process may use.
+    pub cpus: Vec<u16>,
     /// What the worker does when there is nothing to do.
     pub idle: Idle,
+}
+
+impl DpdkSettings {
+    /// Packet buffers with which no descriptor stays empty: those of all queues, and some in flight for each worker.
+    #[must_use]
+    pub fn mbufs_needed(&self, workers: u8, ports: usize) -> u32 {
+        let ports = u32::try_from(ports).unwrap_or(u32::MAX);
+        let queues = ports.saturating_mul(u32::from(self.rx_descriptors) + u32::from(self.tx_descriptors));
+        queues.saturating_add(SPARE_MBUFS).saturating_mul(u32::from(workers.max(1)))
+    }
+
+    /// Packet buffers for so many workers and ports: as configured, or what is needed, 16,383 at least.
+    #[must_use]
+    pub fn mbufs_for(&self, workers: u8, ports: usize) -> u32 {
+        // One less than a power of two is what pools like best.
+        let enough = || self.mbufs_needed(workers, ports).saturating_add(1).next_power_of_two() - 1;
+        self.mbufs.unwrap_or_else(|| enough().max(16_383))
+    }
+}
+
+/// Packet buffers of a worker besides those in descriptors: a burst per port, the pool's cache, what is held for scripts.
+pub(crate) const SPARE_MBUFS: u32 = 512;
+
+/// How many workers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each CPU that the process may use, or that is listed; as many as each device has queues at most.
+    Auto,
+    /// So many.
+    Count(u8),
+}
+
+impl Workers {
+    /// Their number, on so many CPUs.
+    #[must_use]
+    pub fn on(self, cpus: usize) -> u8 {
+        match self {
+            Workers::Count(count) => count,
+            Workers::Auto => {
+                u8::try_from(cpus).unwrap_or(u8::MAX).clamp(1, dataplane::steering::MOST_WORKERS)
+            }
+        }
+    }
 }
 
 /// Use of huge pages.

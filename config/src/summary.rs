@@ -6,7 +6,7 @@ use dataplane::snapshot::{Algorithm, MonitorKind, Pool, Service, Snapshot, Targe
 
 use crate::Config;
 use crate::memory::size_text;
-use crate::process::{Device, ProcessSettings};
+use crate::process::{Device, ProcessSettings, Workers};
 use crate::value::network::ServicePorts;
 use crate::value::quantity::time_text;
 
@@ -130,5 +130,16 @@ fn limits(config: &Config, lines: &mut Vec<String>) {
             size_text(memory.tables),
         ));
     }
-    lines.push(format!("packet buffers: {} ({})", config.process.dpdk.mbufs, size_text(memory.mbufs)));
+    let dpdk = &config.process.dpdk;
+    let (workers, cpus) = (dpdk.workers, dpdk.cpus.len());
+    let mbufs = dpdk.mbufs_for(workers.on(cpus), config.snapshot.interfaces.len());
+    lines.push(format!("packet buffers: {mbufs} ({})", size_text(memory.mbufs)));
+    if workers != Workers::Count(1) {
+        lines.push(
+            match workers {
+                Workers::Auto if cpus == 0 => "workers: one for each CPU".to_owned(),
+                _ => format!("workers: {}", workers.on(cpus)),
+            } + "; each has these limits and this memory for itself, but for the packet buffers",
+        );
+    }
 }

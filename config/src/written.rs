@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use dataplane::snapshot::{Algorithm, Fallback, SynCookies, TcpProfile};
 
-use crate::process::{Device, Hugepages, Idle, LogDestination};
+use crate::process::{Device, Hugepages, Idle, LogDestination, Workers};
 use crate::read::{Given, List, Part, Required, Tables, section};
 use crate::value::choice::{FailActionWritten, MonitorType, Run, WindowScale};
 use crate::value::network::{Network, OwnAddress, Ports, ServicePorts};
@@ -226,7 +226,8 @@ section! {
         tx_descriptors: Given<Descriptors>,
         mbufs: Given<Int<1024, 16_777_215>>,
         hugepages: Given<Hugepages>,
-        cpu: Given<Int<0, 1023>>,
+        workers: Given<Workers>,
+        cpus: List<Int<0, 1023>>,
         idle: Given<Idle>,
     }
 }

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use config::{Config, Device, Hugepages, Idle, LogDestination, Memory};
+use config::{Config, Device, Hugepages, Idle, LogDestination, Memory, Workers};
 use dataplane::snapshot::{
     Algorithm, FailAction, Fallback, MonitorKind, PoolGroupId, PoolId, PortRange, Protocol, ScriptSetId,
     ServerId, Target, TcpProfile,
@@ -82,8 +82,10 @@ fn the_defaults_of_the_process_are_the_documented_ones() {
     assert_eq!(process.connection_log, LogDestination::Stdout);
     assert_eq!(process.monitor_ports, 64000..=65535);
     let dpdk = process.dpdk;
-    assert_eq!((dpdk.rx_descriptors, dpdk.tx_descriptors, dpdk.mbufs), (1024, 1024, 16383));
-    assert_eq!((dpdk.hugepages, dpdk.cpu, dpdk.idle), (Hugepages::Auto, None, Idle::Poll));
+    assert_eq!((dpdk.rx_descriptors, dpdk.tx_descriptors, dpdk.mbufs), (1024, 1024, None));
+    assert_eq!((dpdk.mbufs_for(1, 2), dpdk.mbufs_for(8, 2)), (16_383, 65_535));
+    assert_eq!((dpdk.hugepages, dpdk.idle), (Hugepages::Auto, Idle::Sleep), "for a virtual device");
+    assert_eq!((dpdk.workers, dpdk.cpus.len()), (Workers::Count(1), 0));
     assert!(dpdk.eal_args.is_empty());
 }
 
@@ -228,7 +230,8 @@ datascript by-server-name: request server_name.lua, response by-server-name:resp
 datascript by-code: request by-code:request_inline, response log_answer.lua; parsers first-byte
 limits: 65536 flows (16 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB)
 scripts: 1ms per run, 16 MiB of Lua memory, tables up to 33.3 MiB
-packet buffers: 16383 (36.9 MiB)
+packet buffers: 32767 (73.9 MiB)
+workers: 2; each has these limits and this memory for itself, but for the packet buffers
 ";
     assert_eq!(example("full.toml").summary(), expected);
 }

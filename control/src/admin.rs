@@ -7,40 +7,38 @@ mod text;
 mod view;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::json;
 
 use dataplane::channel::{
-    Answer, Command, CommandSender, FlowView, PortView, Query, ServerView, TableEntryView, TableStatsView,
+    Answer, Command, FlowView, PortView, Query, ServerView, TableEntryView, TableStatsView,
 };
 use dataplane::counters::Counters;
 use dataplane::policy::ScriptReport;
 use dataplane::snapshot::{ServerId, Snapshot};
 
 use crate::status::Status;
+use crate::workers::Workers;
 use metrics::Metrics;
 use request::{Format, HELP, Request, Show};
 pub(crate) use server::AdminServer;
 
-/// How long the worker may take to answer; it does between two bursts.
-const WORKER_TIMEOUT: Duration = Duration::from_millis(500);
 /// What an answer that is a refusal begins with.
 pub(crate) const ERROR_PREFIX: &str = "error: ";
 
-/// What answers need: the names, the way to the worker, and what control itself counts.
+/// What answers need: the names, the ways to the workers, and what control itself counts.
 pub(crate) struct Admin {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) commands: CommandSender,
+    pub(crate) workers: Workers,
     pub(crate) status: Arc<Status>,
 }
 
-/// The worker's answer to a query, as the wanted variant; or the text of a refusal.
+/// The workers' answer to a query, as the wanted variant; or the text of a refusal.
 macro_rules! ask {
     ($admin:expr, $query:expr, $pattern:pat => $value:expr) => {
-        match $admin.query($query)? {
+        match $admin.workers.ask($query)? {
             $pattern => $value,
             _ => return Err("the worker answered something else".to_owned()),
         }
@@ -59,14 +57,8 @@ impl Admin {
     }
 
     fn set_enabled(&self, server: ServerId, enabled: bool) -> Result<String, String> {
-        let command = Command::ServerEnabled { server, enabled };
-        self.commands.send(command).map_err(|_| "the worker's command queue is full".to_owned())?;
+        self.workers.send(|| Command::ServerEnabled { server, enabled })?;
         Ok("ok\n".to_owned())
-    }
-
-    fn query(&self, query: Query) -> Result<Answer, String> {
-        let answer = self.commands.query(query).ok_or("the worker's command queue is full")?;
-        answer.recv_timeout(WORKER_TIMEOUT).map_err(|_| "the worker does not answer".to_owned())
     }
 
     fn show(&self, show: Show, format: Format) -> Result<String, String> {
@@ -101,6 +93,7 @@ impl Admin {
                 Ok(rows_as(format, SERVER_COLUMNS, &rows, "no servers"))
             }
             Show::Tables { limit, service } => self.show_tables(Query::Tables { service, limit }, format),
+            Show::Workers => Ok(rows_as(format, WORKER_COLUMNS, &self.worker_rows(), "no workers")),
         }
     }
 
@@ -109,10 +102,13 @@ impl Admin {
         let drops = view::drops(&counters);
         let dropped = counters.dropped_total();
         let sum = counters.forwarded + counters.consumed + dropped;
+        // What one worker has handed over and another not yet taken.
+        let between = counters.handed_over.saturating_sub(counters.taken_over);
         let totals = json!({
             "received": counters.rx, "forwarded": counters.forwarded, "consumed": counters.consumed,
             "dropped": dropped, "balanced": counters.balanced(), "received_bytes": counters.rx_bytes,
             "originated": counters.originated, "originate_failed": counters.originate_failed,
+            "handed_over": counters.handed_over, "news_lost": counters.news_lost,
             "retransmitted": counters.retransmitted, "sent_bytes": counters.tx_bytes, "flows_created": counters.flows_created,
             "flows_ended": counters.flows_ended, "records_lost": counters.records_lost,
             "syn_cookies_sent": counters.cookies_sent, "syn_cookies_accepted": counters.cookies_accepted,
@@ -121,8 +117,9 @@ impl Admin {
         if format == Format::Json {
             return Ok(json_line(&json!({ "totals": totals, "dropped": drops })));
         }
+        let between = if between > 0 { format!(" + {between} between workers") } else { String::new() };
         let equation = format!(
-            "{} {} {} + {} + {dropped}",
+            "{} {} {} + {} + {dropped}{between}",
             counters.rx,
             if counters.balanced() { "=" } else { "!=" },
             counters.forwarded,
@@ -162,6 +159,7 @@ impl Admin {
         metrics.counter("weir_log_lines_total", "Log lines written.", self.status.log.written());
         let help = "Log lines that the destination did not take.";
         metrics.counter("weir_lost_log_lines_total", help, self.status.log.lost());
+        metrics.workers(self.worker_rows());
         metrics.servers(&self.server_rows()?);
         metrics.latency(&self.latency()?);
         let reports = self.scripts()?;
@@ -174,6 +172,16 @@ impl Admin {
 
     fn server_rows(&self) -> Result<Vec<view::ServerRow>, String> {
         Ok(self.servers()?.into_iter().filter_map(|server| view::server(&self.snapshot, server)).collect())
+    }
+
+    /// A row for each worker, also for one that does not answer.
+    fn worker_rows(&self) -> Vec<view::WorkerRow> {
+        let answers = self.workers.ask_each(Query::Counters).into_iter().enumerate();
+        let row = |(worker, answer)| match answer {
+            Some(Answer::Counters(counters)) => view::worker(worker, Some(&counters)),
+            _ => view::worker(worker, None),
+        };
+        answers.map(row).collect()
     }
 
     fn counters(&self) -> Result<Box<Counters>, String> {
@@ -212,6 +220,8 @@ const COUNTER_FIELDS: &[&str] = &[
     "dropped",
     "originated",
     "originate_failed",
+    "handed_over",
+    "news_lost",
     "retransmitted",
     "received_bytes",
     "sent_bytes",
@@ -255,6 +265,18 @@ const TABLE_STATS_COLUMNS: &[&str] = &[
 ];
 const PORT_COLUMNS: &[&str] =
     &["port", "mac", "link", "rx_packets", "tx_packets", "rx_missed", "rx_errors", "tx_errors"];
+const WORKER_COLUMNS: &[&str] = &[
+    "worker",
+    "state",
+    "received",
+    "taken_over",
+    "forwarded",
+    "consumed",
+    "dropped",
+    "handed_over",
+    "flows",
+    "flows_created",
+];
 const SCRIPT_COLUMNS: &[&str] = &[
     "set",
     "event",

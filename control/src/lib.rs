@@ -1,7 +1,7 @@
 //! Everything of weir that may wait: health monitors, the connection log, the admin socket.
 //!
-//! [`Control::spawn`] starts three threads on the control end of a worker's [`dataplane::channel`]. None of them can
-//! make the worker wait, and none waits for another: monitors, log and admin socket share only queues and counters.
+//! [`Control::spawn`] starts three threads on the control ends of the workers' [`dataplane::channel`]s. None of them can
+//! make a worker wait, and none waits for another: monitors, log and admin socket share only queues and counters.
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -16,6 +16,8 @@ pub mod log;
 mod monitor_thread;
 mod source;
 mod status;
+mod watchdog;
+mod workers;
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -26,7 +28,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dataplane::channel::{CommandSender, ControlEnd, monitor_ports};
+use dataplane::channel::{ControlEnd, monitor_ports};
 use dataplane::snapshot::Snapshot;
 
 use admin::{Admin, AdminServer};
@@ -36,6 +38,8 @@ pub use log::LogDestination;
 use log::{LogStats, LogThread, Message};
 use monitor_thread::MonitorThread;
 use status::Status;
+use watchdog::Watchdog;
+pub use workers::Workers;
 
 /// Lines of the monitors that may wait for the log.
 const LOG_MESSAGES: usize = 1024;
@@ -102,19 +106,20 @@ impl ControlSettings {
     }
 }
 
-/// The running control threads of one worker. Dropping it is [`Control::shutdown`].
+/// The running control threads of all workers. Dropping it is [`Control::shutdown`].
 pub struct Control {
     stop: Arc<AtomicBool>,
     log: SyncSender<Message>,
-    commands: CommandSender,
+    workers: Workers,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Control {
-    /// Opens the log and the admin socket, then starts the threads. The first probes go out at once.
+    /// Opens the log and the admin socket, then starts the threads. The first probes go out at once. `ends` are those
+    /// of all workers, by their numbers.
     pub fn spawn(
         snapshot: Arc<Snapshot>,
-        end: ControlEnd,
+        ends: Vec<ControlEnd>,
         settings: ControlSettings,
     ) -> Result<Control, Error> {
         if settings.monitor_ports.is_empty() && needs_ports(&snapshot) {
@@ -130,15 +135,18 @@ impl Control {
             probes: AtomicU64::new(0),
             packets_lost: AtomicU64::new(0),
         });
-        let commands = end.commands;
-        let log_thread =
-            LogThread::new(settings.log, Arc::clone(&snapshot), end.records, messages, log_stats)
-                .map_err(Error::Log)?;
-        let admin = Admin {
-            snapshot: Arc::clone(&snapshot),
-            commands: commands.clone(),
-            status: Arc::clone(&status),
-        };
+        let mut commands = Vec::new();
+        let (mut records, mut packets) = (Vec::new(), Vec::new());
+        for end in ends {
+            commands.push(end.commands);
+            records.push(end.records);
+            packets.push(end.packets);
+        }
+        let workers = Workers::new(commands);
+        let log_thread = LogThread::new(settings.log, Arc::clone(&snapshot), records, messages, log_stats)
+            .map_err(Error::Log)?;
+        let admin =
+            Admin { snapshot: Arc::clone(&snapshot), workers: workers.clone(), status: Arc::clone(&status) };
         let server = match &settings.admin_socket {
             Some(path) => Some(AdminServer::bind(path, admin, Arc::clone(&stop))?),
             None => None,
@@ -146,15 +154,15 @@ impl Control {
         let now = status.clock.now();
         let monitors = MonitorThread {
             health: Health::new(&snapshot, settings.monitor_ports, settings.seed, now),
-            packets: end.packets,
-            commands: commands.clone(),
+            packets,
+            pending: workers.iter().map(|way| (way.clone(), VecDeque::new())).collect(),
+            watchdog: Watchdog::new(workers.clone()),
             log: log.clone(),
             snapshot,
             status,
             stop: Arc::clone(&stop),
-            pending: VecDeque::new(),
         };
-        let mut control = Control { stop, log, commands, threads: Vec::new() };
+        let mut control = Control { stop, log, workers, threads: Vec::new() };
         control.start("weir-log", move || log_thread.run())?;
         control.start("weir-monitors", move || monitors.run())?;
         if let Some(server) = server {
@@ -169,10 +177,10 @@ impl Control {
         Ok(())
     }
 
-    /// The way to the worker, for its [`dataplane::channel::Command::Stop`].
+    /// The ways to the workers.
     #[must_use]
-    pub fn commands(&self) -> &CommandSender {
-        &self.commands
+    pub fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// Opens the log file again, after it was moved away.
@@ -182,7 +190,7 @@ impl Control {
     }
 
     /// Stops monitors and admin socket, removes the socket's file, writes the records that are queued, and joins the
-    /// threads. Call it when the worker has returned. Takes less than a second: a log that does not take its lines
+    /// threads. Call it when the workers have returned. Takes less than a second: a log that does not take its lines
     /// by then is left alone.
     pub fn shutdown(mut self) {
         self.stop_threads();

@@ -1,4 +1,4 @@
-//! How one worker and the control thread talk: bounded queues without locks, one pair of ends per worker.
+//! How a worker and the control threads talk: bounded queues without locks, one pair of ends per worker.
 //!
 //! [`channel`] makes both ends. The worker never waits: it takes [`Command`]s between bursts, and what finds a full
 //! queue on the way to control is lost and counted ([`crate::counters::Counters::records_lost`], [`DropReason::Punt`]).
@@ -221,6 +221,8 @@ pub enum Query {
     Scripts,
     /// [`Answer::Ports`].
     Ports,
+    /// [`Answer::Pong`].
+    Ping,
 }
 
 /// Where the answer to a [`Query`] goes.
@@ -252,6 +254,8 @@ pub enum Answer {
     Scripts(Vec<ScriptReport>),
     /// One per port, in the order of [`Snapshot::interfaces`].
     Ports(Vec<PortView>),
+    /// It runs.
+    Pong,
 }
 
 /// What went one way over a flow.

@@ -394,6 +394,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
 
     fn answer(&mut self, now: Instant, query: Query, reply: Reply) {
         let answer = match query {
+            Query::Ping => Answer::Pong,
             Query::Latency => Answer::Latency(self.latency.clone()),
             Query::Ports => Answer::Ports(self.port_views()),
             Query::Counters => Answer::Counters(Box::new(self.pipeline.counters().clone())),

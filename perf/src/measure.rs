@@ -46,7 +46,8 @@ pub struct Lab {
 impl Lab {
     /// Starts DPDK, once per process. `cpu` is the one to run on.
     pub fn open(cpu: Option<u32>) -> anyhow::Result<Self> {
-        let arguments = EalArguments::new(&EalOptions { cpu, ..EalOptions::default() });
+        let arguments =
+            EalArguments::new(&EalOptions { cpus: cpu.into_iter().collect(), ..EalOptions::default() });
         if let Some(warning) = arguments.warning() {
             eprintln!("weir-perf: {warning}");
         }

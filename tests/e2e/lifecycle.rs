@@ -60,7 +60,7 @@ fn a_wrong_configuration_is_refused() -> Result {
     ] {
         let config = CONFIG.replace(right, wrong);
         assert_ne!(config, CONFIG, "{right} is in the configuration");
-        std::fs::write(&path, format!("{}{config}", network.config_head()))?;
+        std::fs::write(&path, format!("{}{config}", network.config_head(1)))?;
         let balancer = network.balancer();
         let mut answers = Vec::new();
         for arguments in [vec!["check", &file], vec!["run", "--config", &file]] {

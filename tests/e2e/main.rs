@@ -11,3 +11,4 @@ mod readme;
 mod tcp;
 mod tls;
 mod udp;
+mod workers;

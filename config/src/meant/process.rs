@@ -3,52 +3,62 @@
 use std::path::PathBuf;
 
 use crate::problem::Problems;
-use crate::process::{Device, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings};
+use crate::process::{
+    Device, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings, SPARE_MBUFS, Workers,
+};
 use crate::read::{At, Given, Part};
 use crate::value::network::Ports;
 use crate::value::quantity::Int;
 use crate::value::text::SocketPath;
 use crate::written::{Descriptors, Dpdk, File};
 
-/// Packet buffers besides those in descriptors: a burst per port, the pool's cache, what is held for scripts.
-const SPARE_MBUFS: u32 = 512;
-
 pub(super) fn settings(file: &File, monitor_ports: Ports, problems: &mut Problems) -> ProcessSettings {
     let unknown = Device::Virtual(String::new());
     let device = |d: &Option<At<Device>>| d.as_ref().map_or_else(|| unknown.clone(), |at| at.value.clone());
     let socket = file.admin.socket.or(SocketPath(Some(PathBuf::from("/run/weir.sock")))).0;
+    let devices: Vec<Device> = file.interface.iter().map(|i| device(&i.device.0)).collect();
     ProcessSettings {
-        devices: file.interface.iter().map(|i| device(&i.device.0)).collect(),
-        dpdk: dpdk(&file.dpdk, file.interface.len(), problems),
+        dpdk: dpdk(&file.dpdk, &devices, problems),
+        devices,
         admin_socket: socket,
         connection_log: file.log.connections.or(LogDestination::Stdout),
         monitor_ports: monitor_ports.first..=monitor_ports.last,
     }
 }
 
-fn dpdk(written: &Part<Dpdk>, ports: usize, problems: &mut Problems) -> DpdkSettings {
+fn dpdk(written: &Part<Dpdk>, devices: &[Device], problems: &mut Problems) -> DpdkSettings {
     for argument in &written.eal_args.items {
         refuse_own_argument(argument, problems);
     }
     let rx_descriptors = descriptors("rx_descriptors", &written.rx_descriptors, problems);
     let tx_descriptors = descriptors("tx_descriptors", &written.tx_descriptors, problems);
-    let mbufs = written.mbufs.or(Int::new(16383)).into_type::<u32>();
-    let ports = u32::try_from(ports).unwrap_or(u32::MAX);
-    let needed = ports.saturating_mul(u32::from(rx_descriptors) + u32::from(tx_descriptors)) + SPARE_MBUFS;
-    if mbufs < needed {
-        let span = written.mbufs.0.as_ref().map(|at| &at.span).or(written.span());
-        let message = format!("{mbufs} packet buffers do not fill the descriptors of all ports");
-        let help = format!("mbufs = {needed} or more: descriptors of all ports and {SPARE_MBUFS} in flight");
-        problems.error(span.unwrap_or(&(0..0)), message).help(help);
-    }
-    DpdkSettings {
+    // Cards are worth a CPU of their own; who tries weir out on virtual devices has something else to do on it.
+    let card = devices.iter().any(|device| matches!(device, Device::Pci(_)));
+    let settings = DpdkSettings {
         eal_args: written.eal_args.values().cloned().collect(),
         rx_descriptors,
         tx_descriptors,
-        mbufs,
+        mbufs: written.mbufs.0.as_ref().map(|at| at.value.into_type()),
         hugepages: written.hugepages.or(Hugepages::Auto),
-        cpu: written.cpu.0.as_ref().map(|at| at.value.into_type()),
-        idle: written.idle.or(Idle::Poll),
+        workers: written.workers.or(Workers::Count(1)),
+        cpus: written.cpus.values().map(|cpu| cpu.into_type()).collect(),
+        idle: written.idle.or(if card { Idle::Poll } else { Idle::Sleep }),
+    };
+    check_mbufs(written, &settings, devices.len(), problems);
+    settings
+}
+
+fn check_mbufs(written: &Part<Dpdk>, settings: &DpdkSettings, ports: usize, problems: &mut Problems) {
+    let Some(at) = &written.mbufs.0 else { return };
+    // How many CPUs there are is known at the start only.
+    let workers = settings.workers.on(settings.cpus.len());
+    let (mbufs, needed) = (settings.mbufs_for(workers, ports), settings.mbufs_needed(workers, ports));
+    if mbufs < needed {
+        let message = format!("{mbufs} packet buffers do not fill the descriptors of all ports");
+        let help = format!(
+            "mbufs = {needed} or more: for each worker the descriptors of all ports and {SPARE_MBUFS} in flight"
+        );
+        problems.error(&at.span, message).help(help);
     }
 }
 
@@ -70,10 +80,10 @@ fn refuse_own_argument(argument: &At<String>, problems: &mut Problems) {
     let short = |flag: &str| name.starts_with(flag) && !name.starts_with("--");
     let help = match name {
         "--vdev" | "--allow" => "devices are named by `device` in [[interface]]",
-        "--lcores" | "--main-lcore" => "the CPU is chosen by `cpu` in [dpdk]",
+        "--lcores" | "--main-lcore" => "the CPUs are chosen by `workers` and `cpus` in [dpdk]",
         "--no-huge" => "write hugepages = \"never\" in [dpdk]",
         _ if short("-a") => "devices are named by `device` in [[interface]]",
-        _ if short("-l") || short("-c") => "the CPU is chosen by `cpu` in [dpdk]",
+        _ if short("-l") || short("-c") => "the CPUs are chosen by `workers` and `cpus` in [dpdk]",
         _ => return,
     };
     problems.error(&argument.span, format!("weir sets the EAL argument `{name}` itself")).help(help);

@@ -1,9 +1,11 @@
 //! Integers, times and sizes with bounds.
 
+use dataplane::steering::MOST_WORKERS;
 use smoltcp::time::Duration;
 use toml::de::DeValue;
 
 use super::{integer, string};
+use crate::process::Workers;
 use crate::read::{Fault, Value};
 
 /// An integer from `MIN` to `MAX`.
@@ -51,6 +53,20 @@ impl<const MIN: i64, const MAX: i64> Value for Int<MIN, MAX> {
             Some(n) => Err(Fault::value(format!("{n} is too large"))),
             None => Err(Fault::value("does not fit 64 bits")),
         }
+    }
+}
+
+impl Value for Workers {
+    fn expected() -> String {
+        format!("an integer from 1 to {MOST_WORKERS}, or \"auto\"")
+    }
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
+        if value.as_str() == Some("auto") {
+            return Ok(Workers::Auto);
+        }
+        let count = Int::<1, { MOST_WORKERS as i64 }>::read(value)?;
+        Ok(Workers::Count(count.into_type()))
     }
 }
 

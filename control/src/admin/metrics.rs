@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use dataplane::counters::{Counters, DropReason};
 use dataplane::policy::ScriptReport;
 
-use super::view::{PortRow, ScriptRow, ServerRow};
+use super::view::{PortRow, ScriptRow, ServerRow, WorkerRow};
 
 /// Collects lines; each metric is announced once, before its samples.
 pub(super) struct Metrics(String);
@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     pub(super) fn counters(&mut self, counters: &Counters) {
-        let plain: [(&str, &str, u64); 14] = [
+        let plain: [(&str, &str, u64); 16] = [
             ("weir_received_packets_total", "Frames received.", counters.rx),
             ("weir_received_bytes_total", "Bytes received.", counters.rx_bytes),
             ("weir_forwarded_packets_total", "Received frames that left translated.", counters.forwarded),
@@ -77,6 +77,12 @@ impl Metrics {
                 "Segments of weir's own that went out more than once.",
                 counters.retransmitted,
             ),
+            (
+                "weir_handed_over_packets_total",
+                "Frames handed over to the worker of their flow.",
+                counters.handed_over,
+            ),
+            ("weir_lost_news_total", "News for other workers that found a full queue.", counters.news_lost),
             ("weir_sent_bytes_total", "Bytes sent.", counters.tx_bytes),
             ("weir_created_flows_total", "Flows created.", counters.flows_created),
             ("weir_ended_flows_total", "Flows ended.", counters.flows_ended),
@@ -104,6 +110,21 @@ impl Metrics {
         self.rows(dropped, DropReason::ALL, |reason| {
             (Labels::new("reason", reason.label()), counters.dropped_for(*reason))
         });
+    }
+
+    pub(super) fn workers(&mut self, workers: Vec<WorkerRow>) {
+        let labels = |row: &WorkerRow| Labels::new("worker", &row.worker.to_string());
+        let answers = ("weir_worker_answers", "gauge", "0: the worker does not answer.");
+        self.rows(answers, &workers, |row| (labels(row), u64::from(row.received.is_some())));
+        // No sample is better than one that says 0.
+        let counted: Vec<WorkerRow> = workers.into_iter().filter(|row| row.received.is_some()).collect();
+        let received = ("weir_worker_received_packets_total", "counter", "Frames received by the worker.");
+        self.rows(received, &counted, |row| (labels(row), row.received.unwrap_or(0)));
+        let taken =
+            ("weir_worker_taken_over_packets_total", "counter", "Frames that others handed to the worker.");
+        self.rows(taken, &counted, |row| (labels(row), row.taken_over.unwrap_or(0)));
+        let flows = ("weir_worker_flows", "gauge", "Open flows of the worker.");
+        self.rows(flows, &counted, |row| (labels(row), row.flows.unwrap_or(0)));
     }
 
     pub(super) fn servers(&mut self, servers: &[ServerRow]) {

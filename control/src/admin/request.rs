@@ -30,6 +30,7 @@ pub(super) enum Show {
     Scripts,
     Servers,
     Tables { limit: usize, service: Option<ServiceId> },
+    Workers,
 }
 
 /// How to show it.
@@ -51,6 +52,7 @@ show ports                                       ports and their devices' counte
 show scripts                                     runs, errors and run times
 show servers                                     servers with state and flows
 show tables [limit N] [service NAME]             tables of scripts
+show workers                                     packets and flows of each worker
 enable server POOL ADDRESS:PORT                  let it take new flows
 disable server POOL ADDRESS:PORT                 no new flows; open ones go on
 help                                             this list
@@ -89,6 +91,7 @@ fn parse_show(what: &str, rest: &[&str], snapshot: &Snapshot) -> Result<Show, St
         "ports" => Show::Ports,
         "scripts" => Show::Scripts,
         "servers" => Show::Servers,
+        "workers" => Show::Workers,
         "tables" => {
             let Options { limit, service, .. } = options(rest, false, snapshot)?;
             return Ok(Show::Tables { limit, service });

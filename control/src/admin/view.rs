@@ -55,6 +55,37 @@ pub(super) struct PoolRow {
     flows_total: u64,
 }
 
+/// All but `worker` and `state` is missing for a worker that does not answer.
+#[derive(Serialize)]
+pub(super) struct WorkerRow {
+    pub(super) worker: usize,
+    pub(super) state: &'static str,
+    pub(super) received: Option<u64>,
+    pub(super) taken_over: Option<u64>,
+    pub(super) forwarded: Option<u64>,
+    pub(super) consumed: Option<u64>,
+    pub(super) dropped: Option<u64>,
+    pub(super) handed_over: Option<u64>,
+    pub(super) flows: Option<u64>,
+    pub(super) flows_created: Option<u64>,
+}
+
+pub(super) fn worker(worker: usize, counters: Option<&Counters>) -> WorkerRow {
+    let count = |field: fn(&Counters) -> u64| counters.map(field);
+    WorkerRow {
+        worker,
+        state: if counters.is_some() { "running" } else { "no answer" },
+        received: count(|c| c.rx),
+        taken_over: count(|c| c.taken_over),
+        forwarded: count(|c| c.forwarded),
+        consumed: count(|c| c.consumed),
+        dropped: count(Counters::dropped_total),
+        handed_over: count(|c| c.handed_over),
+        flows: count(|c| c.flows_created.saturating_sub(c.flows_ended)),
+        flows_created: count(|c| c.flows_created),
+    }
+}
+
 #[derive(Serialize)]
 pub(super) struct TableRow {
     service: String,

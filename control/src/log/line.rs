@@ -60,6 +60,21 @@ struct ServerLine<'a> {
     up: bool,
 }
 
+/// A worker began or ceased to stall.
+#[derive(Serialize)]
+struct WorkerLine {
+    event: &'static str,
+    time: String,
+    worker: usize,
+    stalled: bool,
+}
+
+/// The line of a worker that begins or ceases to stall, without a line feed.
+#[must_use]
+pub fn worker_line(worker: usize, stalled: bool, time: SystemTime) -> String {
+    to_json(&WorkerLine { event: "worker", time: rfc3339(time), worker, stalled })
+}
+
 /// The line of an ended flow, without a line feed. `ended` is the wall-clock time of [`ConnectionRecord::ended`]; the
 /// line's `time` is when the flow started.
 #[must_use]

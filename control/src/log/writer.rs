@@ -1,5 +1,5 @@
-//! The thread that writes the log. It takes records straight from the worker's queue: when the destination is slow,
-//! that queue fills up and the worker counts what it loses; nobody waits.
+//! The thread that writes the log. It takes records straight from the workers' queues: when the destination is slow,
+//! those queues fill up and the workers count what they lose; nobody waits.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -35,7 +35,10 @@ pub(crate) struct LogThread {
     destination: LogDestination,
     sink: Option<File>,
     snapshot: Arc<Snapshot>,
-    records: RecordReceiver,
+    /// By worker.
+    records: Vec<RecordReceiver>,
+    /// The worker whose records are taken next.
+    turn: usize,
     messages: Receiver<Message>,
     stats: Arc<LogStats>,
     /// Lines of the batch, each with its line feed.
@@ -48,12 +51,13 @@ impl LogThread {
     pub(crate) fn new(
         destination: LogDestination,
         snapshot: Arc<Snapshot>,
-        records: RecordReceiver,
+        records: Vec<RecordReceiver>,
         messages: Receiver<Message>,
         stats: Arc<LogStats>,
     ) -> std::io::Result<Self> {
         let sink = open(&destination)?;
-        Ok(LogThread { destination, sink, snapshot, records, messages, stats, batch: Vec::new(), lines: 0 })
+        let batch = Vec::new();
+        Ok(LogThread { destination, sink, snapshot, records, turn: 0, messages, stats, batch, lines: 0 })
     }
 
     /// Runs until [`Message::Stop`] or until all senders are gone, then writes what is left.
@@ -97,8 +101,14 @@ impl LogThread {
     }
 
     fn take_records(&mut self) {
-        while self.lines < BATCH {
-            let Some(record) = self.records.receive() else { break };
+        let mut empty = 0;
+        while self.lines < BATCH && empty < self.records.len() {
+            self.turn = if self.turn + 1 < self.records.len() { self.turn + 1 } else { 0 };
+            let Some(record) = self.records.get(self.turn).and_then(RecordReceiver::receive) else {
+                empty += 1;
+                continue;
+            };
+            empty = 0;
             if self.destination != LogDestination::None {
                 let line = connection_line(&self.snapshot, &record, clock::wall());
                 self.add(&line);

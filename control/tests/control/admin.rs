@@ -28,7 +28,7 @@ impl Setup {
         let snapshot = Arc::new(fixture::snapshot());
         let (worker_end, control_end) = channel(Capacities::default());
         let settings = settings(&directory.path().join("admin"));
-        let control = Control::spawn(snapshot, control_end, settings).unwrap();
+        let control = Control::spawn(snapshot, vec![control_end], settings).unwrap();
         let worker = std::thread::spawn(move || worker::run_worker(worker_end));
         Setup { directory, control, worker }
     }
@@ -43,7 +43,7 @@ impl Setup {
 
     /// Stops everything; what the worker was told, but for queries.
     pub fn stop(self) -> Vec<Command> {
-        self.control.commands().send(Command::Stop).unwrap();
+        assert!(self.control.workers().stop());
         let commands = self.worker.join().unwrap();
         self.control.shutdown();
         commands
@@ -188,7 +188,7 @@ fn a_worker_that_does_not_answer_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin");
     let (_worker, end) = channel(Capacities { commands: 8, ..Capacities::default() });
-    let control = Control::spawn(Arc::new(fixture::snapshot()), end, settings(&socket)).unwrap();
+    let control = Control::spawn(Arc::new(fixture::snapshot()), vec![end], settings(&socket)).unwrap();
     assert_eq!(refusal(request(&socket, "show counters")), "the worker does not answer");
     assert!(request(&socket, "show info").unwrap().contains("version             1.2.3"));
     control.shutdown();
@@ -200,7 +200,7 @@ fn the_socket_is_private_and_replaces_only_dead_ones() {
     let socket = directory.path().join("admin");
     let spawn = || {
         let (_, end) = channel(Capacities::default());
-        Control::spawn(Arc::new(fixture::snapshot()), end, settings(&socket))
+        Control::spawn(Arc::new(fixture::snapshot()), vec![end], settings(&socket))
     };
     drop(UnixListener::bind(&socket).unwrap());
     assert!(socket.exists(), "a process died and left its file");
@@ -227,5 +227,53 @@ fn monitors_without_ports_are_refused() {
     snapshot.snat.last_port = 65535;
     let (_, end) = channel(Capacities::default());
     let settings = ControlSettings { log: LogDestination::None, ..ControlSettings::new(&snapshot) };
-    assert!(matches!(Control::spawn(Arc::new(snapshot), end, settings), Err(Error::NoMonitorPorts)));
+    assert!(matches!(Control::spawn(Arc::new(snapshot), vec![end], settings), Err(Error::NoMonitorPorts)));
+}
+
+#[test]
+fn several_workers_give_one_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin");
+    let capacities = Capacities { commands: 4, ..Capacities::default() };
+    let (mut ends, controls): (Vec<_>, Vec<_>) = (0..3).map(|_| channel(capacities)).unzip();
+    let control = Control::spawn(Arc::new(fixture::snapshot()), controls, settings(&socket)).unwrap();
+    let silent = ends.pop().unwrap();
+    let running: Vec<_> =
+        ends.into_iter().map(|end| std::thread::spawn(|| worker::run_worker(end))).collect();
+
+    assert_eq!(refusal(request(&socket, "show counters")), "worker 2 does not answer");
+    let workers = request(&socket, "show workers json").unwrap();
+    let workers: serde_json::Value = serde_json::from_str(&workers).unwrap();
+    assert_eq!(workers[1]["received"], 1012);
+    assert_eq!(
+        (&workers[2]["state"], &workers[2]["received"]),
+        (&"no answer".into(), &serde_json::Value::Null)
+    );
+
+    let third = std::thread::spawn(|| worker::run_worker(silent));
+    let json = |what: &str| -> serde_json::Value {
+        serde_json::from_str(&request(&socket, &format!("show {what} json")).unwrap()).unwrap()
+    };
+    let counters = json("counters");
+    assert_eq!(
+        (&counters["totals"]["received"], &counters["totals"]["balanced"]),
+        (&3036.into(), &true.into())
+    );
+    assert_eq!(counters["dropped"][0]["packets"], 30, "of no_flow");
+    assert_eq!(json("servers")[0]["flows_total"], 48);
+    assert_eq!(json("flows").as_array().unwrap().len(), 3);
+    assert_eq!(json("flows limit 2").as_array().unwrap().len(), 2);
+    assert_eq!(json("scripts")[0]["runs"], 90);
+    assert_eq!(json("latency")[0]["bursts"], 3000);
+    assert_eq!(json("ports").as_array().unwrap().len(), 1, "ports are the same for all");
+    assert_eq!(json("ports")[0]["rx_packets"], 1012);
+
+    assert_eq!(request(&socket, "disable server web 10.0.0.12:8443").unwrap(), "ok\n");
+    assert!(control.workers().stop());
+    for worker in running.into_iter().chain([third]) {
+        let commands = worker.join().unwrap();
+        let told = |command: &Command| matches!(command, Command::ServerEnabled { enabled: false, .. });
+        assert!(commands.iter().any(told), "{commands:?}");
+    }
+    control.shutdown();
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use control::client::request;
 use control::{Control, ControlSettings, LogDestination};
-use dataplane::channel::{Capacities, Command, PuntedPacket, WorkerEnd, channel};
+use dataplane::channel::{Answer, Capacities, Command, PuntedPacket, Query, WorkerEnd, channel};
 
 use crate::fixture;
 use crate::peer::{Behaviour, Peer};
@@ -17,7 +17,7 @@ fn spawn(log: LogDestination, socket: Option<&Path>, records: usize) -> (Control
     let (worker, end) = channel(Capacities { records, ..Capacities::default() });
     let settings =
         ControlSettings { log, admin_socket: socket.map(Path::to_owned), ..ControlSettings::new(&snapshot) };
-    (Control::spawn(Arc::new(snapshot), end, settings).unwrap(), worker)
+    (Control::spawn(Arc::new(snapshot), vec![end], settings).unwrap(), worker)
 }
 
 fn lines(path: &Path) -> Vec<serde_json::Value> {
@@ -99,7 +99,7 @@ fn what_the_monitors_find_reaches_worker_and_log() {
     let (mut worker, end) = channel(Capacities::default());
     let settings =
         ControlSettings { log: LogDestination::File(path.clone()), ..ControlSettings::new(&snapshot) };
-    let control = Control::spawn(snapshot, end, settings).unwrap();
+    let control = Control::spawn(snapshot, vec![end], settings).unwrap();
     let mut peer = Peer::with(&[
         ("10.0.0.11", Behaviour::Answers("")),
         ("10.0.0.12", Behaviour::Refuses),
@@ -114,8 +114,11 @@ fn what_the_monitors_find_reaches_worker_and_log() {
             }
         }
         while let Some(command) = worker.command() {
-            let Command::ServerHealth { server, up } = command else { panic!("{command:?}") };
-            found.push((server.0, up));
+            match command {
+                Command::ServerHealth { server, up } => found.push((server.0, up)),
+                Command::Query(Query::Ping, reply) => reply.send(Answer::Pong),
+                other => panic!("{other:?}"),
+            }
         }
         found.len() == 4
     });

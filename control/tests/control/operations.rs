@@ -31,8 +31,10 @@ fn every_example_of_an_answer_is_what_the_program_answers() {
         shown.push(request.to_owned());
     }
     setup.stop();
-    for what in ["counters", "flows", "latency", "metrics", "pools", "ports", "scripts", "servers", "tables"]
-    {
+    for what in [
+        "counters", "flows", "latency", "metrics", "pools", "ports", "scripts", "servers", "tables",
+        "workers",
+    ] {
         assert!(shown.iter().any(|request| request.starts_with(&format!("show {what}"))), "{what}");
     }
 }

@@ -92,6 +92,7 @@ fn answer(query: Query) -> Answer {
                 },
             }],
         ),
+        Query::Ping => Answer::Pong,
         Query::Latency => Answer::Latency(histogram((1..=1000).map(|n| n * 100))),
         Query::Scripts => Answer::Scripts(vec![ScriptReport {
             set: "by-sni".into(),

@@ -92,7 +92,7 @@ impl Network {
 
     /// What every configuration of a test has: interfaces, SNAT, log, admin socket.
     #[must_use]
-    pub fn config_head(&self) -> String {
+    pub fn config_head(&self, workers: u8) -> String {
         let outside = interface("outside", "net_tap0,iface=weir0", "192.0.2.1/24", "2001:db8:1::1/64");
         let inside = interface("inside", "net_tap1,iface=weir1", "10.0.0.1/24", "2001:db8:2::1/64");
         let (interfaces, snat) = match self.arms {
@@ -102,7 +102,7 @@ impl Network {
         let directory = self.directory().display();
         format!(
             "{interfaces}[snat]\naddresses = [{snat}]\n\
-             [dpdk]\nhugepages = \"never\"\nidle = \"sleep\"\n\
+             [dpdk]\nworkers = {workers}\nhugepages = \"never\"\nidle = \"sleep\"\n\
              [log]\nconnections = \"{directory}/connections.log\"\n\
              [admin]\nsocket = \"{directory}/weir.sock\"\n"
         )

@@ -40,7 +40,15 @@ impl Weir {
     /// # Errors
     /// When weir does not come up; then with what it said.
     pub fn start(network: &Network, config: &str) -> Result<Self> {
-        Self::start_with(network, config, || network.attach()).map(|(weir, ())| weir)
+        Self::start_on_workers(network, config, 1)
+    }
+
+    /// As `start`, with so many workers.
+    ///
+    /// # Errors
+    /// When weir does not come up.
+    pub fn start_on_workers(network: &Network, config: &str, workers: u8) -> Result<Self> {
+        Self::start_with(network, config, workers, || network.attach()).map(|(weir, ())| weir)
     }
 
     /// As `start`, with a bad wire on each side of weir.
@@ -48,17 +56,18 @@ impl Weir {
     /// # Errors
     /// When weir or a wire does not come up.
     pub fn start_on_wires(network: &Network, config: &str, wire: &Wire) -> Result<(Self, Vec<Process>)> {
-        Self::start_with(network, config, || network.attach_by_wires(wire))
+        Self::start_with(network, config, 1, || network.attach_by_wires(wire))
     }
 
     fn start_with<T>(
         network: &Network,
         config: &str,
+        workers: u8,
         attach: impl FnOnce() -> Result<T>,
     ) -> Result<(Self, T)> {
         let directory = network.directory().to_owned();
         let file = directory.join("weir.toml");
-        std::fs::write(&file, format!("{}{config}", network.config_head()))?;
+        std::fs::write(&file, format!("{}{config}", network.config_head(workers)))?;
         let binary = weir_binary()?;
         let arguments = ["run", "--config", &file.display().to_string()];
         let process = Process::start("weir", &network.balancer(), &directory, &binary, &arguments)?;

@@ -1,0 +1,61 @@
+//! One answer out of those of several workers.
+
+use dataplane::channel::{Answer, Query, ServerView, TableStatsView};
+use dataplane::policy::ScriptReport;
+use hdrhistogram::Histogram;
+
+/// Adds another worker's answer to the same question.
+///
+/// Counts are added. Ports are the same for all workers, and so are the states of servers.
+pub(super) fn add(sum: &mut Answer, other: Answer) {
+    match (sum, other) {
+        (Answer::Counters(sum), Answer::Counters(other)) => sum.add(&other),
+        (Answer::Flows(sum), Answer::Flows(other)) => sum.extend(other),
+        (Answer::Pools(sum), Answer::Pools(other)) => sum.iter_mut().zip(&other).for_each(add_server),
+        (Answer::Tables(entries, stats), Answer::Tables(other_entries, other_stats)) => {
+            entries.extend(other_entries);
+            stats.iter_mut().zip(&other_stats).for_each(add_stats);
+        }
+        (Answer::Latency(sum), Answer::Latency(other)) => add_histogram(sum, &other),
+        (Answer::Scripts(sum), Answer::Scripts(other)) => sum.iter_mut().zip(&other).for_each(add_script),
+        _ => {}
+    }
+}
+
+/// Leaves no more than were asked for.
+pub(super) fn cut(answer: &mut Answer, query: Query) {
+    match (answer, query) {
+        (Answer::Flows(flows), Query::Flows { limit, .. }) => flows.truncate(limit),
+        (Answer::Tables(entries, _), Query::Tables { limit, .. }) => entries.truncate(limit),
+        _ => {}
+    }
+}
+
+fn add_server((sum, other): (&mut ServerView, &ServerView)) {
+    sum.flows += other.flows;
+    sum.flows_total += other.flows_total;
+}
+
+fn add_stats((sum, other): (&mut TableStatsView, &TableStatsView)) {
+    let (sum, other) = (&mut sum.stats, &other.stats);
+    sum.entries += other.entries;
+    sum.named_tables += other.named_tables;
+    sum.inserted += other.inserted;
+    sum.refused_full += other.refused_full;
+    sum.refused_too_long += other.refused_too_long;
+    sum.raised_lifetimes += other.raised_lifetimes;
+    sum.expired += other.expired;
+}
+
+fn add_script((sum, other): (&mut ScriptReport, &ScriptReport)) {
+    sum.runs += other.runs;
+    sum.errors += other.errors;
+    sum.budget_stops += other.budget_stops;
+    sum.quarantined += other.quarantined;
+    add_histogram(&mut sum.run_time, &other.run_time);
+}
+
+fn add_histogram(sum: &mut Histogram<u64>, other: &Histogram<u64>) {
+    // All workers make theirs alike, and then this cannot fail.
+    let _ = sum.add(other);
+}
