@@ -130,6 +130,10 @@ pub struct Counters {
     pub cookies_sent: u64,
     /// Connections that began with a cookie.
     pub cookies_accepted: u64,
+    /// Segments of no flow that acknowledged no cookie, or a used one, while cookies were in use.
+    pub cookies_rejected: u64,
+    /// Used cookies that were forgotten for lack of room while they could still be believed.
+    pub cookies_forgotten: u64,
     /// Incomplete handshakes that gave way to new ones.
     pub embryonic_evicted: u64,
 }
@@ -151,6 +155,8 @@ impl Default for Counters {
             records_lost: 0,
             cookies_sent: 0,
             cookies_accepted: 0,
+            cookies_rejected: 0,
+            cookies_forgotten: 0,
             embryonic_evicted: 0,
         }
     }

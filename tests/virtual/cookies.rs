@@ -143,9 +143,94 @@ fn an_acknowledgement_of_nothing_is_reset_with_and_without_cookies() {
             assert!(reset.tcp().rst && reset.tcp().sequence_number == wrong);
         }
         assert_eq!(scene.world.dropped(DropReason::NoFlow), 2);
-        assert_eq!(scene.world.worker.pipeline().counters().cookies_accepted, 0);
+        let counters = scene.world.worker.pipeline().counters();
+        let rejected = if cookies == "always" { 2 } else { 0 };
+        assert_eq!((counters.cookies_accepted, counters.cookies_rejected), (0, rejected));
     }
 }
+
+/// A client by hand behind a cookie: its SYN has the number 7, and what the SYN-ACK says it is to acknowledge is `ack`.
+struct ByHand {
+    scene: Scene,
+    client: HostId,
+    from: SocketAddr,
+    ack: u32,
+}
+
+impl ByHand {
+    fn new(script: &str) -> ByHand {
+        ByHand::with(script, "always")
+    }
+
+    fn with(script: &str, cookies: &str) -> ByHand {
+        let tcp = format!("[virtual_service.tcp]\nsyn_cookies = \"{cookies}\"\n");
+        let service = scripted("tcp/443", "a", &["a"], script);
+        let mut scene = Scene::new(&format!("{}{service}{tcp}", two_pools()));
+        let client = scene.world.silent(OUTSIDE, "192.0.2.101");
+        let mut hand = ByHand { scene, client, from: socket("192.0.2.101:4000"), ack: 0 };
+        let answer = hand.say("S", 7, b"").remove(0);
+        assert!(answer.tcp().syn && answer.tcp().ack && answer.tcp().acknowledgment_number == 8);
+        let kept = u64::from(cookies == "never");
+        assert_eq!(hand.scene.world.worker.pipeline().counters().flows_created, kept);
+        hand.ack = answer.tcp().sequence_number.wrapping_add(1);
+        hand
+    }
+
+    /// Sends a segment and returns what came back.
+    fn say(&mut self, flags: &str, seq: u32, payload: &[u8]) -> Vec<wire::Packet> {
+        let header = wire::flags(flags, seq, self.ack);
+        let packet = wire::tcp(self.from, socket("192.0.2.10:443"), header, payload);
+        self.scene.world.at(self.client).outbox.push(packet);
+        self.scene.world.settle();
+        self.scene.world.inbox(self.client)
+    }
+
+    fn created_and_accepted(&self) -> (u64, u64) {
+        let counters = self.scene.world.worker.pipeline().counters();
+        (counters.flows_created, counters.cookies_accepted)
+    }
+}
+
+const COLLECT_5: &str = "avi.vs.log(avi.l4.collect(5))";
+
+/// The ACK alone, twice; the ACK with bytes; bytes whose bare ACK was lost; bytes with FIN.
+#[test]
+fn any_first_segment_completes_the_handshake_once() {
+    let cases: [&[(&str, u32, &[u8])]; 4] = [
+        &[("A", 8, b""), ("A", 8, b""), ("PA", 8, b"hello")],
+        &[("PA", 8, b"hello"), ("PA", 8, b"hello"), ("A", 8, b"")],
+        &[("PA", 8, b"he"), ("PA", 8, b"hello")],
+        &[("FPA", 8, b"hello"), ("FPA", 8, b"hello")],
+    ];
+    for (case, segments) in cases.into_iter().enumerate() {
+        let mut hand = ByHand::new(COLLECT_5);
+        let server = hand.scene.world.listen(hand.scene.a, 443);
+        hand.scene.world.talk(server).say(b"answer");
+        hand.scene.world.talk(server).finish = true;
+        let mut back = Vec::new();
+        for (flags, seq, payload) in segments {
+            back.extend(hand.say(flags, *seq, payload));
+        }
+        assert!(back.iter().all(|packet| !packet.tcp().rst && !packet.tcp().syn), "case {case}: {back:?}");
+        assert!(back.iter().any(|packet| packet.payload == b"answer"), "case {case}: {back:?}");
+        assert_eq!(hand.scene.world.talk(server).received, b"hello", "case {case}");
+        assert_eq!(hand.created_and_accepted(), (1, 1), "case {case}");
+        assert_eq!(hand.scene.world.worker.pipeline().undecided(), (0, 0), "case {case}");
+    }
+}
+
+/// FIN and no bytes: the flow comes to its end, and nothing of it is left.
+#[test]
+fn a_client_that_closes_at_once_leaves_nothing() {
+    let mut hand = ByHand::new(COLLECT_5);
+    let back = hand.say("FA", 8, b"");
+    assert!(back.iter().all(|packet| !packet.tcp().rst), "{back:?}");
+    assert_eq!(hand.created_and_accepted(), (1, 1));
+    hand.scene.world.seconds(700);
+    assert_eq!(hand.scene.world.terminations().len(), 1);
+    hand.scene.world.finish();
+}
+
 #[test]
 fn lost_packets_are_no_matter() {
     let mut scene = scene("", "always");
@@ -156,4 +241,46 @@ fn lost_packets_are_no_matter() {
     assert_eq!(scene.world.terminations().len(), 20);
     scene.world.loss = None;
     scene.world.finish();
+}
+
+/// The RST got lost, and the client repeats itself: the script does not run again.
+#[test]
+fn a_repeated_first_segment_does_not_open_a_closed_connection_again() {
+    let mut results = Vec::new();
+    for cookies in ["never", "always"] {
+        let mut hand = ByHand::with("avi.l4.collect(5) avi.vs.close_conn(true)", cookies);
+        for _ in 0..4 {
+            let back = hand.say("PA", 8, b"hello");
+            assert!(back.iter().any(|packet| packet.tcp().rst));
+            hand.scene.world.seconds(1);
+        }
+        results.push((cookies, hand.scene.world.terminations().len()));
+    }
+    assert_eq!(results, [("never", 1), ("always", 1)]);
+}
+
+/// 15 s after both ends have closed, when the flow is no longer in the table.
+#[test]
+fn a_late_duplicate_of_the_first_segment_reaches_no_server() {
+    let mut results = Vec::new();
+    for cookies in ["never", "always"] {
+        let mut hand = ByHand::with("avi.l4.collect(5)", cookies);
+        let server = hand.scene.world.listen(hand.scene.a, 443);
+        hand.scene.world.talk(server).finish = true;
+        hand.say("FPA", 8, b"hello");
+        hand.ack = hand.ack.wrapping_add(1);
+        hand.say("A", 14, b"");
+        hand.ack = hand.ack.wrapping_sub(1);
+        hand.scene.world.seconds(15);
+        assert_eq!(hand.scene.world.talk(server).received, b"hello", "{cookies}");
+        assert_eq!(
+            hand.scene.world.worker.pipeline().flows().iter().count(),
+            0,
+            "{cookies}: the flow is gone"
+        );
+        let again = hand.scene.world.listen(hand.scene.a, 443);
+        hand.say("FPA", 8, b"hello");
+        results.push((cookies, hand.scene.world.talk(again).received.len()));
+    }
+    assert_eq!(results, [("never", 0), ("always", 0)]);
 }
