@@ -126,7 +126,7 @@ pub struct Counters {
     pub flows_ended: u64,
     /// Connection records lost because the control thread was too slow.
     pub records_lost: u64,
-    /// SYNs answered by a cookie.
+    /// SYNs answered by a cookie, as far as there was room in the queue of what weir sends.
     pub cookies_sent: u64,
     /// Connections that began with a cookie.
     pub cookies_accepted: u64,

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use dataplane::counters::DropReason;
+use dataplane::io::{Burst, PacketIo, PortId};
+use dataplane::pipeline::Verdict;
 use smoltcp::time::Duration;
 
 use crate::inside::*;
@@ -109,6 +111,54 @@ fn in_a_flood_all_real_clients_connect_by_cookies() {
     assert_eq!((counters.cookies_accepted, counters.embryonic_evicted), (21, 0));
     assert!(counters.flows_created < 1000, "{}", counters.flows_created);
     assert_eq!(scene.world.dropped(DropReason::EmbryonicLimit), 0);
+}
+
+/// One handshake more than the number is kept, the next one is not; and one that was kept makes room when it goes on.
+#[test]
+fn cookies_begin_above_the_number_of_incomplete_handshakes() {
+    let limits = "[limits]\nflows = 1024\nembryonic = 64\nsyn_cookies_above = 10\n";
+    let mut scene = scene(limits, "auto");
+    let client = scene.world.silent(OUTSIDE, "192.0.2.101");
+    for n in 4000..4014 {
+        scene.world.at(client).outbox.push(spoofed(n));
+        scene.world.settle();
+    }
+    let sent = |scene: &Scene| scene.world.worker.pipeline().counters().cookies_sent;
+    assert_eq!((scene.world.worker.pipeline().undecided(), sent(&scene)), ((11, 0), 3));
+    let answers = scene.world.inbox(client);
+    assert_eq!(answers.len(), 14);
+    let ack = wire::flags("A", 4001, answers[0].tcp().sequence_number.wrapping_add(1));
+    scene.world.at(client).outbox.push(wire::tcp(answers[0].destination, answers[0].source, ack, b""));
+    for n in [5000, 5001] {
+        scene.world.at(client).outbox.push(spoofed(n));
+        scene.world.settle();
+    }
+    assert_eq!((scene.world.worker.pipeline().undecided(), sent(&scene)), ((11, 1), 4));
+}
+
+/// What did not fit into the queue of what weir sends is no answer.
+#[test]
+fn answers_that_cannot_be_sent_are_not_counted_as_sent() {
+    let mut scene = scene("", "always");
+    let client = scene.world.silent(OUTSIDE, "192.0.2.101");
+    // With the first one the client's MAC address becomes known.
+    scene.world.at(client).outbox.push(spoofed(0));
+    scene.world.settle();
+    let (mut burst, mut verdicts) = (Burst::new(), Default::default());
+    for n in 1..5000 {
+        let frame = scene.world.framed(client, &spoofed(n));
+        scene.world.inject(OUTSIDE, &frame);
+        scene.world.worker.io_mut().rx_burst(PortId(OUTSIDE), &mut burst);
+        let now = scene.world.now;
+        scene.world.worker.pipeline_mut().process(now, PortId(OUTSIDE), &mut burst, &mut verdicts);
+        assert_eq!(verdicts[..], [Verdict::Consumed]);
+        burst.clear();
+    }
+    let counters = scene.world.worker.pipeline().counters().clone();
+    assert_eq!(counters.cookies_sent + counters.originate_failed, 5000);
+    scene.world.settle();
+    assert_eq!(scene.world.inbox(client).len() as u64, counters.cookies_sent);
+    assert!(counters.originate_failed > 800, "{counters:?}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn wants_cookie(&self, service: ServiceId) -> bool {
         match self.snapshot.services.get(service.index()).map(|service| service.tcp.syn_cookies) {
             Some(SynCookies::Always) => true,
-            Some(SynCookies::Auto) => self.embryonic >= self.snapshot.limits.syn_cookies_above,
+            Some(SynCookies::Auto) => self.embryonic > self.snapshot.limits.syn_cookies_above,
             Some(SynCookies::Never) | None => false,
         }
     }
@@ -45,8 +45,8 @@ impl<P: Policy> Pipeline<P> {
         let (_, offset) = self.initial_numbers(now, headers);
         let (connection, window) = (headers.key.as_bytes(), terms.limits.buffer);
         let segment = self.cookies.answer(now, connection, &syn, &terms.promise, offset, window);
-        self.counters.cookies_sent += 1;
-        self.originate(Originated::Segment { key: headers.key.reversed(), segment });
+        let queued = self.originate(Originated::Segment { key: headers.key.reversed(), segment });
+        self.counters.cookies_sent += u64::from(queued);
         Verdict::Consumed
     }
 
