@@ -22,6 +22,10 @@ const SIZES: [u16; 8] = [64, 536, 1220, 1340, 1380, 1440, 1460, 8940];
 const SIZE_BITS: u32 = 3;
 const SIZE_MASK: u32 = (1 << SIZE_BITS) - 1;
 
+/// Bits of a cookie that are a hash of the connection alone; they tell a cookie of this connection where the client's ISN is
+/// not known.
+const OWN_MASK: u32 = 0x3F << SIZE_BITS;
+
 /// Bits of TSval that carry options: window scale, then SACK.
 const OPTION_MASK: u32 = 0x1F;
 const SCALE_MASK: u32 = 0x0F;
@@ -31,9 +35,9 @@ const SACK: u32 = 0x10;
 /// Makes the SYN-ACKs of handshakes that nobody keeps, and knows their acknowledgements. Owned by the worker; allocates
 /// at its beginning only.
 ///
-/// The ISN of such a SYN-ACK is 29 bits of a hash (SipHash-2-4) over a secret, the connection, the client's ISN and 3 bits
-/// that stand for its MSS. Two secrets are believed, so that a blind guess is right once in 2^28. The next secret is made
-/// of the one before by a one-way function, every 64 s while cookies are in use.
+/// The ISN of such a SYN-ACK is 6 bits of a hash (SipHash-2-4) over a secret and the connection, 23 bits of one over that, the
+/// client's ISN and the MSS, and 3 bits that stand for this MSS. Two secrets are believed, so that a blind guess is right once in
+/// 2^28. The next secret is made of the one before by a one-way function, every 64 s while cookies are in use.
 ///
 /// A cookie opens one connection: [`Cookies::use_up`] notes the ones that did (`used.rs`).
 ///
@@ -136,6 +140,18 @@ impl Cookies {
         Some(Segment { seq: syn_seq, flags: Flags::SYN, options, ..Segment::default() })
     }
 
+    /// Whether a segment that [`Cookies::syn_of`] makes nothing of is probably a later one of a connection that has not
+    /// begun: it acknowledges a cookie that was made for this connection and not used, but what came before it is missing. Of
+    /// segments that have nothing to do with cookies one in 32 is taken for such a one.
+    #[must_use]
+    pub fn is_ahead(&self, now: Instant, connection: &[u8], segment: &Segment<'_>) -> bool {
+        let isn = cookie_isn(segment);
+        let own = isn.value() & OWN_MASK;
+        let made =
+            [self.secret, self.before].into_iter().any(|s| keyed(s, connection) as u32 & OWN_MASK == own);
+        self.in_use(now) && made && !self.used.contains(now, connection, isn)
+    }
+
     /// A connection has begun with this cookie: from now on it opens no other. True if, for lack of room, the oldest of
     /// those that are still believed was forgotten.
     pub fn use_up(&mut self, now: Instant, connection: &[u8], isn: SeqNumber) -> bool {
@@ -161,11 +177,19 @@ pub fn cookie_isn(segment: &Segment<'_>) -> SeqNumber {
 }
 
 fn cookie(secret: (u64, u64), connection: &[u8], syn_seq: SeqNumber, size: u32) -> SeqNumber {
+    let connection = keyed(secret, connection);
     let mut hasher = SipHasher24::new_with_keys(secret.0, secret.1);
-    hasher.write(connection);
+    hasher.write_u64(connection);
     hasher.write_u32(syn_seq.value());
     hasher.write_u32(size);
-    SeqNumber::new((hasher.finish() as u32) & !SIZE_MASK | size)
+    let number = hasher.finish() as u32 & !(OWN_MASK | SIZE_MASK);
+    SeqNumber::new(number | connection as u32 & OWN_MASK | size)
+}
+
+fn keyed(secret: (u64, u64), connection: &[u8]) -> u64 {
+    let mut hasher = SipHasher24::new_with_keys(secret.0, secret.1);
+    hasher.write(connection);
+    hasher.finish()
 }
 
 /// One way: who knows a secret does not know those before it.

@@ -269,6 +269,25 @@ fn any_first_segment_completes_the_handshake_once() {
     }
 }
 
+/// The ACK and the first segment got lost: the second one is neither taken nor reset, and all of them come again. When the
+/// script has reset the connection, the same segment is reset.
+#[test]
+fn a_second_segment_without_the_first_finds_silence_until_the_first_comes() {
+    let mut hand = ByHand::new("avi.l4.collect(10) avi.vs.close_conn(true)");
+    for _ in 0..2 {
+        assert_eq!(hand.say("PA", 13, b"world").len(), 0);
+    }
+    assert_eq!(hand.created_and_accepted(), (0, 0));
+    assert_eq!(hand.scene.world.dropped(DropReason::NoFlow), 2);
+    let acknowledged = hand.say("PA", 8, b"hello");
+    assert!(acknowledged.iter().all(|packet| !packet.tcp().rst), "{acknowledged:?}");
+    assert!(hand.say("PA", 13, b"world").iter().any(|packet| packet.tcp().rst), "by the script");
+    assert_eq!((hand.created_and_accepted(), hand.scene.world.terminations().len()), ((1, 1), 1));
+    hand.scene.world.seconds(3);
+    assert!(hand.say("PA", 13, b"world").iter().all(|packet| packet.tcp().rst), "by nobody");
+    assert_eq!(hand.scene.world.worker.pipeline().counters().cookies_rejected, 1);
+}
+
 /// FIN and no bytes: the flow comes to its end, and nothing of it is left.
 #[test]
 fn a_client_that_closes_at_once_leaves_nothing() {

@@ -72,6 +72,10 @@ impl<P: Policy> Pipeline<P> {
             return None;
         }
         let Some(syn) = self.cookies.syn_of(now, headers.key.as_bytes(), &segment) else {
+            if self.cookies.is_ahead(now, headers.key.as_bytes(), &segment) {
+                // In silence: the client begins anew with its first segment, which opens the flow.
+                return Some(Verdict::Drop(DropReason::NoFlow));
+            }
             self.counters.cookies_rejected += 1;
             return None;
         };

@@ -149,3 +149,21 @@ fn a_cookie_that_was_used_up_is_not_believed_again_and_another_still_is() {
         assert!(cookies.syn_of(at(now), b"other", &other).is_some(), "at {now}");
     }
 }
+
+/// Whatever its number, it is known by what it acknowledges; one in 32 of all others is taken for one.
+#[test]
+fn a_later_segment_is_told_from_a_strangers() {
+    let mut cookies = Cookies::new(1, at(0), 64);
+    let syn = Segment { seq: 7.into(), flags: Flags::SYN, ..Segment::default() };
+    let first = acknowledgement(&cookies.answer(at(60), b"key", &syn, &PROMISE, 0, 65535));
+    let later = Segment { seq: 1460.into(), payload: b"more", ..first.clone() };
+    for now in [60, 70, 127] {
+        assert_eq!(cookies.syn_of(at(now), b"key", &later), None);
+        assert!(cookies.is_ahead(at(now), b"key", &later), "at {now}");
+    }
+    let strangers = (0..100_000u32).filter(|n| cookies.is_ahead(at(70), &n.to_be_bytes(), &later)).count();
+    assert!((2500..3750).contains(&strangers), "{strangers}");
+    cookies.use_up(at(70), b"key", cookie_isn(&first));
+    assert!(!cookies.is_ahead(at(71), b"key", &later), "what has begun once does not begin again");
+    assert!(!cookies.is_ahead(at(300), b"key", &later), "it is too late");
+}
