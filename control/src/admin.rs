@@ -117,7 +117,7 @@ impl Admin {
             "flows_ended": counters.flows_ended, "records_lost": counters.records_lost,
             "syn_cookies_sent": counters.cookies_sent, "syn_cookies_accepted": counters.cookies_accepted,
             "syn_cookies_rejected": counters.cookies_rejected, "syn_cookies_forgotten": counters.cookies_forgotten,
-            "embryonic_evicted": counters.embryonic_evicted,
+            "embryonic_evicted": counters.embryonic_evicted, "handshakes_incomplete": counters.handshakes_incomplete,
         });
         if format == Format::Json {
             return Ok(json_line(&json!({ "totals": totals, "dropped": drops })));
@@ -224,6 +224,7 @@ const COUNTER_FIELDS: &[&str] = &[
     "syn_cookies_rejected",
     "syn_cookies_forgotten",
     "embryonic_evicted",
+    "handshakes_incomplete",
 ];
 const FLOW_COLUMNS: &[&str] = &[
     "service",

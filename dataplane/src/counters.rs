@@ -136,6 +136,8 @@ pub struct Counters {
     pub cookies_forgotten: u64,
     /// Incomplete handshakes that gave way to new ones.
     pub embryonic_evicted: u64,
+    /// Flows that ended before the client's handshake was complete, those that gave way included. They have no record.
+    pub handshakes_incomplete: u64,
 }
 
 impl Default for Counters {
@@ -158,6 +160,7 @@ impl Default for Counters {
             cookies_rejected: 0,
             cookies_forgotten: 0,
             embryonic_evicted: 0,
+            handshakes_incomplete: 0,
         }
     }
 }

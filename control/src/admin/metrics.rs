@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     pub(super) fn counters(&mut self, counters: &Counters) {
-        let plain: [(&str, &str, u64); 16] = [
+        let plain: [(&str, &str, u64); 17] = [
             ("weir_received_packets_total", "Frames received.", counters.rx),
             ("weir_received_bytes_total", "Bytes received.", counters.rx_bytes),
             ("weir_forwarded_packets_total", "Received frames that left translated.", counters.forwarded),
@@ -105,6 +105,11 @@ impl Metrics {
                 "weir_evicted_handshakes_total",
                 "Incomplete handshakes that gave way to new ones.",
                 counters.embryonic_evicted,
+            ),
+            (
+                "weir_incomplete_handshakes_total",
+                "Flows that ended before the client's handshake was complete.",
+                counters.handshakes_incomplete,
             ),
         ];
         for (name, help, value) in plain {
