@@ -112,7 +112,8 @@ impl Admin {
             "retransmitted": counters.retransmitted, "sent_bytes": counters.tx_bytes, "flows_created": counters.flows_created,
             "flows_ended": counters.flows_ended, "records_lost": counters.records_lost,
             "syn_cookies_sent": counters.cookies_sent, "syn_cookies_accepted": counters.cookies_accepted,
-            "embryonic_evicted": counters.embryonic_evicted,
+            "syn_cookies_rejected": counters.cookies_rejected, "syn_cookies_forgotten": counters.cookies_forgotten,
+            "embryonic_evicted": counters.embryonic_evicted, "handshakes_incomplete": counters.handshakes_incomplete,
         });
         if format == Format::Json {
             return Ok(json_line(&json!({ "totals": totals, "dropped": drops })));
@@ -230,7 +231,10 @@ const COUNTER_FIELDS: &[&str] = &[
     "records_lost",
     "syn_cookies_sent",
     "syn_cookies_accepted",
+    "syn_cookies_rejected",
+    "syn_cookies_forgotten",
     "embryonic_evicted",
+    "handshakes_incomplete",
 ];
 const FLOW_COLUMNS: &[&str] = &[
     "service",

@@ -510,7 +510,7 @@ lettered! {
     Phase {
         /// After a normal end.
         Complete = '-',
-        /// The client's handshake.
+        /// The client's handshake; such flows have no line.
         Handshake = 'H',
         /// Waiting for payload or for the script.
         Deciding = 'P',

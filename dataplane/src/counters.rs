@@ -135,12 +135,18 @@ pub struct Counters {
     pub news_lost: u64,
     /// Connection records lost because the control thread was too slow.
     pub records_lost: u64,
-    /// SYNs answered by a cookie.
+    /// SYNs answered by a cookie, as far as there was room in the queue of what weir sends.
     pub cookies_sent: u64,
     /// Connections that began with a cookie.
     pub cookies_accepted: u64,
+    /// Segments of no flow that acknowledged no cookie, or a used one, while cookies were in use.
+    pub cookies_rejected: u64,
+    /// Used cookies that were forgotten for lack of room while they could still be believed.
+    pub cookies_forgotten: u64,
     /// Incomplete handshakes that gave way to new ones.
     pub embryonic_evicted: u64,
+    /// Flows that ended before the client's handshake was complete, those that gave way included. They have no record.
+    pub handshakes_incomplete: u64,
 }
 
 impl Default for Counters {
@@ -163,7 +169,10 @@ impl Default for Counters {
             records_lost: 0,
             cookies_sent: 0,
             cookies_accepted: 0,
+            cookies_rejected: 0,
+            cookies_forgotten: 0,
             embryonic_evicted: 0,
+            handshakes_incomplete: 0,
         }
     }
 }
@@ -216,6 +225,9 @@ impl Counters {
             cookies_sent,
             cookies_accepted,
             embryonic_evicted,
+            cookies_rejected,
+            cookies_forgotten,
+            handshakes_incomplete,
         } = other;
         self.rx += rx;
         self.rx_bytes += rx_bytes;
@@ -235,5 +247,8 @@ impl Counters {
         self.cookies_sent += cookies_sent;
         self.cookies_accepted += cookies_accepted;
         self.embryonic_evicted += embryonic_evicted;
+        self.cookies_rejected += cookies_rejected;
+        self.cookies_forgotten += cookies_forgotten;
+        self.handshakes_incomplete += handshakes_incomplete;
     }
 }

@@ -416,7 +416,7 @@ pub struct Limits {
     pub flows: u32,
     /// TCP flows whose handshake is not complete.
     pub embryonic: u32,
-    /// Incomplete handshakes above which SYNs are answered by cookies.
+    /// With more incomplete handshakes than that SYNs are answered by cookies; less than `embryonic`.
     pub syn_cookies_above: u32,
     /// Flows that wait for a script's decision or a server.
     pub waiting: u32,

@@ -110,3 +110,24 @@ fn translated_packets_and_lone_rounds_allocate_nothing() {
     }
     assert_eq!(COUNT.get() - before, 0, "rounds without packets");
 }
+
+/// A SYN that a cookie answers, and an acknowledgement of none: neither takes memory, however many come.
+#[test]
+fn handshakes_that_are_not_kept_allocate_nothing() {
+    let script = scripted("tcp/443", "a", &["a"], "avi.vs.log(avi.l4.read(1))");
+    let service = format!("{}{script}", pools(&[("a", &["10.0.0.21:443"])]));
+    let mut world = World::new(&format!("{service}[virtual_service.tcp]\nsyn_cookies = \"always\"\n"));
+    let liar = world.silent(OUTSIDE, "192.0.2.101");
+    world.scrutinize = false;
+    let frames: Vec<_> = (0..2000u16)
+        .map(|n| {
+            let from = std::net::SocketAddr::new(address("192.0.2.101"), 4000 + n / 2);
+            let header = wire::flags(if n % 2 == 0 { "S" } else { "A" }, u32::from(n), 99);
+            (OUTSIDE, world.framed(liar, &wire::tcp(from, socket("192.0.2.10:443"), header, b"")))
+        })
+        .collect();
+    assert_eq!(allocations(&mut world, &frames, 100), 0);
+    let counters = world.worker.pipeline().counters();
+    assert_eq!((counters.cookies_sent, counters.cookies_rejected), (1000, 1000));
+    assert_eq!((counters.cookies_accepted, counters.flows_created), (0, 0));
+}

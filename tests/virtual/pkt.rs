@@ -4,6 +4,7 @@ mod notation;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use dataplane::counters::DropReason;
@@ -11,15 +12,18 @@ use smoltcp::time::{Duration, Instant};
 
 use self::notation::{Base, Segment};
 use crate::inside::*;
+use crate::wire;
 use crate::world::*;
 
 /// How far from its time a packet may leave.
 const TOLERANCE: Duration = Duration::from_millis(60);
 const STEP: Duration = Duration::from_millis(5);
-const CLIENT: [u8; 4] = [192, 0, 2, 100];
-const VIP: [u8; 4] = [192, 0, 2, 10];
-const SERVERS: [[u8; 4]; 2] = [[10, 0, 0, 21], [10, 0, 0, 22]];
-const SNAT: [u8; 4] = [10, 0, 0, 2];
+
+/// Client, VIP, servers and SNAT address over IPv4 and over IPv6.
+const ADDRESSES: [[&str; 5]; 2] = [
+    ["192.0.2.100", "192.0.2.10", "10.0.0.21", "10.0.0.22", "10.0.0.2"],
+    ["2001:db8:1::100", "2001:db8:1::10", "2001:db8:2::21", "2001:db8:2::22", "2001:db8:2::2"],
+];
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/pkt")
@@ -40,6 +44,7 @@ struct Settings {
     top: String,
     servers: usize,
     isns: [u32; 2],
+    ipv6: bool,
 }
 
 impl Settings {
@@ -61,6 +66,7 @@ impl Settings {
                 "pool" => settings.pool += &format!("{value}\n"),
                 "top" => settings.top += &format!("{value}\n"),
                 "servers" => settings.servers = number()? as usize,
+                "ip" if ["4", "6"].contains(&value) => settings.ipv6 = value == "6",
                 "client_isn" => settings.isns[0] = number()?,
                 "server_isn" => settings.isns[1] = number()?,
                 _ => return Err(format!("setting {line:?}")),
@@ -69,14 +75,21 @@ impl Settings {
         Ok(settings)
     }
 
+    fn addresses(&self) -> [IpAddr; 5] {
+        ADDRESSES[usize::from(self.ipv6)].map(address)
+    }
+
     fn toml(&self) -> String {
-        let servers = &["10.0.0.21:443", "10.0.0.22:443"][..self.servers];
+        let [_, vip, first, second, _] = self.addresses();
+        let servers = [first, second].map(|address| SocketAddr::new(address, 443).to_string());
+        let servers = &[&*servers[0], &servers[1]][..self.servers];
         let service = match &self.lua {
             Some(lua) => scripted("tcp/443", "a", &["a"], lua),
             None => plain("tcp/443", "a"),
         };
+        let service = service.replace("192.0.2.10", &vip.to_string());
         let pool = format!("{}[pool.tcp]\n{}", pools(&[("a", servers)]), self.pool);
-        format!("{}\n{pool}{service}[virtual_service.tcp]\n{}", self.top, self.tcp)
+        format!("{}\n{TWO_ARMS}{pool}{service}[virtual_service.tcp]\n{}", self.top, self.tcp)
     }
 }
 
@@ -84,8 +97,8 @@ impl Settings {
 #[derive(Clone, Copy)]
 struct End {
     port: u8,
-    address: [u8; 4],
-    weir: [u8; 4],
+    address: IpAddr,
+    weir: IpAddr,
     /// Own port and weir's.
     ports: (u16, u16),
     own: Base,
@@ -114,16 +127,16 @@ fn end_named(name: &str) -> Result<usize, String> {
 
 impl Stage {
     fn new(settings: &Settings) -> Stage {
-        let mut world = World::new(&settings.toml());
+        let mut world = World::with_network(&settings.toml());
         world.tap = Some(Vec::new());
-        let hosts = ["192.0.2.100", "10.0.0.21", "10.0.0.22"];
-        let hosts =
-            [world.silent(OUTSIDE, hosts[0]), world.silent(INSIDE, hosts[1]), world.silent(INSIDE, hosts[2])];
+        let [client, vip, first, second, snat] = settings.addresses();
+        let hosts = [(OUTSIDE, client), (INSIDE, first), (INSIDE, second)];
+        let hosts = hosts.map(|(port, address)| world.silent(port, &address.to_string()));
         let base = |isn| Base { isn, clock: 0 };
         let client = |port| End {
             port: OUTSIDE,
-            address: CLIENT,
-            weir: VIP,
+            address: client,
+            weir: vip,
             ports: (port, 443),
             own: base(settings.isns[0]),
             peer: None,
@@ -131,12 +144,12 @@ impl Stage {
         let server = |address| End {
             port: INSIDE,
             address,
-            weir: SNAT,
+            weir: snat,
             ports: (443, 0),
             own: base(settings.isns[1]),
             peer: None,
         };
-        let ends = [client(40_000), client(40_001), client(40_002), server(SERVERS[0]), server(SERVERS[1])];
+        let ends = [client(40_000), client(40_001), client(40_002), server(first), server(second)];
         let base = world.now;
         Stage { world, hosts, ends, seen: Default::default(), base, isns: Vec::new() }
     }
@@ -159,22 +172,20 @@ impl Stage {
     /// A frame comes to its end; a SYN sets the numbers that weir's other segments are relative to.
     fn sort(&mut self, at: Instant, port: u8, frame: Vec<u8>) {
         let raw = Segment::read(&frame, Base::default(), Base::default());
-        let ports = [u16::from_be_bytes([frame[36], frame[37]]), u16::from_be_bytes([frame[34], frame[35]])];
-        let index = self
-            .ends
-            .iter()
-            .position(|end| end.port == port && end.address[..] == frame[30..34] && end.ports.0 == ports[0]);
+        let (from, to) = wire::ends(&frame);
+        let found = |end: &End| end.port == port && end.address == to.ip() && end.ports.0 == to.port();
+        let index = self.ends.iter().position(found);
         let index = index.unwrap_or_else(|| panic!("to nobody: {raw}"));
         let end = &mut self.ends[index];
-        if raw.flags.contains('S') && (end.peer.is_none() || end.ports.1 != ports[1]) {
+        if raw.flags.contains('S') && (end.peer.is_none() || end.ports.1 != from.port()) {
             let clock = raw.options.iter().flatten().find_map(|option| match option {
                 notation::Opt::Ts(value, _) if index < 3 => *value,
                 _ => None,
             });
             end.peer = Some(Base { isn: raw.seq, clock: clock.unwrap_or(0) });
             self.isns.extend(Some(raw.seq).filter(|_| index < 3));
-            end.ports.1 = ports[1];
-            end.weir = frame[26..30].try_into().unwrap();
+            end.ports.1 = from.port();
+            end.weir = from.ip();
         }
         self.seen[index].push_back((at, frame));
     }
@@ -252,8 +263,15 @@ impl Stage {
         let (wanted, seen) = match (what, &words[..]) {
             ("counter", [name, "==", count]) => {
                 let reason = DropReason::ALL.iter().find(|reason| reason.label() == *name);
-                let reason = reason.ok_or(format!("no counter is called {name:?}"))?;
-                ((*count).to_owned(), self.world.dropped(*reason).to_string())
+                let counters = self.world.worker.pipeline().counters();
+                let seen = match (reason, *name) {
+                    (Some(reason), _) => counters.dropped_for(*reason),
+                    (_, "syn_cookies_sent") => counters.cookies_sent,
+                    (_, "syn_cookies_accepted") => counters.cookies_accepted,
+                    (_, "handshakes_incomplete") => counters.handshakes_incomplete,
+                    _ => return Err(format!("no counter is called {name:?}")),
+                };
+                ((*count).to_owned(), seen.to_string())
             }
             ("flows", ["==", count]) => {
                 ((*count).to_owned(), self.world.worker.pipeline().flows().len().to_string())

@@ -96,6 +96,18 @@ pub fn is_sound(frame: &[u8]) -> bool {
     }
 }
 
+/// Where a TCP frame comes from and goes to, whatever its checksums are.
+pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
+    let headers = PacketHeaders::from_ethernet_slice(frame).unwrap();
+    let (source, destination) = match headers.net.unwrap() {
+        NetHeaders::Ipv4(ip, _) => (IpAddr::from(ip.source), IpAddr::from(ip.destination)),
+        NetHeaders::Ipv6(ip, _) => (IpAddr::from(ip.source), IpAddr::from(ip.destination)),
+        other => panic!("{other:?}"),
+    };
+    let Some(TransportHeader::Tcp(tcp)) = headers.transport else { panic!("not TCP") };
+    (SocketAddr::new(source, tcp.source_port), SocketAddr::new(destination, tcp.destination_port))
+}
+
 /// The packet in a frame; every checksum and length in it must be right. `None`: ARP.
 pub fn judge(frame: &[u8]) -> Option<Packet> {
     let headers = PacketHeaders::from_ethernet_slice(frame).unwrap();

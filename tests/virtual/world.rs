@@ -289,7 +289,8 @@ impl World {
     /// A frame of weir's reaches the hosts on that wire.
     fn arrive(&mut self, port: u8, frame: &[u8]) {
         assert_eq!(frame[6..12], weir_mac(port), "source MAC");
-        let is_tcp = frame[12..14] == [8, 0] && frame[23] == 6;
+        let is_tcp =
+            frame[12..14] == [8, 0] && frame[23] == 6 || frame[12..14] == [0x86, 0xdd] && frame[20] == 6;
         if let Some(tap) = self.tap.as_mut().filter(|_| is_tcp) {
             tap.push((self.now, port, frame.to_vec()));
             return;

@@ -40,13 +40,17 @@ pub(super) fn limits(written: &Part<written::Limits>, problems: &mut Problems) -
     }
 }
 
-/// Cookies begin before there is no room for handshakes that are kept.
+/// Cookies begin before there is no room for handshakes that are kept: above a number that can be exceeded.
 fn syn_cookies_above(written: &written::Limits, embryonic: u32, problems: &mut Problems) -> u32 {
     let Some(at) = &written.syn_cookies_above.0 else { return embryonic / 2 };
     let above = at.value.into_type::<u32>();
-    if above > embryonic {
-        let message = format!("`syn_cookies_above` is more than `embryonic`, which is {embryonic}");
-        problems.error(&at.span, message).help(format!("allowed: at most {embryonic}"));
+    if above >= embryonic {
+        let message = format!("`syn_cookies_above` is not less than `embryonic`, which is {embryonic}");
+        let help = format!(
+            "allowed: at most {}; there are never more incomplete handshakes",
+            embryonic.saturating_sub(1)
+        );
+        problems.error(&at.span, message).help(help);
     }
     above
 }

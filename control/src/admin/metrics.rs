@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     pub(super) fn counters(&mut self, counters: &Counters) {
-        let plain: [(&str, &str, u64); 16] = [
+        let plain: [(&str, &str, u64); 19] = [
             ("weir_received_packets_total", "Frames received.", counters.rx),
             ("weir_received_bytes_total", "Bytes received.", counters.rx_bytes),
             ("weir_forwarded_packets_total", "Received frames that left translated.", counters.forwarded),
@@ -98,9 +98,24 @@ impl Metrics {
                 counters.cookies_accepted,
             ),
             (
+                "weir_rejected_syn_cookies_total",
+                "Segments of no flow that acknowledged no cookie, or a used one, while cookies were in use.",
+                counters.cookies_rejected,
+            ),
+            (
+                "weir_forgotten_syn_cookies_total",
+                "Used cookies that were forgotten for lack of room while they could still be believed.",
+                counters.cookies_forgotten,
+            ),
+            (
                 "weir_evicted_handshakes_total",
                 "Incomplete handshakes that gave way to new ones.",
                 counters.embryonic_evicted,
+            ),
+            (
+                "weir_incomplete_handshakes_total",
+                "Flows that ended before the client's handshake was complete.",
+                counters.handshakes_incomplete,
             ),
         ];
         for (name, help, value) in plain {

@@ -1,7 +1,7 @@
 //! Handshakes under load: answered by cookies, or kept in place of the oldest.
 
 use smoltcp::time::Instant;
-use tcp::Segment;
+use tcp::{Flags, Segment};
 use zerocopy::IntoBytes;
 
 use super::end::Fate;
@@ -16,12 +16,16 @@ use crate::parse::{self, Headers};
 use crate::policy::Policy;
 use crate::snapshot::{ServiceId, SynCookies, TcpProfile};
 
+/// Used cookies that are known for each flow of the table. A flow that ends in good order stays in the table for 10 s more,
+/// so no more than a tenth of the table can begin in a second; even then a used cookie is known for 40 s.
+pub(super) const REMEMBERED_PER_FLOW: usize = 4;
+
 impl<P: Policy> Pipeline<P> {
     /// True if the next SYN of this service is to be answered without keeping anything.
     pub(super) fn wants_cookie(&self, service: ServiceId) -> bool {
         match self.snapshot.services.get(service.index()).map(|service| service.tcp.syn_cookies) {
             Some(SynCookies::Always) => true,
-            Some(SynCookies::Auto) => self.embryonic >= self.snapshot.limits.syn_cookies_above,
+            Some(SynCookies::Auto) => self.embryonic > self.snapshot.limits.syn_cookies_above,
             Some(SynCookies::Never) | None => false,
         }
     }
@@ -41,8 +45,8 @@ impl<P: Policy> Pipeline<P> {
         let (_, offset) = self.initial_numbers(now, headers);
         let (connection, window) = (headers.key.as_bytes(), terms.limits.buffer);
         let segment = self.cookies.answer(now, connection, &syn, &terms.promise, offset, window);
-        self.counters.cookies_sent += 1;
-        self.originate(Originated::Segment { key: headers.key.reversed(), segment });
+        let queued = self.originate(Originated::Segment { key: headers.key.reversed(), segment });
+        self.counters.cookies_sent += u64::from(queued);
         Verdict::Consumed
     }
 
@@ -64,7 +68,17 @@ impl<P: Policy> Pipeline<P> {
             return Some(Verdict::Drop(DropReason::L4Checksum));
         }
         let segment = buf.bytes().get(headers.l4_range()).map(Segment::parse)?.ok()?;
-        let syn = self.cookies.syn_of(now, headers.key.as_bytes(), &segment)?;
+        if segment.flags.intersects(Flags::SYN | Flags::RST) || !segment.flags.contains(Flags::ACK) {
+            return None;
+        }
+        let Some(syn) = self.cookies.syn_of(now, headers.key.as_bytes(), &segment) else {
+            if self.cookies.is_ahead(now, headers.key.as_bytes(), &segment) {
+                // In silence: the client begins anew with its first segment, which opens the flow.
+                return Some(Verdict::Drop(DropReason::NoFlow));
+            }
+            self.counters.cookies_rejected += 1;
+            return None;
+        };
         let isn = tcp::cookie_isn(&segment);
         if self.waiting >= self.snapshot.limits.waiting {
             return Some(Verdict::Drop(DropReason::WaitingLimit));
@@ -75,6 +89,8 @@ impl<P: Policy> Pipeline<P> {
             Err(reason) => return Some(Verdict::Drop(reason)),
         };
         self.counters.cookies_accepted += 1;
+        let forgotten = self.cookies.use_up(now, headers.key.as_bytes(), isn);
+        self.counters.cookies_forgotten += u64::from(forgotten);
         Some(self.binding_segment(now, buf, *headers, id, Direction::FromClient))
     }
 

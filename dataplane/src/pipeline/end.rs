@@ -198,7 +198,12 @@ impl<P: Policy> Pipeline<P> {
                 api::forget_persistence(&mut self.tables, ServiceId(flow.service), &connection.record);
             }
         }
-        self.write_record(now, &flow, fate, connection.as_deref_mut());
+        if fate.termination.phase == Phase::Handshake {
+            // Nobody was there to be reported, and in a flood of SYNs there would be no end to it.
+            self.counters.handshakes_incomplete += 1;
+        } else {
+            self.write_record(now, &flow, fate, connection.as_deref_mut());
+        }
         if let Some(connection) = connection {
             self.connections.put(flow.connection, connection);
             self.connections.release(flow.connection);

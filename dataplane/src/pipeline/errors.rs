@@ -70,7 +70,9 @@ impl<P: Policy> Pipeline<P> {
         let passed = match self.flows.flow(id) {
             Some(flow) if flow.state() == FlowState::Bound => {
                 let error = passed_on(flow, direction, head, quoted.to_vec(), cause);
-                error.map(|packet| self.originate(Originated::Local(packet)))
+                error.map(|packet| {
+                    self.originate(Originated::Local(packet));
+                })
             }
             Some(flow) if flow.is_tcp() => self.binding_error(id, direction, cause, quoted),
             _ => None,

@@ -195,7 +195,7 @@ impl<P: Policy> Pipeline<P> {
             resolved: VecDeque::new(),
             embryonic: 0,
             half_open: VecDeque::new(),
-            cookies: tcp::Cookies::new(seed, now),
+            cookies: tcp::Cookies::new(seed, now, cookies::REMEMBERED_PER_FLOW * limits.flows as usize),
             waiting: 0,
             attached: 0,
             errors: errors::Allowance::new(now),

@@ -42,7 +42,9 @@ impl<P: Policy> Pipeline<P> {
         let mss = flow.zip(port).map_or(0, |(flow, port)| largest_piece(flow, headers, port.mtu));
         match pieces(frame, headers, usize::from(mss)) {
             Some(pieces) => {
-                pieces.into_iter().for_each(|piece| self.originate(Originated::Local(piece)));
+                for piece in pieces {
+                    self.originate(Originated::Local(piece));
+                }
                 Verdict::Consumed
             }
             None => Verdict::Drop(DropReason::Malformed),

@@ -88,12 +88,15 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    pub(super) fn originate(&mut self, packet: Originated) {
-        if self.originated.len() < QUEUE {
+    /// Queues a packet; false, and counted, if there is no room.
+    pub(super) fn originate(&mut self, packet: Originated) -> bool {
+        let room = self.originated.len() < QUEUE;
+        if room {
             self.originated.push_back(packet);
         } else {
             self.counters.originate_failed += 1;
         }
+        room
     }
 
     /// Puts a flow on the list of those that may have something to send.

@@ -38,7 +38,8 @@ impl Binding {
             // is weir's to deliver.
             return Err(false);
         }
-        if leg.timestamps && !reset {
+        let syn = segment.flags.contains(Flags::SYN);
+        if leg.timestamps && !reset && !syn {
             // RFC 7323, 3.2 and 5.3, R1.
             let timestamps = segment.options.timestamps.ok_or(false)?;
             if is_older(timestamps.value, leg.recent) {
@@ -54,7 +55,8 @@ impl Binding {
                 segment.seq == half.next() || (half.mode == Mode::Through && segment.seq == half.replay.high);
             return if exact { Ok(()) } else { Err(true) };
         }
-        if segment.flags.contains(Flags::SYN) {
+        if syn {
+            // RFC 5961, 4.2, whether or not the new connection of the client's would have timestamps.
             return Err(true);
         }
         if !segment.flags.contains(Flags::ACK) {

@@ -1,8 +1,9 @@
 //! Segments as packetdrill writes them.
 
 use std::fmt::{self, Write};
+use std::net::IpAddr;
 
-use etherparse::{Ipv4Header, PacketHeaders, TcpHeader};
+use etherparse::{IpNumber, Ipv4Header, Ipv6Header, NetHeaders, PacketHeaders, TcpHeader, TransportHeader};
 
 /// What sequence and timestamp fields of one direction count from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -215,7 +216,7 @@ impl Segment {
     }
 
     /// As an IP packet.
-    pub fn packet(&self, addresses: ([u8; 4], [u8; 4]), ports: (u16, u16), own: Base, peer: Base) -> Vec<u8> {
+    pub fn packet(&self, addresses: (IpAddr, IpAddr), ports: (u16, u16), own: Base, peer: Base) -> Vec<u8> {
         let mut tcp =
             TcpHeader::new(ports.0, ports.1, self.seq.wrapping_add(own.isn), self.win.unwrap_or(65535));
         let has = |flag| self.flags.contains(flag);
@@ -227,26 +228,55 @@ impl Segment {
         tcp.set_options_raw(&options).unwrap();
         let payload = self.bytes();
         let length = (tcp.header_len() + payload.len()) as u16;
-        let mut ip =
-            Ipv4Header::new(length, 64, etherparse::IpNumber::TCP, addresses.0, addresses.1).unwrap();
+        let (ip, sum) = match addresses {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let ip = self.ipv4(length, (from.octets(), to.octets()));
+                (ip.to_bytes().to_vec(), tcp.calc_checksum_ipv4(&ip, &payload).unwrap())
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let ip = self.ipv6(length, (from.octets(), to.octets()));
+                (ip.to_bytes().to_vec(), tcp.calc_checksum_ipv6(&ip, &payload).unwrap())
+            }
+            other => panic!("{other:?}"),
+        };
+        tcp.checksum = if self.bad_sum { sum ^ 0x5555 } else { sum };
+        [&ip[..], &tcp.to_bytes(), &payload].concat()
+    }
+
+    fn ipv4(&self, length: u16, addresses: ([u8; 4], [u8; 4])) -> Ipv4Header {
+        let mut ip = Ipv4Header::new(length, 64, IpNumber::TCP, addresses.0, addresses.1).unwrap();
         let tos = self.tos.unwrap_or(0);
         ip.dscp = (tos >> 2).try_into().unwrap();
         ip.ecn = (tos & 3).try_into().unwrap();
         ip.header_checksum = ip.calc_header_checksum();
-        tcp.checksum = tcp.calc_checksum_ipv4(&ip, &payload).unwrap();
-        if self.bad_sum {
-            tcp.checksum ^= 0x5555;
+        ip
+    }
+
+    fn ipv6(&self, length: u16, addresses: ([u8; 16], [u8; 16])) -> Ipv6Header {
+        Ipv6Header {
+            traffic_class: self.tos.unwrap_or(0),
+            payload_length: length,
+            next_header: IpNumber::TCP,
+            hop_limit: 64,
+            source: addresses.0,
+            destination: addresses.1,
+            ..Ipv6Header::default()
         }
-        [&ip.to_bytes()[..], &tcp.to_bytes(), &payload].concat()
     }
 
     /// What is in a frame, with numbers relative to these.
     pub fn read(frame: &[u8], own: Base, peer: Base) -> Segment {
         let headers = PacketHeaders::from_ethernet_slice(frame).unwrap();
         let payload = headers.payload.slice();
-        let Some(etherparse::NetHeaders::Ipv4(ip, _)) = headers.net else { panic!("not IPv4") };
-        let Some(etherparse::TransportHeader::Tcp(tcp)) = headers.transport else { panic!("not TCP") };
-        assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 header of {frame:02x?}");
+        let Some(TransportHeader::Tcp(tcp)) = headers.transport else { panic!("not TCP") };
+        let (tos, sum) = match headers.net {
+            Some(NetHeaders::Ipv4(ip, _)) => {
+                assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 header of {frame:02x?}");
+                (ip.dscp.value() << 2 | ip.ecn.value(), tcp.calc_checksum_ipv4(&ip, payload))
+            }
+            Some(NetHeaders::Ipv6(ip, _)) => (ip.traffic_class, tcp.calc_checksum_ipv6(&ip, payload)),
+            other => panic!("{other:?}"),
+        };
         let flags = [
             (tcp.syn, 'S'),
             (tcp.fin, 'F'),
@@ -265,8 +295,8 @@ impl Segment {
             win: Some(tcp.window_size),
             urg: Some(tcp.urgent_pointer),
             options: Some(Opt::read_all(tcp.options.as_slice(), own, peer)),
-            tos: Some(ip.dscp.value() << 2 | ip.ecn.value()),
-            bad_sum: tcp.calc_checksum_ipv4(&ip, payload) != Ok(tcp.checksum),
+            tos: Some(tos),
+            bad_sum: sum != Ok(tcp.checksum),
             data: Some(payload.to_vec()),
         }
     }
