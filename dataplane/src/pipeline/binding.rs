@@ -193,7 +193,7 @@ impl<P: Policy> Pipeline<P> {
         self.set_state(id, FlowState::Connecting);
         let hold = self.policy.handles(service, Event::Response) && !connection.record.response_done;
         if let Some(binding) = connection.binding.as_mut() {
-            binding.connect(now, hold);
+            binding.connect(now, hold, &[]);
         }
         Ok(())
     }
