@@ -171,6 +171,7 @@ impl Bench {
         for side in [Side::Client, Side::Server] {
             assert!(self.binding.payload(side).len() <= BUFFER as usize + 127);
         }
+        let first = self.to_servers_numbers(SeqNumber::new(CLIENT_ISN).advanced(1));
         let mut bytes = vec![0; 2000];
         for count in 0.. {
             assert!(count < 300, "output does not end");
@@ -184,7 +185,6 @@ impl Bench {
             assert_eq!(read, expected);
             assert!(segment.payload.len() + segment.options.wire_len() <= MSS);
             if transmit.to == Side::Server && !segment.payload.is_empty() {
-                let first = self.to_servers_numbers(SeqNumber::new(CLIENT_ISN).advanced(1));
                 let offset = segment.seq.since(first) as usize;
                 let stream = [&self.prefix, payload.get(self.skipped..).unwrap_or_default()].concat();
                 let end = offset + segment.payload.len();
