@@ -75,6 +75,15 @@ pub fn emit(version: Version, endpoints: &Endpoints) -> ArrayVec<u8, MOST_V1> {
     header
 }
 
+/// The header for a connection of the sender's own, a health check: it names nobody.
+#[must_use]
+pub fn own(version: Version) -> &'static [u8] {
+    match version {
+        Version::V1 => b"PROXY UNKNOWN\r\n",
+        Version::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    }
+}
+
 fn write_v1(header: &mut ArrayVec<u8, MOST_V1>, endpoints: &Endpoints) -> std::io::Result<()> {
     let ports = (endpoints.source.port(), endpoints.destination.port());
     match addresses(endpoints) {

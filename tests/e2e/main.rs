@@ -6,6 +6,7 @@ mod flood;
 mod hostile;
 mod http;
 mod lifecycle;
+mod proxied;
 mod readme;
 mod tcp;
 mod tls;

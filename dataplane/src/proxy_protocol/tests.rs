@@ -49,6 +49,17 @@ fn lines_as_they_are_written() {
 }
 
 #[test]
+fn health_checks_name_nobody() {
+    assert_eq!(own(Version::V1), b"PROXY UNKNOWN\r\n");
+    let v2 = [0x0d, 0x0a, 0x0d, 0x0a, 0, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a, 0x20, 0, 0, 0];
+    assert_eq!(own(Version::V2), v2);
+    for version in [Version::V1, Version::V2] {
+        let length = own(version).len();
+        assert_eq!(parse(own(version)), Parsed::Header { length, endpoints: None });
+    }
+}
+
+#[test]
 fn version_2_as_it_is_written() {
     let v4 = emit(Version::V2, &between("192.0.2.1:258", "198.51.100.2:443"));
     let signature = [0x0d, 0x0a, 0x0d, 0x0a, 0, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a];
