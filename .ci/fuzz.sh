@@ -10,7 +10,7 @@ fi
 
 # libFuzzer needs flags that a stable compiler takes only with this. No sanitizer: the crates have no unsafe code.
 export RUSTC_BOOTSTRAP=1
-for target in parse reassembly binding options; do
+for target in parse reassembly binding options proxy_protocol; do
   # What libFuzzer finds on the way goes to a folder that is not committed.
   found=fuzz/target/found/$target
   mkdir -p "$found"

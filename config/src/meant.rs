@@ -6,6 +6,7 @@ mod interface;
 mod limits;
 mod pool;
 mod process;
+mod proxied;
 mod script;
 mod service;
 mod usage;

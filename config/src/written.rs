@@ -6,7 +6,7 @@ use dataplane::snapshot::{Algorithm, Fallback, SynCookies, TcpProfile};
 
 use crate::process::{Device, Hugepages, Idle, LogDestination, Workers};
 use crate::read::{Given, List, Part, Required, Tables, section};
-use crate::value::choice::{FailActionWritten, MonitorType, Run, WindowScale};
+use crate::value::choice::{FailActionWritten, MonitorType, ProxyHeader, Run, WindowScale};
 use crate::value::network::{Network, OwnAddress, Ports, ServicePorts};
 use crate::value::quantity::{H, Int, MS, S, Size, Time};
 use crate::value::text::{Name, Payload, SocketPath};
@@ -112,6 +112,7 @@ section! {
         timestamps: Given<bool>,
         connect_timeout: Given<WaitTime>,
         connect_retries: Given<Int<0, 255>>,
+        proxy_protocol: Given<ProxyHeader>,
     }
 }
 
@@ -176,6 +177,7 @@ section! {
         reset_on_idle: Given<bool>,
         mss: Given<Int<88, 9176>>,
         syn_cookies: Given<SynCookies>,
+        accept_proxy_from: List<Network>,
         buffer: Given<Buffer>,
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Device, Hugepages, Idle, LogDestination, Memory, Workers};
+use dataplane::proxy_protocol::Version;
 use dataplane::snapshot::{
     Algorithm, FailAction, Fallback, MonitorKind, PoolGroupId, PoolId, PortRange, Protocol, ScriptSetId,
     ServerId, Target, TcpProfile,
@@ -234,4 +235,39 @@ packet buffers: 32767 (73.9 MiB)
 workers: 2; each has these limits and this memory for itself, but for the packet buffers
 ";
     assert_eq!(example("full.toml").summary(), expected);
+}
+
+/// Headers need the profile `proxy`: it is the default wherever one may be sent or accepted.
+#[test]
+fn proxy_headers_are_where_the_core_looks_for_them() {
+    let config = example("full.toml");
+    let snapshot = &config.snapshot;
+    let pools: Vec<Option<Version>> = snapshot.pools.iter().map(|pool| pool.tcp.proxy_protocol).collect();
+    assert_eq!(pools, [Some(Version::V2), None, None, None]);
+    let networks = &snapshot.services[0].tcp.accept_proxy_from;
+    let networks: Vec<(IpAddr, u8)> =
+        networks.iter().map(|network| (network.address, network.length)).collect();
+    assert_eq!(networks, [(ip("192.0.2.64"), 27), (ip("2001:db8:1:64::"), 64)]);
+    assert!(snapshot.services[2].tcp.accept_proxy_from.is_empty());
+
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/minimal.toml")).unwrap();
+    let profile = |text: &str| {
+        let config = config::parse(text, "weir.toml", Path::new("")).unwrap_or_else(|e| panic!("{e}"));
+        config.snapshot.services[0].tcp.profile
+    };
+    let accepting = "\n[virtual_service.tcp]\naccept_proxy_from = [\"0.0.0.0/0\"]\n";
+    assert_eq!(profile(&text), TcpProfile::FastPath);
+    assert_eq!(profile(&format!("{text}{accepting}")), TcpProfile::Proxy);
+    for (header, expected) in
+        [("v1", TcpProfile::Proxy), ("v2", TcpProfile::Proxy), ("off", TcpProfile::FastPath)]
+    {
+        let spare = format!(
+            "\n[[pool]]\nname = \"spare\"\nservers = [{{ address = \"192.0.2.29\", port = 80 }}]\n\
+             [pool.tcp]\nproxy_protocol = \"{header}\"\n"
+        );
+        let chained = text.replacen("[[pool]]", "[[pool]]\nfail_action = { pool = \"spare\" }", 1);
+        assert_eq!(profile(&format!("{chained}{spare}")), expected, "{header}");
+        assert_eq!(profile(&format!("{text}{spare}")), TcpProfile::FastPath, "a pool of others");
+    }
 }

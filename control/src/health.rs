@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use smoltcp::time::Instant;
 
+use dataplane::proxy_protocol;
 use dataplane::snapshot::{Monitor, MonitorKind, ServerId, Snapshot};
 
 use crate::source::{Source, source_for};
@@ -55,6 +56,8 @@ struct Target {
     /// Index into [`Health::servers`].
     server: usize,
     remote: SocketAddr,
+    /// What a connection begins with.
+    header: &'static [u8],
     /// Index of the stack; `None` when no own address leads there.
     stack: Option<usize>,
 }
@@ -104,7 +107,10 @@ impl Health {
             let first = health.targets.len();
             for monitor in &pool.monitors {
                 let remote = SocketAddr::new(server.address, monitor.port.unwrap_or(server.port));
-                health.add_target(monitor, remote, stack, now);
+                // Who listens on a port of its own is not the server that wants a header.
+                let header =
+                    pool.tcp.proxy_protocol.filter(|_| monitor.port.is_none()).map(proxy_protocol::own);
+                health.add_target(monitor, remote, header.unwrap_or_default(), stack, now);
             }
             if first < health.targets.len() {
                 let targets = first..health.targets.len();
@@ -114,13 +120,21 @@ impl Health {
         health
     }
 
-    fn add_target(&mut self, monitor: &Monitor, remote: SocketAddr, stack: Option<usize>, now: Instant) {
+    fn add_target(
+        &mut self,
+        monitor: &Monitor,
+        remote: SocketAddr,
+        header: &'static [u8],
+        stack: Option<usize>,
+        now: Instant,
+    ) {
         self.due.push(Reverse((now, self.targets.len())));
         self.targets.push(Target {
             check: Check::new(monitor),
             kind: monitor.kind.clone(),
             server: self.servers.len(),
             remote,
+            header,
             stack,
         });
     }
@@ -217,7 +231,7 @@ impl Health {
             Outcome::Good => true,
             Outcome::Waiting | Outcome::Failed => false,
         };
-        let closing = good && probe.close(stack);
+        let closing = good && probe.close(stack, target.header);
         probe.check = None;
         self.handle_result(index, good, probe.started, now, changes);
         closing
@@ -310,7 +324,7 @@ impl Health {
         let probes = &self.probes;
         let local = self.ports.next(|port| probes.iter().any(|probe| probe.endpoints.local == port))?;
         let endpoints = Endpoints { remote: target.remote, local };
-        let (socket, protocol) = probe::open(stack, &target.kind, endpoints)?;
+        let (socket, protocol) = probe::open(stack, &target.kind, endpoints, target.header)?;
         Some(Probe {
             check: Some(index),
             stack: stack_index,

@@ -43,6 +43,31 @@ impl Family {
     }
 }
 
+/// Whom a server is chosen for.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// What the client address hash is about.
+    address: IpAddr,
+    /// Of the packets, and therefore of the server.
+    family: Family,
+}
+
+impl Client {
+    /// Somebody at `address` whose packets have the family of `vip`: not always that of the address, if a PROXY header
+    /// names it.
+    #[must_use]
+    pub fn reached_at(address: IpAddr, vip: IpAddr) -> Self {
+        Client { address, family: Family::of(vip) }
+    }
+}
+
+impl From<IpAddr> for Client {
+    /// Somebody whose packets come from this address.
+    fn from(address: IpAddr) -> Self {
+        Client { address, family: Family::of(address) }
+    }
+}
+
 /// What a choice came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
@@ -209,7 +234,7 @@ impl Balancer {
         }
     }
 
-    /// Chooses the server of a flow from `client`: one that is up, of the client's address family, and not in
+    /// Chooses the server of a flow from `client`: one that is up, of the address family of its packets, and not in
     /// `exclude` (those to which connecting failed). A pool without any is left by its `fail_action`, at most
     /// [`FAIL_ACTION_HOPS`] times; a chain that is longer ends in [`FailAction::Reset`].
     ///
@@ -218,9 +243,10 @@ impl Balancer {
         &mut self,
         snapshot: &Snapshot,
         target: Target,
-        client: IpAddr,
+        client: impl Into<Client>,
         exclude: &[ServerId],
     ) -> Pick {
+        let client = client.into();
         let first = match target {
             Target::Pool(pool) => Some(pool),
             Target::PoolGroup(group) => self.pick_pool(snapshot, group, client, exclude),
@@ -246,9 +272,10 @@ impl Balancer {
         &mut self,
         snapshot: &Snapshot,
         selection: Selection,
-        client: IpAddr,
+        client: impl Into<Client>,
         exclude: &[ServerId],
     ) -> Pick {
+        let client = client.into();
         let server = match selection {
             Selection::Pool(pool) => return self.pick(snapshot, Target::Pool(pool), client, exclude),
             Selection::PoolGroup(group) => {
@@ -257,7 +284,7 @@ impl Balancer {
             Selection::Server(server) => server,
         };
         let Some(state) = self.servers.get(server.index()) else { return Pick::Failed(FailAction::Reset) };
-        if eligible(state, server, Family::of(client), exclude) {
+        if eligible(state, server, client.family, exclude) {
             return Pick::Server(server);
         }
         match snapshot.pools.get(state.pool.index()).map(|p| p.fail_action) {
@@ -271,11 +298,11 @@ impl Balancer {
         &mut self,
         snapshot: &Snapshot,
         group: PoolGroupId,
-        client: IpAddr,
+        client: Client,
         exclude: &[ServerId],
     ) -> Option<PoolId> {
         let members = &snapshot.pool_groups.get(group.index())?.members;
-        let family = Family::of(client);
+        let family = client.family;
         let takes = |balancer: &Self, pool| balancer.has_eligible(snapshot, pool, family, exclude);
         let offered = members.iter().filter(|m| m.ratio > 0);
         let Some(priority) = offered.clone().filter(|m| takes(self, m.pool)).map(|m| m.priority).max() else {
@@ -319,11 +346,11 @@ impl Balancer {
         &mut self,
         snapshot: &Snapshot,
         pool: PoolId,
-        client: IpAddr,
+        client: Client,
         exclude: &[ServerId],
     ) -> Option<ServerId> {
         let config = snapshot.pools.get(pool.index())?;
-        let family = Family::of(client);
+        let family = client.family;
         if !self.has_eligible(snapshot, pool, family, exclude) {
             return None;
         }
@@ -334,7 +361,7 @@ impl Balancer {
                 let tables = &self.pools.get(pool.index())?.maglev;
                 let [v4, v6] = tables;
                 let table = family.choose([v4, v6]).as_ref()?;
-                table.find(client, |server| !exclude.contains(&server)).or_else(|| {
+                table.find(client.address, |server| !exclude.contains(&server)).or_else(|| {
                     config.servers.iter().copied().find(|&id| {
                         self.servers.get(id.index()).is_some_and(|s| eligible(s, id, family, exclude))
                     })

@@ -293,6 +293,8 @@ pub struct FlowView {
     pub protocol: Protocol,
     /// Client address and port.
     pub client: SocketAddr,
+    /// Who sends its packets, where the client is somebody else, named by a PROXY header.
+    pub peer: Option<SocketAddr>,
     /// VIP and the VS port that the client used.
     pub vip: SocketAddr,
     /// The server, once chosen.
@@ -375,6 +377,8 @@ pub struct ConnectionRecord {
     pub protocol: Protocol,
     /// Client address and port.
     pub client: SocketAddr,
+    /// Who sent its packets, where the client is somebody else, named by a PROXY header.
+    pub peer: Option<SocketAddr>,
     /// VIP and the VS port that the client used.
     pub vip: SocketAddr,
     /// The server, if one was chosen.
@@ -420,7 +424,7 @@ pub struct ConnectionRecord {
 /// | `L` | weir, because a script failed |
 /// | `c` | weir, because the client was silent for too long |
 /// | `s` | weir, because the server was silent for too long |
-/// | `R` | weir, for lack of a server or of resources (the record's reason says which) |
+/// | `R` | weir, for lack of a server, of resources or of a PROXY header (the record's reason says which) |
 /// | `K` | weir, because it was shut down |
 ///
 /// | second | in which phase |
@@ -498,7 +502,7 @@ lettered! {
         ClientTimeout = 'c',
         /// weir, because the server was silent for too long.
         ServerTimeout = 's',
-        /// weir, for lack of a server or of resources; the field `reason` says which.
+        /// weir, for lack of a server, of resources or of a PROXY header; the field `reason` says which.
         Refused = 'R',
         /// weir, because it was shut down.
         Shutdown = 'K',

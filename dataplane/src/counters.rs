@@ -82,6 +82,8 @@ drop_reasons! {
     ScriptClosed = "script_closed",
     /// The script failed and the service closes such flows.
     ScriptError = "script_error",
+    /// A connection from where PROXY headers are accepted began with something else.
+    ProxyHeader = "proxy_header",
     /// No route to the next hop.
     NoRoute = "no_route",
     /// The next hop did not answer ARP or ND, or too many packets waited for it.

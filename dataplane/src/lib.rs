@@ -21,6 +21,7 @@ pub mod neighbor;
 pub mod parse;
 pub mod pipeline;
 pub mod policy;
+pub mod proxy_protocol;
 pub mod report;
 pub mod rewrite;
 pub mod route;

@@ -165,7 +165,8 @@ pub struct FlowFacts {
     pub service: ServiceId,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Client address and port.
+    /// Client address and port; those that a PROXY header names, where there was one. Its family may be another one
+    /// than that of the flow's packets, which the VIP has.
     pub client: SocketAddr,
     /// VIP and the VS port that the client used.
     pub vip: SocketAddr,

@@ -8,6 +8,7 @@ use crate::channel::{FlowState as FlowPhase, FlowView, ServerView, TableEntryVie
 use crate::flow::{Direction, Flow, FlowState};
 use crate::pipeline::Pipeline;
 use crate::policy::Policy;
+use crate::proxy_protocol::Endpoints;
 use crate::snapshot::{Protocol, ServerId, ServiceId};
 
 /// Every server of every pool.
@@ -26,7 +27,7 @@ pub fn servers<P: Policy>(pipeline: &Pipeline<P>) -> Vec<ServerView> {
     ids.map(|id| view(ServerId(id))).collect()
 }
 
-/// Up to `limit` flows, of one service and one client if wished.
+/// Up to `limit` flows, of one service and one client if wished, whether a PROXY header names it or not.
 pub fn flows<P: Policy>(
     pipeline: &Pipeline<P>,
     now: Instant,
@@ -35,19 +36,24 @@ pub fn flows<P: Policy>(
     client: Option<IpAddr>,
 ) -> Vec<FlowView> {
     let of_service = |flow: &Flow| service.is_none_or(|service| service.0 == flow.service);
-    let of_client = |flow: &Flow| client.is_none_or(|client| client == flow.client_key().source.ip());
-    let flows = pipeline.flows().iter().map(|(_, flow)| flow);
-    let wanted = flows.filter(|flow| of_service(flow) && of_client(flow));
-    wanted.take(limit).map(|flow| flow_view(flow, now)).collect()
+    let views = pipeline.flows().iter().map(|(_, flow)| flow).filter(|flow| of_service(flow));
+    let views = views.map(|flow| flow_view(flow, pipeline.endpoints(flow), now));
+    let of_client = |view: &FlowView| {
+        let ends = [Some(view.client), view.peer];
+        client.is_none_or(|client| ends.into_iter().flatten().any(|end| end.ip() == client))
+    };
+    views.filter(of_client).take(limit).collect()
 }
 
-fn flow_view(flow: &Flow, now: Instant) -> FlowView {
+fn flow_view(flow: &Flow, named: Option<Endpoints>, now: Instant) -> FlowView {
+    let peer = flow.client_key().source_socket();
     let bound = flow.is_bound();
     let age = (now.total_micros() as u64).saturating_sub(flow.started);
     FlowView {
         service: ServiceId(flow.service),
         protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
-        client: flow.client_key().source_socket(),
+        client: named.map_or(peer, |endpoints| endpoints.source),
+        peer: named.map(|_| peer),
         vip: flow.client_key().destination_socket(),
         server: flow.server_id(),
         server_address: bound.then(|| flow.server_key().source_socket()),

@@ -7,6 +7,7 @@ use smoltcp::time::Duration;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::io::PortId;
+use crate::proxy_protocol;
 
 macro_rules! index_type {
     ($(#[$doc:meta] $name:ident in $list:literal),* $(,)?) => { $(
@@ -167,6 +168,8 @@ pub struct PoolTcp {
     pub connect_timeout: Duration,
     /// How many other servers are tried when one refuses or stays silent and the script did not pin it.
     pub connect_retries: u8,
+    /// The PROXY header that its servers expect ahead of the client's bytes.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// One member of a pool.
@@ -315,7 +318,7 @@ pub enum SynCookies {
 }
 
 /// TCP towards clients of a service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServiceTcp {
     /// How connections are bound.
     pub profile: TcpProfile,
@@ -335,6 +338,8 @@ pub struct ServiceTcp {
     pub mss: Option<u16>,
     /// When SYNs are answered by cookies.
     pub syn_cookies: SynCookies,
+    /// Connections from these networks begin with a PROXY header.
+    pub accept_proxy_from: Vec<Prefix>,
 }
 
 /// What to do when a script cannot decide.

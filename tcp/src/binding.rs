@@ -129,10 +129,18 @@ pub struct Binding {
 
 impl Binding {
     /// Everything from the first byte of `side` on that is contiguous and still buffered by weir. Does not shrink before
-    /// the splice.
+    /// the splice, but by [`Binding::skip`]; what [`Binding::connect`] puts in front is no part of it.
     #[must_use]
     pub fn payload(&self, side: Side) -> &[u8] {
-        self.half(side).data.contiguous()
+        self.half(side).payload()
+    }
+
+    /// Takes the first `count` bytes of the client's payload away: the server is not to get them, and its numbers begin
+    /// behind them. Does nothing unless the client is connected and no server is.
+    pub fn skip(&mut self, count: usize) {
+        if matches!(self.phase, Phase::Waiting | Phase::TimedOut) {
+            self.up.skip(count);
+        }
     }
 
     /// True once the FIN of `side` has arrived and everything before it is in [`Binding::payload`].
@@ -252,12 +260,17 @@ impl Binding {
     }
 
     /// Opens the connection to a server, or to the next one after [`Event::ConnectFailed`]. The SYN carries the client's
-    /// ISN and options. With `hold_response` the server's bytes stay here, as [`Event::Data`], until
-    /// [`Binding::release_response`]. Does nothing unless the client is connected and no server is.
-    pub fn connect(&mut self, now: Instant, hold_response: bool) {
+    /// options and, without `prefix`, its ISN. With `hold_response` the server's bytes stay here, as [`Event::Data`],
+    /// until [`Binding::release_response`]. Does nothing unless the client is connected and no server is.
+    ///
+    /// `prefix` is what the server gets ahead of the client's bytes, and replayed like them; at most 65,535 bytes count. It
+    /// takes the numbers before the client's first byte, so that the ISN is as much lower and the client's own numbers
+    /// are right for the server as they are. That of an earlier attempt is forgotten.
+    pub fn connect(&mut self, now: Instant, hold_response: bool, prefix: &[u8]) {
         if !matches!(self.phase, Phase::Waiting | Phase::TimedOut) {
             return;
         }
+        self.up.set_front(prefix);
         self.client.reset = None;
         self.server.reset = None;
         self.phase = Phase::Connecting;

@@ -89,6 +89,19 @@ impl Reassembly {
         added.map(|()| grown).map_err(|_| TooManyHoles)
     }
 
+    /// Puts `bytes` in the place of the first `count` bytes, as far as they are contiguous. All offsets move along.
+    pub fn replace_front(&mut self, count: usize, bytes: &[u8]) {
+        let count = count.min(self.contiguous);
+        self.bytes.reserve_exact(bytes.len().saturating_sub(count));
+        self.bytes.splice(..count, bytes.iter().copied());
+        self.contiguous = self.contiguous - count + bytes.len();
+        if let Some(beyond) = &mut self.beyond {
+            for at in &mut beyond.latest {
+                *at = at.saturating_sub(count) + bytes.len();
+            }
+        }
+    }
+
     /// Room for `needed` bytes in all: at least doubling, but never more than `limit`.
     fn reserve(&mut self, needed: usize, limit: usize) {
         if needed > self.bytes.capacity() {
@@ -247,6 +260,44 @@ mod tests {
         assert_eq!(told(&reassembly), [10, 40, 20, 30, 50]);
         reassembly.insert(0, &[b'x'; 10], 100).unwrap();
         assert_eq!(told(&reassembly), [40, 20, 30, 50]);
+    }
+
+    proptest! {
+        #![proptest_config(crate::seeded(256))]
+
+        /// Whatever stands at the front, and however often it changes, what follows it is the same.
+        #[test]
+        fn a_front_may_be_replaced(
+            inserts in proptest::collection::vec((0usize..60, proptest::collection::vec(any::<u8>(), 1..20)), 1..20),
+            fronts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..30), 1..5),
+            after in 0usize..20,
+        ) {
+            let (mut plain, mut fronted) = (Reassembly::default(), Reassembly::default());
+            let mut front: Vec<u8> = Vec::new();
+            let mut fronts = fronts.into_iter();
+            for (step, (offset, data)) in inserts.into_iter().enumerate() {
+                if step >= after && let Some(next) = fronts.next() {
+                    fronted.replace_front(front.len(), &next);
+                    front = next;
+                }
+                let grown = plain.insert(offset, &data, 80);
+                prop_assert_eq!(fronted.insert(front.len() + offset, &data, front.len() + 80), grown);
+                prop_assert_eq!(fronted.contiguous(), [&front, plain.contiguous()].concat());
+                let moved: Vec<_> = plain.waiting().map(|(l, r)| (l + front.len(), r + front.len())).collect();
+                prop_assert_eq!(fronted.waiting().collect::<Vec<_>>(), moved);
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_than_what_is_contiguous_is_replaced() {
+        let mut reassembly = Reassembly::default();
+        reassembly.insert(0, b"abc", 100).unwrap();
+        reassembly.insert(5, b"fg", 100).unwrap();
+        reassembly.replace_front(9, b"");
+        assert_eq!((reassembly.contiguous(), reassembly.waiting().next()), (&b""[..], Some((2, 4))));
+        reassembly.insert(0, b"de", 100).unwrap();
+        assert_eq!(reassembly.contiguous(), b"defg");
     }
 
     #[test]

@@ -56,6 +56,51 @@ mod tests {
         });
     }
 
+    /// Lengths like those of PROXY headers, and others.
+    fn length(rng: &mut Rng) -> usize {
+        match rng.below(4) {
+            0 => 28,
+            1 => 1 + rng.below(107) as usize,
+            2 => 52,
+            _ => 1 + rng.below(2000) as usize,
+        }
+    }
+
+    #[test]
+    fn bytes_ahead_of_the_clients() {
+        for (seed, loss) in [(7000, 0), (7100, 5), (7200, 20)] {
+            run(seed, 100, |rng| Plan { prefix: length(rng), ..Plan::random(rng, loss) });
+        }
+    }
+
+    #[test]
+    fn bytes_ahead_of_the_clients_to_small_and_held_servers() {
+        run(7300, 100, |rng| Plan {
+            prefix: length(rng),
+            need: 1,
+            hold: rng.below(2).eq(&0).then(|| rng.below(4000) as usize),
+            server_buffer: 100 + rng.below(3000) as usize,
+            server_mtu: 200 + rng.below(400) as usize,
+            ..Plan::small(rng, 5)
+        });
+    }
+
+    #[test]
+    fn bytes_that_the_server_does_not_get() {
+        for (seed, loss) in [(8000, 0), (8100, 5), (8200, 20)] {
+            run(seed, 100, |rng| Plan { header: length(rng), ..Plan::random(rng, loss) });
+        }
+    }
+
+    #[test]
+    fn bytes_exchanged_for_others() {
+        for (seed, loss) in [(9000, 0), (9100, 5), (9200, 20)] {
+            let exchanged =
+                |rng: &mut Rng| Plan { prefix: length(rng), header: length(rng), ..Plan::random(rng, loss) };
+            run(seed, 100, exchanged);
+        }
+    }
+
     #[test]
     fn small_buffers() {
         run(6000, 100, |rng| Plan {

@@ -7,6 +7,7 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod lossy;
+mod proxied;
 mod readme;
 mod tcp;
 mod tls;

@@ -15,6 +15,7 @@ mod invariants;
 mod limits;
 mod local;
 mod pkt;
+mod proxied;
 mod scripts;
 mod splice;
 mod spliced;

@@ -343,10 +343,10 @@ fn a_wrong_expectation_fails_and_names_its_line() {
 fn the_checklist_names_every_script_and_no_other() {
     let readme = fs::read_to_string(directory().join("README.md")).unwrap();
     let mut named = BTreeSet::new();
-    for row in readme.lines().filter(|line| line.starts_with("| RFC ")) {
+    for row in readme.lines().filter(|line| line.starts_with("| RFC ") || line.starts_with("| PROXY ")) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let name = cells[2].trim_matches('`');
-        let section = cells[1].replace("RFC ", "rfc").replace(", ", "-");
+        let section = cells[1].replace("RFC ", "rfc").replace("PROXY protocol", "proxy").replace(", ", "-");
         assert!(name.starts_with(&format!("{section}-")), "{row}");
         let text = fs::read_to_string(directory().join(name)).unwrap();
         assert_eq!(text.lines().next(), Some(&*format!("// {}", cells[3])), "{name}");

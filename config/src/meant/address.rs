@@ -106,6 +106,13 @@ fn check_snat_family(vip: &At<IpAddr>, file: &File, problems: &mut Problems) {
     }
 }
 
+/// Every pool that flows of a service may end in.
+pub(super) fn reachable_pools(service: &Service, snapshot: &Snapshot) -> Vec<PoolId> {
+    let default = service.default.map(|target| pools_of(target, snapshot)).unwrap_or_default();
+    let first = default.into_iter().chain(pools_of_scripts(service, snapshot));
+    first.flat_map(|pool| with_fail_actions(pool, snapshot)).collect()
+}
+
 fn pools_of(target: Target, snapshot: &Snapshot) -> Vec<PoolId> {
     match target {
         Target::Pool(pool) => vec![pool],

@@ -9,7 +9,7 @@ use dataplane::snapshot::{
 use super::{Names, name_of, twice};
 use crate::problem::{Problems, Span};
 use crate::read::Part;
-use crate::value::choice::{FailActionWritten, MonitorType, WindowScale};
+use crate::value::choice::{FailActionWritten, MonitorType, ProxyHeader, WindowScale};
 use crate::value::quantity::{Int, S, Time, time_text};
 use crate::value::text::Payload;
 use crate::written;
@@ -123,6 +123,7 @@ fn pool_tcp(
         },
         connect_timeout: written.connect_timeout.or(Time::new(5 * S)).duration(),
         connect_retries: written.connect_retries.or(Int::new(2)).into_type(),
+        proxy_protocol: written.proxy_protocol.or(ProxyHeader(None)).0,
     }
 }
 

@@ -7,7 +7,7 @@ use dataplane::snapshot::{
     ServiceUdp, Snapshot, SynCookies, Target, TcpProfile,
 };
 
-use super::{Names, limits, name_of, script, twice};
+use super::{Names, limits, name_of, proxied, script, twice};
 use crate::problem::{Problems, Span};
 use crate::read::At;
 use crate::value::choice::Run;
@@ -43,6 +43,7 @@ pub(super) fn services(
             .map(ScriptSetId)
             .collect();
         let meant = mean(service, default, script_sets, snapshot, problems);
+        proxied::check(service, &meant, file, snapshot, problems);
         check_deciders(service, &meant, &file.datascript_set, problems);
         services.push(meant);
     }
@@ -57,7 +58,7 @@ fn mean(
     problems: &mut Problems,
 ) -> Service {
     let scripted = sets_of(&script_sets, snapshot).next().is_some();
-    Service {
+    let mut service = Service {
         name: name_of(&written.name),
         addresses: written.addresses.values().copied().collect(),
         ports: written.ports.values().map(|p| p.0).collect(),
@@ -72,7 +73,11 @@ fn mean(
         },
         tables: limits::tables(&written.tables, problems),
         log_connections: written.log_connections.or(true),
+    };
+    if written.tcp.profile.0.is_none() && proxied::is_proxied(&service, snapshot) {
+        service.tcp.profile = TcpProfile::Proxy;
     }
+    service
 }
 
 fn sets_of<'a>(ids: &'a [ScriptSetId], snapshot: &'a Snapshot) -> impl Iterator<Item = &'a ScriptSet> {
@@ -90,6 +95,7 @@ fn tcp(written: &written::ServiceTcp, scripted: bool) -> ServiceTcp {
         reset_on_idle: written.reset_on_idle.or(true),
         mss: written.mss.0.as_ref().map(|at| at.value.into_type()),
         syn_cookies: written.syn_cookies.or(SynCookies::Auto),
+        accept_proxy_from: written.accept_proxy_from.values().map(|network| network.0).collect(),
         buffer: written.buffer.or(Size::new(BUFFER)).bytes(),
     }
 }

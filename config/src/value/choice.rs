@@ -1,5 +1,6 @@
 //! Words that stand for one of a few things.
 
+use dataplane::proxy_protocol::Version;
 use dataplane::snapshot::{Algorithm, Fallback, SynCookies, TcpProfile};
 use toml::de::DeValue;
 
@@ -52,6 +53,18 @@ pub(crate) enum MonitorType {
 pub(crate) enum Run {
     FirstPayload,
     EveryPayload,
+}
+
+/// The PROXY header that servers expect, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProxyHeader(pub Option<Version>);
+
+impl Choice for ProxyHeader {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("off", ProxyHeader(None)),
+        ("v1", ProxyHeader(Some(Version::V1))),
+        ("v2", ProxyHeader(Some(Version::V2))),
+    ];
 }
 
 impl Choice for Algorithm {

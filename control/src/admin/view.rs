@@ -20,6 +20,8 @@ pub(super) struct FlowRow {
     protocol: &'static str,
     state: &'static str,
     client: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<SocketAddr>,
     vip: SocketAddr,
     server: Option<SocketAddr>,
     pool: Option<String>,
@@ -159,6 +161,7 @@ pub(super) fn flow(snapshot: &Snapshot, view: FlowView) -> FlowRow {
         protocol: protocol_name(view.protocol),
         state: state(view.state),
         client: view.client,
+        peer: view.peer,
         vip: view.vip,
         server: view.server_address,
         pool: pool.map(|pool| pool.name.clone()),

@@ -81,12 +81,14 @@ impl Probe {
         }
     }
 
-    /// Starts to close a connection. True if FINs remain to be exchanged.
-    pub(super) fn close(&self, stack: &mut Stack) -> bool {
+    /// Starts to close a connection, behind its PROXY header. True if FINs remain to be exchanged.
+    pub(super) fn close(&self, stack: &mut Stack, header: &[u8]) -> bool {
         if self.protocol != IpProtocol::Tcp {
             return false;
         }
         let socket = stack.sockets.get_mut::<tcp::Socket<'_>>(self.socket);
+        // There is room for it; a server that has closed already does not need it.
+        let _ = socket.send_slice(header);
         socket.close();
         socket.state() != tcp::State::Closed
     }
@@ -107,22 +109,23 @@ impl Probe {
     }
 }
 
-/// Opens a socket on `stack` and queues the probe's first packet. `None`: the socket does not accept these endpoints.
+/// Opens a socket on `stack` and queues the probe's first packet; a connection has room for `header`. `None`: the socket does not accept these endpoints.
 pub(super) fn open(
     stack: &mut Stack,
     kind: &MonitorKind,
     endpoints: Endpoints,
+    header: &[u8],
 ) -> Option<(SocketHandle, IpProtocol)> {
     match kind {
-        MonitorKind::Tcp => Some((open_tcp(stack, endpoints)?, IpProtocol::Tcp)),
+        MonitorKind::Tcp => Some((open_tcp(stack, endpoints, header)?, IpProtocol::Tcp)),
         MonitorKind::Udp { send, .. } => Some((open_udp(stack, endpoints, send)?, IpProtocol::Udp)),
         MonitorKind::Icmp => open_icmp(stack, endpoints),
     }
 }
 
-fn open_tcp(stack: &mut Stack, endpoints: Endpoints) -> Option<SocketHandle> {
+fn open_tcp(stack: &mut Stack, endpoints: Endpoints, header: &[u8]) -> Option<SocketHandle> {
     let receive = tcp::SocketBuffer::new(vec![0; TCP_RECEIVE_BUFFER]);
-    let mut socket = tcp::Socket::new(receive, tcp::SocketBuffer::new(vec![0; 1]));
+    let mut socket = tcp::Socket::new(receive, tcp::SocketBuffer::new(vec![0; header.len().max(1)]));
     socket.set_ack_delay(None);
     let local = IpListenEndpoint { addr: Some(stack.source.address.into()), port: endpoints.local };
     socket.connect(stack.interface.context(), IpEndpoint::from(endpoints.remote), local).ok()?;

@@ -22,6 +22,8 @@ struct ConnectionLine<'a> {
     service: &'a str,
     protocol: &'static str,
     client: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<SocketAddr>,
     vip: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     pool: Option<&'a str>,
@@ -89,6 +91,7 @@ pub fn connection_line(snapshot: &Snapshot, record: &ConnectionRecord, ended: Sy
         service: snapshot.services.get(record.service.index()).map_or("", |service| &service.name),
         protocol: protocol_name(record.protocol),
         client: record.client,
+        peer: record.peer,
         vip: record.vip,
         pool: pool.map(|pool| pool.name.as_str()),
         server: record.server_address,
@@ -172,11 +175,20 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_somebody_else_names() {
+        let peer = "203.0.113.1:7000".parse().ok();
+        let record = ConnectionRecord { peer, ..fixture::record() };
+        let line = connection_line(&fixture::snapshot(), &record, wall(1_700_000_001_500));
+        assert!(line.contains(r#""client":"192.0.2.10:40000","peer":"203.0.113.1:7000","vip":"#), "{line}");
+    }
+
+    #[test]
     fn a_refused_datagram_over_ipv6() {
         let record = ConnectionRecord {
             service: ServiceId(1),
             protocol: Protocol::Udp,
             client: "[2001:db8::10]:5353".parse().unwrap(),
+            peer: None,
             vip: "[2001:db8::1]:53".parse().unwrap(),
             server: None,
             server_address: None,

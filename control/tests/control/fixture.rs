@@ -42,6 +42,7 @@ fn pool(name: &str, kind: MonitorKind, servers: &[u16]) -> Pool {
             promise: tcp::Promise { mss: 1460, window_scale: None, sack: false, timestamps: false },
             connect_timeout: Duration::from_secs(3),
             connect_retries: 1,
+            proxy_protocol: None,
         },
     }
 }
@@ -84,6 +85,7 @@ fn service(name: &str) -> Service {
             reset_on_idle: true,
             mss: None,
             syn_cookies: SynCookies::Auto,
+            accept_proxy_from: Vec::new(),
             buffer: 16384,
         },
         udp: ServiceUdp {
@@ -105,6 +107,7 @@ pub fn record() -> ConnectionRecord {
         service: ServiceId(0),
         protocol: Protocol::Tcp,
         client: "192.0.2.10:40000".parse().unwrap(),
+        peer: None,
         vip: "198.51.100.1:443".parse().unwrap(),
         server: Some(ServerId(0)),
         server_address: Some("10.0.0.11:8443".parse().unwrap()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use control::health::{Change, Health, MAX_PROBES};
+use dataplane::proxy_protocol::Version;
 use dataplane::snapshot::{Monitor, MonitorKind, PoolId, Server, ServerId, Snapshot};
 use smoltcp::time::{Duration, Instant};
 
@@ -105,6 +106,29 @@ fn a_tcp_probe_closes_its_connection_with_fin() {
     assert_eq!(world.peer.flags, ["S", "A", "FA", "A"]);
     let (to, what) = world.peer.seen[0].clone();
     assert_eq!((to.to_string().as_str(), what.as_str()), ("10.0.0.11:9999", "syn"));
+}
+
+/// Unless it goes to a port of its own, where somebody else listens.
+#[test]
+fn a_tcp_probe_says_a_proxy_header_where_the_server_waits_for_one() {
+    let v2 = b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A\x20\x00\x00\x00";
+    let cases = [
+        (Some(Version::V1), None, &b"PROXY UNKNOWN\r\n"[..]),
+        (Some(Version::V2), None, v2),
+        (Some(Version::V1), Some(9999), b""),
+        (None, None, b""),
+    ];
+    for (version, port, expected) in cases {
+        let peer = Peer::with(&[("10.0.0.11", Behaviour::Answers(""))]);
+        let monitor = Monitor { port, ..fixture::monitor(MonitorKind::Tcp) };
+        let mut snapshot = snapshot(&["10.0.0.11"], &[monitor]);
+        snapshot.pools[0].tcp.proxy_protocol = version;
+        let mut world = World::new(snapshot, peer);
+        world.run_until(500);
+        assert_eq!(world.peer.said, expected);
+        assert_eq!((world.peer.flags.last().map(String::as_str), world.health.in_flight()), (Some("A"), 0));
+        assert_eq!(world.changes, [(0, 0, true)]);
+    }
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Peer {
     pub sources: Vec<IpAddr>,
     /// TCP segments after the SYN: their flags, in order.
     pub flags: Vec<String>,
+    /// What connections said.
+    pub said: Vec<u8>,
 }
 
 type Ends = (IpAddr, IpAddr);
@@ -127,6 +129,7 @@ impl Peer {
         let (from, to, sequence) = (tcp.source_port(), tcp.destination_port(), tcp.sequence_number());
         let flags = flags(tcp);
         self.flags.push(flags.clone());
+        self.said.extend_from_slice(tcp.payload());
         if flags == "S" {
             self.note(server, to, "syn".into());
         }
@@ -140,7 +143,7 @@ impl Peer {
                 Some(write(answer.tcp(to, from, 7000, 4096).syn().ack(sequence.wrapping_add(1)), &[]))
             }
             (Behaviour::Answers(_), "FA") => {
-                let ack = sequence.wrapping_add(1);
+                let ack = sequence.wrapping_add(tcp.payload().len() as u32 + 1);
                 Some(write(answer.tcp(to, from, 7001, 4096).fin().ack(ack), &[]))
             }
             (_, _) => None,

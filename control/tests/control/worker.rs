@@ -19,6 +19,7 @@ fn flow() -> FlowView {
         service: ServiceId(0),
         protocol: Protocol::Tcp,
         client: "192.0.2.10:40000".parse().unwrap(),
+        peer: None,
         vip: "198.51.100.1:443".parse().unwrap(),
         server: Some(ServerId(0)),
         server_address: Some("10.0.0.11:8443".parse().unwrap()),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use smoltcp::time::Instant;
 
 use super::{ApiError, argument};
-use crate::balance::Pick;
+use crate::balance::{Client, Pick};
 use crate::policy::{Context, Persist, Record, Selection};
 use crate::snapshot::{PoolId, ScriptSetId, ServerId, ServiceId, Snapshot, Target};
 use crate::table::{DEFAULT_LIFETIME_S, TableStore};
@@ -100,7 +100,8 @@ impl Context<'_> {
             return Ok(());
         }
         let Some(target) = pool.map(Target::Pool).or(self.default_target()) else { return Ok(()) };
-        match self.balancer.pick(self.snapshot, target, self.facts.client.ip(), &[]) {
+        let client = Client::reached_at(self.facts.client.ip(), self.facts.vip.ip());
+        match self.balancer.pick(self.snapshot, target, client, &[]) {
             Pick::Server(server) => {
                 self.select_persistent(server);
                 record_persistence(
@@ -129,11 +130,11 @@ impl Context<'_> {
         }
     }
 
-    /// The server of a live entry, if it is up, of the client's address family, and one of those allowed.
+    /// The server of a live entry, if it is up, of the VIP's address family, and one of those allowed.
     fn persisted_server(&mut self, set: ScriptSetId, key: &[u8], pool: Option<PoolId>) -> Option<ServerId> {
         let (value, _) = self.tables.lookup(self.now, self.facts.service, None, key, 0)?;
         let address = parse_server(value)?;
-        if address.is_ipv4() != self.facts.client.is_ipv4() {
+        if address.is_ipv4() != self.facts.vip.is_ipv4() {
             return None;
         }
         let in_pool = |pool: PoolId| {

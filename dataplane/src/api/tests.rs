@@ -23,6 +23,7 @@ struct World {
     now: Instant,
     event: Event,
     client: SocketAddr,
+    vip: SocketAddr,
     server: Option<ServerId>,
     client_payload: Vec<u8>,
     server_payload: Vec<u8>,
@@ -50,6 +51,7 @@ fn world() -> World {
         now: Instant::from_secs(1000),
         event: Event::Request,
         client: "192.0.2.7:40000".parse().unwrap(),
+        vip: "192.0.2.10:1812".parse().unwrap(),
         server: None,
         client_payload: b"hello world".to_vec(),
         server_payload: b"banner".to_vec(),
@@ -67,7 +69,7 @@ impl World {
                 service: SERVICE,
                 protocol: Protocol::Tcp,
                 client: self.client,
-                vip: "[2001:0db8:0:0:0:0:0:1]:1812".parse().unwrap(),
+                vip: self.vip,
                 server: self.server,
             },
             client_payload: &self.client_payload,
@@ -214,7 +216,7 @@ fn done_is_per_event() {
 #[test]
 fn facts_are_texts() {
     let mut world = world();
-    world.server = Some(ServerId(4));
+    (world.server, world.vip) = (Some(ServerId(4)), "[2001:0db8:0:0:0:0:0:1]:1812".parse().unwrap());
     let context = world.context();
     assert_eq!((context.client_ip().as_str(), context.client_port().as_str()), ("192.0.2.7", "40000"));
     assert_eq!((context.vip_ip().as_str(), context.vip_port().as_str()), ("2001:db8::1", "1812"));
@@ -458,13 +460,20 @@ fn persist_reads_what_scripts_and_groups_left_in_the_table() {
 }
 
 #[test]
-fn persist_keeps_to_the_address_family_of_the_client() {
+fn persist_keeps_to_the_address_family_of_the_packets() {
     let mut world = world();
     world.client = "[2001:db8:7::1]:4000".parse().unwrap();
+    world.vip = "[2001:db8::1]:1812".parse().unwrap();
     assert_eq!(world.persisted(Some("api")), Some(Selection::Server(ServerId(4))));
     assert_eq!(world.entry(b"key"), entry("2001:db8::5-443", 300));
     assert_eq!(world.persisted(None), Some(Selection::Server(ServerId(4))));
     world.client = "192.0.2.7:4000".parse().unwrap();
+    assert_eq!(
+        world.persisted(None),
+        Some(Selection::Server(ServerId(4))),
+        "a PROXY header named the client"
+    );
+    world.vip = "192.0.2.10:1812".parse().unwrap();
     assert_eq!(world.persisted(Some("api")), Some(Selection::Server(ServerId(2))));
 }
 

@@ -53,6 +53,7 @@ impl Snapshot {
                 promise: tcp::Promise { mss: 1460, window_scale: None, sack: true, timestamps: false },
                 connect_timeout: Duration::from_secs(1),
                 connect_retries: 1,
+                proxy_protocol: None,
             },
         });
         pool
@@ -96,6 +97,7 @@ impl Snapshot {
                 reset_on_idle: true,
                 mss: None,
                 syn_cookies: SynCookies::Auto,
+                accept_proxy_from: Vec::new(),
                 buffer: 65535,
             },
             udp: ServiceUdp {

@@ -8,8 +8,10 @@ use super::connection::Connection;
 use super::decide::{Decision, Refusal, Run};
 use super::end::{Fate, phase};
 use super::inspect::passing;
+use super::proxied::own_endpoints;
 use super::{Pipeline, Verdict};
 use crate::api;
+use crate::balance::Client;
 use crate::channel::{EndedBy, Phase};
 use crate::counters::DropReason;
 use crate::flow::{Direction, FlowState};
@@ -49,9 +51,11 @@ impl<P: Policy> Pipeline<P> {
             _ => self.count_segment(now, id, direction, &headers),
         }
         self.handle_event(now, id, &mut connection, event);
+        let headless = connection.fate.is_some_and(|fate| fate.reason == Some(DropReason::ProxyHeader));
         self.connections.put(index, connection);
         self.mark_dirty(id);
         match event {
+            TcpEvent::Data(Side::Client) if headless => Verdict::Drop(DropReason::ProxyHeader),
             TcpEvent::Rejected => Verdict::Drop(DropReason::TcpUnacceptable),
             TcpEvent::Forward => self.forward_during_replay(now, buf, headers, id, direction),
             _ => Verdict::Consumed,
@@ -94,13 +98,20 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// The client's handshake is complete. Without a script there is nothing to wait for.
+    /// The client's handshake is complete.
     fn client_established(&mut self, now: Instant, id: FlowId, connection: &mut Connection) {
         if connection.milestones.established.is_some() {
             return;
         }
         connection.milestones.established = Some(now);
         self.set_state(id, FlowState::Waiting);
+        if !connection.header_due {
+            self.connect_without_script(now, id, connection);
+        }
+    }
+
+    /// Without a script for it, no payload is waited for.
+    fn connect_without_script(&mut self, now: Instant, id: FlowId, connection: &mut Connection) {
         let Some(service) = self.flows.flow(id).map(|flow| ServiceId(flow.service)) else { return };
         if !self.policy.handles(service, Event::Request) {
             connection.request_ended = true;
@@ -109,8 +120,17 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// More client bytes: the request script starts, or goes on when it has what it waited for.
+    /// More client bytes: a PROXY header first; then the request script starts, or goes on when it has what it waited for.
     fn client_data(&mut self, now: Instant, id: FlowId, connection: &mut Connection) {
+        if connection.header_due {
+            if !self.take_header(now, id, connection) {
+                return;
+            }
+            self.connect_without_script(now, id, connection);
+            if connection.buffered(Side::Client).is_empty() && !connection.request_ended {
+                return self.starved(now, id, connection);
+            }
+        }
         while !connection.request_ended {
             let available = connection.buffered(Side::Client).len();
             let resume = match connection.request {
@@ -152,7 +172,7 @@ impl<P: Policy> Pipeline<P> {
         event: Event,
         resume: Option<crate::policy::RunId>,
     ) -> Option<(ServiceId, Outcome)> {
-        let facts = self.facts(id)?;
+        let facts = connection.facts(self.facts(id)?);
         let Connection { binding, record, .. } = connection;
         let binding = binding.as_ref()?;
         let run = Run {
@@ -184,7 +204,9 @@ impl<P: Policy> Pipeline<P> {
     fn connect(&mut self, now: Instant, id: FlowId, connection: &mut Connection) -> Result<(), Refusal> {
         let nothing = Refusal::reset(DropReason::NoPool);
         let (flow, selection) = self.flows.flow(id).zip(connection.selection).ok_or(nothing)?;
-        let (client, service) = (flow.client_key().source.ip(), ServiceId(flow.service));
+        let (own, service) = (own_endpoints(flow), ServiceId(flow.service));
+        let endpoints = connection.endpoints.unwrap_or(own);
+        let client = Client::reached_at(endpoints.source.ip(), own.destination.ip());
         let server = self.choose(selection, client, &connection.tried)?;
         if let Err(refusal) = self.attach(now, id, server, Some(connection)) {
             self.detach(now, id);
@@ -193,7 +215,7 @@ impl<P: Policy> Pipeline<P> {
         self.set_state(id, FlowState::Connecting);
         let hold = self.policy.handles(service, Event::Response) && !connection.record.response_done;
         if let Some(binding) = connection.binding.as_mut() {
-            binding.connect(now, hold);
+            binding.connect(now, hold, &self.header_for(server, &endpoints));
         }
         Ok(())
     }
@@ -263,7 +285,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// Ends a connection before its splice for a reason of weir's.
-    fn refuse_binding(
+    pub(super) fn refuse_binding(
         &mut self,
         now: Instant,
         id: FlowId,
@@ -295,7 +317,9 @@ impl<P: Policy> Pipeline<P> {
 
     /// The binding is over.
     fn binding_ended(&mut self, now: Instant, id: FlowId, connection: &mut Connection, end: End) {
-        if end == End::FirstPayloadTimeout && self.falls_back(id) && !connection.request_ended {
+        let headless = end == End::FirstPayloadTimeout && connection.header_due;
+        let undecided = !connection.request_ended && !headless;
+        if end == End::FirstPayloadTimeout && undecided && self.falls_back(id) {
             self.cancel_runs(connection);
             connection.request_ended = true;
             let service = self.flows.flow(id).map(|flow| ServiceId(flow.service));
@@ -312,6 +336,7 @@ impl<P: Policy> Pipeline<P> {
             End::ReplayTimeout => Fate::new(EndedBy::ServerTimeout, Phase::Replaying),
             End::Closed => Fate::NORMAL,
         };
+        let fate = Fate { reason: headless.then_some(DropReason::ProxyHeader), ..fate };
         connection.fate.get_or_insert(fate);
         connection.over = true;
         self.cancel_runs(connection);

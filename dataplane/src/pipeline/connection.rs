@@ -8,7 +8,8 @@ use tcp::{Binding, SeqNumber, Side};
 
 use super::end::Fate;
 use crate::parse::Headers;
-use crate::policy::{Record, RunId, Selection};
+use crate::policy::{FlowFacts, Record, RunId, Selection};
+use crate::proxy_protocol::Endpoints;
 use crate::snapshot::{PoolId, ServerId};
 
 /// Most servers that one flow tries.
@@ -49,6 +50,10 @@ pub struct Milestones {
 pub struct Connection {
     /// The delayed binding; `None` for UDP, for the fast path, and once the flow is spliced.
     pub binding: Option<Box<Binding>>,
+    /// The connection begins with a PROXY header, which has not come yet.
+    pub header_due: bool,
+    /// What its PROXY header says, if it says anything.
+    pub endpoints: Option<Endpoints>,
     /// What the scripts decided and said.
     pub record: Record,
     /// A request script waits in `collect`.
@@ -105,6 +110,12 @@ impl Connection {
             Side::Client => &mut self.client_seen,
             Side::Server => &mut self.server_seen,
         }
+    }
+
+    /// The facts of its flow with the client that its PROXY header names.
+    #[must_use]
+    pub fn facts(&self, facts: FlowFacts) -> FlowFacts {
+        FlowFacts { client: self.endpoints.map_or(facts.client, |endpoints| endpoints.source), ..facts }
     }
 
     /// Bytes of a side that scripts may read now.

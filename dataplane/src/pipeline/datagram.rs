@@ -263,7 +263,7 @@ impl<P: Policy> Pipeline<P> {
                 return Err(DropReason::ScriptError);
             }
         };
-        let server = self.choose(selection, headers.key.source.ip(), &[]).map_err(|r| r.reason)?;
+        let server = self.choose(selection, headers.key.source.ip().into(), &[]).map_err(|r| r.reason)?;
         let mut key = headers.key;
         key.branch = server.0.wrapping_add(1);
         if let Some((id, _)) = self.flows.lookup(&key) {

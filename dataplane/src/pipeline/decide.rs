@@ -1,6 +1,6 @@
 //! The script and the choice of a server.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use smoltcp::time::Instant;
 use tcp::{Flags, Lifecycle, Side};
@@ -10,7 +10,7 @@ use super::end::Fate;
 use super::{Pipeline, Suspended};
 use crate::address::FlowKey;
 use crate::api;
-use crate::balance::Pick;
+use crate::balance::{Client, Pick};
 use crate::counters::DropReason;
 use crate::flow;
 use crate::flow::FlowState;
@@ -108,7 +108,7 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn choose(
         &mut self,
         selection: Selection,
-        client: IpAddr,
+        client: Client,
         tried: &[ServerId],
     ) -> Result<ServerId, Refusal> {
         match self.balancer.pick_selection(&self.snapshot, selection, client, tried) {
@@ -200,6 +200,8 @@ impl<P: Policy> Pipeline<P> {
         let Some((index, mut connection)) = self.borrow_connection(id) else { return };
         connection.spliced = false;
         if let Some((binding, flow)) = connection.binding.take().zip(self.flows.flow_mut(id)) {
+            // Scripts have seen what they were to see of it, a PROXY header excepted: it is nothing new when it comes again.
+            *connection.seen_mut(Side::Client) = Some(binding.track().acknowledged(Side::Client));
             flow.splice = binding.splice();
             flow.track = binding.track();
             flow.client_timestamp = binding.client_timestamp().unwrap_or(0);
@@ -216,7 +218,7 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Who talks to whom in this flow.
+    /// Who talks to whom in this flow, but for what a PROXY header says: [`Connection::facts`].
     pub(super) fn facts(&self, id: FlowId) -> Option<FlowFacts> {
         let flow = self.flows.flow(id)?;
         Some(FlowFacts {

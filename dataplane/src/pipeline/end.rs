@@ -321,6 +321,7 @@ fn record(now: Instant, flow: &Flow, fate: Fate, connection: Option<&mut Connect
         service: ServiceId(flow.service),
         protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
         client: flow.client_key().source_socket(),
+        peer: None,
         vip: flow.client_key().destination_socket(),
         server: flow.server_id(),
         server_address: bound.then(|| flow.server_key().source_socket()),
@@ -349,6 +350,9 @@ const CUT_MARK: &[u8] = b"...";
 
 /// What the slow path knows of a flow.
 fn describe(record: &mut ConnectionRecord, connection: &mut Connection) {
+    if let Some(endpoints) = connection.endpoints {
+        record.peer = Some(std::mem::replace(&mut record.client, endpoints.source));
+    }
     let times = connection.milestones;
     let begun = times.established.unwrap_or(record.started);
     record.handshake = times.established.map(|at| at - record.started);

@@ -56,7 +56,9 @@ impl<P: Policy> Pipeline<P> {
             return;
         }
         flow.flags &= !flow::INSPECT;
-        if !self.snapshot.services.get(service).is_some_and(|service| service.log_connections) {
+        let logged = self.snapshot.services.get(service).is_some_and(|service| service.log_connections);
+        let named = self.connections.peek(index).is_some_and(|connection| connection.endpoints.is_some());
+        if !logged && !named {
             flow.connection = flow::NONE;
             self.connections.release(index);
         }
@@ -81,6 +83,7 @@ impl<P: Policy> Pipeline<P> {
             Event::Response => ([].as_slice(), payload, connection.response.take().map(|w| w.run)),
         };
         let can_wait = can_wait && event == Event::Response;
+        let facts = connection.facts(facts);
         let run = Run { event, facts, client_payload, server_payload, can_wait, resume };
         let outcome = self.run(now, run, &mut connection.record);
         let decision = passing(&outcome, &connection.record, self.on_script_error(facts.service));

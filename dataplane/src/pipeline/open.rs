@@ -128,6 +128,7 @@ impl<P: Policy> Pipeline<P> {
         let id = self.new_flow(now, headers, service, 0, FlowState::Embryonic)?;
         let mut connection = self.connections.fresh();
         connection.binding = Some(Box::new(binding));
+        connection.header_due = self.begins_with_header(service, headers.key.source.ip());
         self.keep(id, connection);
         Ok(id)
     }
@@ -245,7 +246,7 @@ impl<P: Policy> Pipeline<P> {
         let (client, index) = (flow.client_key().source.ip(), flow.connection);
         let mut connection = self.connections.take(index);
         let tried = connection.as_ref().map(|c| c.tried.clone()).unwrap_or_default();
-        let attached = match self.choose(selection, client, &tried) {
+        let attached = match self.choose(selection, client.into(), &tried) {
             Ok(server) => self.attach(now, id, server, connection.as_deref_mut()),
             Err(refusal) => Err(refusal),
         };

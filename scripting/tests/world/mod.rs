@@ -63,6 +63,7 @@ fn pool(name: &str, servers: &[u16]) -> Pool {
             promise: tcp::Promise { mss: 1460, window_scale: None, sack: false, timestamps: false },
             connect_timeout: Duration::from_secs(3),
             connect_retries: 2,
+            proxy_protocol: None,
         },
     }
 }
@@ -116,6 +117,7 @@ fn service(script_sets: Vec<ScriptSetId>) -> Service {
             reset_on_idle: true,
             mss: None,
             syn_cookies: SynCookies::Auto,
+            accept_proxy_from: Vec::new(),
             buffer: 65536,
         },
         udp: ServiceUdp {

@@ -91,7 +91,7 @@ impl Binding {
         self.client.mss - if self.client.timestamps { 12 } else { 0 }
     }
 
-    /// Sequence number of the SYN to the server: the client's.
+    /// Sequence number of the SYN to the server: the client's, moved by what was skipped and by what is put in front.
     pub(super) fn syn_seq(&self) -> SeqNumber {
         self.up.first.receded(1)
     }

@@ -20,8 +20,10 @@ pub(super) enum Mode {
 #[derive(Debug)]
 pub(super) struct Half {
     pub mode: Mode,
-    /// Number of the first byte.
+    /// Number of the first byte that the destination is to get, those of weir's own at the front included.
     pub first: SeqNumber,
+    /// How many bytes at the front are weir's own: the source's follow, with the numbers that it gave them.
+    own: u16,
     pub shift: u32,
     pub data: Reassembly,
     /// Number of the FIN, once it was seen.
@@ -52,6 +54,7 @@ impl Half {
         Half {
             mode: Mode::Held,
             first,
+            own: 0,
             shift,
             data: Reassembly::default(),
             fin: None,
@@ -59,6 +62,38 @@ impl Half {
             edge: room_end.advanced(unit.saturating_sub(1)),
             replay: Replay::new(first),
         }
+    }
+
+    /// What the source has said, as far as it is in order and the destination is to get it.
+    pub(super) fn payload(&self) -> &[u8] {
+        self.data.contiguous().get(usize::from(self.own)..).unwrap_or_default()
+    }
+
+    /// Takes the first `count` bytes of the source away, at most what is in order: the destination is not to get them.
+    /// There is room for as many more.
+    pub(super) fn skip(&mut self, count: usize) {
+        let count = count.min(self.payload().len());
+        self.set_front(&[]);
+        self.data.replace_front(count, &[]);
+        self.restart_at(self.first.advanced(count as u32));
+        self.room_end = self.room_end.advanced(count as u32);
+        self.edge = self.edge.advanced(count as u32);
+    }
+
+    /// Puts bytes of weir's own in front of the source's, in place of those that were there. They take the numbers
+    /// before the source's first, so that its own stay right. Only while nothing was sent; at most 65,535 count.
+    pub(super) fn set_front(&mut self, bytes: &[u8]) {
+        let bytes = bytes.get(..usize::from(u16::MAX)).unwrap_or(bytes);
+        self.data.replace_front(usize::from(self.own), bytes);
+        let source = self.first.advanced(u32::from(self.own));
+        self.own = bytes.len() as u16;
+        self.restart_at(source.receded(u32::from(self.own)));
+    }
+
+    /// The stream begins with this number.
+    fn restart_at(&mut self, first: SeqNumber) {
+        self.first = first;
+        self.replay = Replay::new(first);
     }
 
     /// Next number expected by weir itself.

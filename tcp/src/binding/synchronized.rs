@@ -169,7 +169,7 @@ impl Binding {
     fn progress(&mut self, now: Instant, from: Side) -> Event {
         match from {
             Side::Client if matches!(self.phase, Phase::Waiting | Phase::TimedOut) => {
-                if self.up.data.contiguous().is_empty() { self.client_closed(now) } else { Event::Data(from) }
+                if self.up.payload().is_empty() { self.client_closed(now) } else { Event::Data(from) }
             }
             Side::Server if self.down.mode == Mode::Held => Event::Data(from),
             _ => Event::Consumed,

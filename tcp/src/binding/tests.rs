@@ -4,6 +4,7 @@ mod closing;
 mod connecting;
 mod handshake;
 mod hostile;
+mod proxied;
 mod replaying;
 mod waiting;
 
@@ -118,7 +119,7 @@ impl Bench {
         if !bytes.is_empty() {
             assert_eq!(bench.client(client(0), weir(0), ACK, bytes), Event::Data(Side::Client));
         }
-        bench.binding.connect(bench.now, hold);
+        bench.binding.connect(bench.now, hold, &[]);
         bench.sent();
         let event = bench.syn_ack(server_options);
         assert_eq!(event, if bytes.is_empty() && !hold { Event::Spliced } else { Event::Consumed });

@@ -92,6 +92,10 @@ pub struct Plan {
     pub server_timestamps: bool,
     /// The server answers before it has read everything.
     pub eager_server: bool,
+    /// Bytes that weir puts ahead of the client's.
+    pub prefix: usize,
+    /// Bytes at the front of the client's that the server is not to get.
+    pub header: usize,
     /// The client closes only after the server; else the server after the client.
     pub patient_client: bool,
 }
@@ -114,6 +118,8 @@ impl Plan {
             client_timestamps: rng.chance(60),
             server_timestamps: rng.chance(80),
             eager_server: patient || rng.chance(50),
+            prefix: 0,
+            header: 0,
             patient_client: patient,
         }
     }
@@ -323,10 +329,13 @@ impl Weir {
         let Some(binding) = self.binding.as_mut() else { return };
         match event {
             Event::Established | Event::Data(Side::Client) => {
-                let enough = binding.payload(Side::Client).len() >= self.plan.need;
-                if !self.connected && (enough || binding.client_finished()) {
+                let header = self.plan.header;
+                let available = binding.payload(Side::Client).len();
+                let enough = available >= header + self.plan.need;
+                if !self.connected && available >= header && (enough || binding.client_finished()) {
                     self.connected = true;
-                    binding.connect(now, self.plan.hold.is_some());
+                    binding.skip(header);
+                    binding.connect(now, self.plan.hold.is_some(), &prefix(&self.plan));
                 }
             }
             Event::Data(Side::Server) => {
@@ -363,6 +372,11 @@ impl Weir {
         }
         packets
     }
+}
+
+/// What weir puts ahead of the client's bytes.
+fn prefix(plan: &Plan) -> Vec<u8> {
+    (0..plan.prefix).map(|n| n as u8).collect()
 }
 
 fn translate(now: Instant, splice: &Splice, from: Side, echo: u32, packet: &mut Vec<u8>) {
@@ -406,6 +420,8 @@ pub struct World {
     plan: Plan,
     client: Host,
     server: Host,
+    /// What the server is to read.
+    expected: Vec<u8>,
     weir: Weir,
     client_to_weir: Wire,
     weir_to_client: Wire,
@@ -415,7 +431,8 @@ pub struct World {
 
 impl World {
     pub fn new(plan: Plan, mut rng: Rng) -> World {
-        let (up, down) = (rng.bytes(plan.up), rng.bytes(plan.down));
+        let (up, down) = (rng.bytes(plan.header + plan.up), rng.bytes(plan.down));
+        let expected = [prefix(&plan), up[plan.header..].to_vec()].concat();
         let mut client = Host::new(CLIENT, 1500, plan.client_buffer, up, rng.next());
         let mut server = Host::new(VIP, plan.server_mtu, plan.server_buffer, down, rng.next());
         if plan.client_timestamps {
@@ -449,6 +466,7 @@ impl World {
             plan,
             client,
             server,
+            expected,
             weir,
             client_to_weir: Wire::default(),
             weir_to_client: Wire::default(),
@@ -463,8 +481,9 @@ impl World {
             CLOCK.set(self.now.total_millis() as u32);
             self.step();
             if let Some(ended) = self.weir.ended {
-                // A client that has gone after the last exchange resets a FIN that comes again.
-                if ended == Event::Ended(End::ClientReset) && self.is_delivered() {
+                // Who has gone after the last exchange resets a FIN that comes again.
+                let gone = matches!(ended, Event::Ended(End::ClientReset | End::ServerReset));
+                if gone && self.is_delivered() {
                     return Ok(self.now);
                 }
                 return Err(format!("at {}: {ended:?}", self.now));
@@ -481,7 +500,7 @@ impl World {
             self.plan.down,
             self.server.socket().state(),
             self.server.received.len(),
-            self.plan.up,
+            self.expected.len(),
             self.weir.splice.is_some(),
             self.weir.binding,
         ))
@@ -492,7 +511,7 @@ impl World {
     }
 
     fn is_delivered(&self) -> bool {
-        let up = self.server.received == self.client.outgoing;
+        let up = self.server.received == self.expected;
         let down = self.client.received == self.server.outgoing;
         up && down && self.client.saw_end && self.server.saw_end
     }
@@ -509,7 +528,7 @@ impl World {
         }
         self.client.port.rx.extend(self.weir_to_client.arrivals(self.now));
         self.server.port.rx.extend(self.weir_to_server.arrivals(self.now));
-        let answered = self.plan.eager_server || self.server.received.len() == self.plan.up;
+        let answered = self.plan.eager_server || self.server.received.len() == self.expected.len();
         // One side closes first: when both do so at once, smoltcp does not repeat a FIN that was lost.
         let patient = self.plan.patient_client;
         let (client_closes, server_closes) =
@@ -528,7 +547,8 @@ impl World {
         for packet in self.server.port.tx.drain(..) {
             self.server_to_weir.send(rng, self.now, plan, &packet);
         }
-        assert!(self.client.received.len() <= self.plan.down && self.server.received.len() <= self.plan.up);
+        assert!(self.client.received.len() <= self.plan.down);
+        assert!(self.expected.starts_with(&self.server.received), "the server reads something else");
     }
 
     fn arrive(&mut self, from: Side, packet: Vec<u8>) {

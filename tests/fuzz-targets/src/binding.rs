@@ -15,8 +15,12 @@ const MSS: usize = 1460;
 struct Bench {
     now: Instant,
     binding: Binding,
-    /// The client's payload as it was seen last.
+    /// The client's payload as it was seen last, from its first byte on.
     seen: Vec<u8>,
+    /// How much of it was taken away.
+    skipped: usize,
+    /// What goes to the server ahead of it.
+    prefix: Vec<u8>,
     /// After the splice, or the caller's `close`, the buffers may go.
     decided: bool,
 }
@@ -26,7 +30,14 @@ struct Bench {
 pub fn binding(data: &[u8]) {
     let mut input = Input(data);
     let now = Instant::from_secs(100);
-    let mut bench = Bench { now, binding: accept(now, input.u8()), seen: Vec::new(), decided: false };
+    let mut bench = Bench {
+        now,
+        binding: accept(now, input.u8()),
+        seen: Vec::new(),
+        skipped: 0,
+        prefix: Vec::new(),
+        decided: false,
+    };
     bench.check();
     let mut fill = 0;
     while !input.is_empty() {
@@ -35,11 +46,6 @@ pub fn binding(data: &[u8]) {
         bench.check();
     }
     bench.run_out();
-}
-
-/// The one place that opens the server's side.
-pub fn connect(binding: &mut Binding, now: Instant, hold: bool) {
-    binding.connect(now, hold);
 }
 
 fn accept(now: Instant, choice: u8) -> Binding {
@@ -88,7 +94,7 @@ fn near(input: &mut Input<'_>) -> u32 {
 impl Bench {
     fn step(&mut self, input: &mut Input<'_>, fill: u8) {
         match input.u8() % 16 {
-            0 | 1 => connect(&mut self.binding, self.now, input.u8() & 1 == 1),
+            0 | 1 => self.connect(input.u8()),
             2 => self.binding.release_response(self.now),
             3 => {
                 self.binding.close(self.now, input.u8() & 1 == 1);
@@ -99,6 +105,21 @@ impl Bench {
                 self.binding.handle_timeout(self.now);
             }
             kind => self.segment(input, kind, fill),
+        }
+    }
+
+    /// Asks for a server, now and then with something to be taken away before, or put in front.
+    fn connect(&mut self, choice: u8) {
+        let (skip, ahead) = (usize::from(choice >> 1 & 7) * 5, usize::from(choice >> 4) * 7);
+        let before = self.binding.payload(Side::Client).len();
+        self.binding.skip(skip);
+        self.skipped += before - self.binding.payload(Side::Client).len();
+        let prefix = vec![choice; ahead];
+        self.binding.connect(self.now, choice & 1 == 1, &prefix);
+        // The SYN tells whether this call has opened anything.
+        let opens = self.binding.poll_transmit(self.now).is_some_and(|t| t.segment.flags == Flags::SYN);
+        if opens {
+            self.prefix = prefix;
         }
     }
 
@@ -115,6 +136,8 @@ impl Bench {
         };
         let seq = SeqNumber::new(base).advanced(1).advanced(near(input));
         let ack = SeqNumber::new(peer).advanced(1).advanced(near(input));
+        // What the server acknowledges begins with the prefix.
+        let ack = if from == Side::Server { self.to_servers_numbers(ack) } else { ack };
         let mut options = options(input.u8(), 100 + u32::from(input.u8()));
         let length = usize::from(input.u16() % 3000);
         if length % 7 == 0 {
@@ -127,9 +150,14 @@ impl Bench {
         let _ = self.binding.splice();
     }
 
+    fn to_servers_numbers(&self, seq: SeqNumber) -> SeqNumber {
+        seq.advanced(self.skipped as u32).receded(self.prefix.len() as u32)
+    }
+
     /// What must hold after every call.
     fn check(&mut self) {
-        let payload = self.binding.payload(Side::Client).to_vec();
+        let mut payload = self.seen.get(..self.skipped).unwrap_or_default().to_vec();
+        payload.extend_from_slice(self.binding.payload(Side::Client));
         self.decided |= self.binding.is_spliced();
         if !self.decided {
             assert!(
@@ -143,6 +171,7 @@ impl Bench {
         for side in [Side::Client, Side::Server] {
             assert!(self.binding.payload(side).len() <= BUFFER as usize + 127);
         }
+        let first = self.to_servers_numbers(SeqNumber::new(CLIENT_ISN).advanced(1));
         let mut bytes = vec![0; 2000];
         for count in 0.. {
             assert!(count < 300, "output does not end");
@@ -156,9 +185,10 @@ impl Bench {
             assert_eq!(read, expected);
             assert!(segment.payload.len() + segment.options.wire_len() <= MSS);
             if transmit.to == Side::Server && !segment.payload.is_empty() {
-                let offset = segment.seq.since(SeqNumber::new(CLIENT_ISN).advanced(1)) as usize;
+                let offset = segment.seq.since(first) as usize;
+                let stream = [&self.prefix, payload.get(self.skipped..).unwrap_or_default()].concat();
                 let end = offset + segment.payload.len();
-                assert_eq!(payload.get(offset..end), Some(segment.payload), "not what the client sent");
+                assert_eq!(stream.get(offset..end), Some(segment.payload), "not what the client sent");
             }
         }
     }

@@ -9,19 +9,26 @@ mod binding;
 mod input;
 mod options;
 mod parse;
+mod proxy_protocol;
 mod reassembly;
 
 pub use binding::binding;
 pub use options::options;
 pub use parse::parse;
+pub use proxy_protocol::proxy_protocol;
 pub use reassembly::reassembly;
 
 /// A target: it panics if a property does not hold for these bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target with the name of its corpus.
-pub const ALL: [(&str, Target); 4] =
-    [("parse", parse), ("reassembly", reassembly), ("binding", binding), ("options", options)];
+pub const ALL: [(&str, Target); 5] = [
+    ("parse", parse),
+    ("reassembly", reassembly),
+    ("binding", binding),
+    ("options", options),
+    ("proxy_protocol", proxy_protocol),
+];
 
 /// One's complement sum of 16-bit words (RFC 1071), written down as it is defined; 0xffff and 0 are the same number.
 fn sum(parts: &[&[u8]]) -> u64 {

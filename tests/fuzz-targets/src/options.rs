@@ -74,7 +74,7 @@ fn spliced(isn: u32, server_isn: u32, timestamps: bool) -> Splice {
         ..Segment::default()
     };
     assert_eq!(binding.handle_segment(now, Side::Client, &established), Event::Established);
-    crate::binding::connect(&mut binding, now, false);
+    binding.connect(now, false, &[]);
     options.timestamps = timestamps;
     let answer = Segment {
         seq: server_isn.into(),

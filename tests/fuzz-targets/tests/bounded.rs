@@ -101,3 +101,8 @@ fn binding() {
 fn options() {
     bounded("options");
 }
+
+#[test]
+fn proxy_protocol() {
+    bounded("proxy_protocol");
+}

@@ -66,6 +66,28 @@ fn hex(text: &str) -> Result<Vec<u8>, String> {
         .collect()
 }
 
+/// Text with `\r`, `\n` and `\xNN`.
+fn unescaped(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match (first, after) {
+            (b'\\', [b'r', after @ ..]) => (b'\r', after),
+            (b'\\', [b'n', after @ ..]) => (b'\n', after),
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                let digits = str::from_utf8(&digits).map_err(|_| format!("data {text:?}"))?;
+                (u8::from_str_radix(digits, 16).map_err(|_| format!("data {text:?}"))?, after)
+            }
+            (b'\\', _) => return Err(format!("data {text:?}")),
+            _ => (*first, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    Ok(bytes)
+}
+
 impl Opt {
     fn parse(text: &str) -> Result<Option<Opt>, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -174,6 +196,11 @@ impl Segment {
     pub fn parse(text: &str) -> Result<Segment, String> {
         let mut segment = Segment::default();
         let mut text = text.to_owned();
+        if let Some((from, rest)) = text.find(" data \"").map(|at| (at, &text[at + 7..])) {
+            let end = rest.rfind('"').ok_or("data without an end")?;
+            segment.data = Some(unescaped(&rest[..end])?);
+            text.replace_range(from..=from + 7 + end, " ");
+        }
         if let (Some(from), Some(to)) = (text.find('<'), text.rfind('>')) {
             let inner = text[from + 1..to].to_owned();
             let options: Result<Vec<_>, _> =
@@ -200,7 +227,6 @@ impl Segment {
                 "win" => segment.win = Some(number(value()?)? as u16),
                 "urg" => segment.urg = Some(number(value()?)? as u16),
                 "tos" => segment.tos = Some(number(value()?)? as u8),
-                "data" => segment.data = Some(value()?.trim_matches('"').as_bytes().to_vec()),
                 "badsum" => segment.bad_sum = true,
                 _ => return Err(format!("word {word:?}")),
             }
@@ -339,7 +365,7 @@ impl fmt::Display for Segment {
         f.write_str(if self.bad_sum { " badsum" } else { "" })?;
         if self.data.as_ref().is_some_and(|data| *data != payload(self.seq, self.len)) {
             f.write_char(' ')?;
-            write!(f, "data {:?}", String::from_utf8_lossy(self.data.as_deref().unwrap_or_default()))?;
+            write!(f, "data \"{}\"", self.data.as_deref().unwrap_or_default().escape_ascii())?;
         }
         Ok(())
     }

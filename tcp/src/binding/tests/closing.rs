@@ -43,7 +43,7 @@ fn a_client_that_never_closes_is_reset_in_the_end() {
 #[test]
 fn a_server_that_was_asked_for_is_reset() {
     let mut bench = Bench::established(plain_options());
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     bench.binding.close(bench.now, false);
     let sent = bench.sent();
     assert_eq!((sent[0].to, sent[0].flags, sent[0].seq), (Side::Server, RST, client(0).value()));

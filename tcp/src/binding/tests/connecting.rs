@@ -6,7 +6,7 @@ fn the_syn_looks_like_the_clients() {
     let mut bench = Bench::established(full_options());
     bench.client(client(0), weir(0), ACK, b"abc");
     bench.sent();
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     let sent = bench.only();
     assert_eq!((sent.to, sent.seq, sent.flags), (Side::Server, CLIENT_ISN, SYN));
     // The client's window: 500 with a scale of 3.
@@ -20,14 +20,14 @@ fn the_syn_looks_like_the_clients() {
 #[test]
 fn nothing_is_promised_to_the_server_that_the_client_does_not_have() {
     let mut bench = Bench::established(plain_options());
-    bench.binding.connect(bench.now, true);
+    bench.binding.connect(bench.now, true, &[]);
     assert_eq!(bench.only().options, plain_options());
 }
 
 #[test]
 fn a_silent_server_is_tried_until_the_timeout_and_then_another_one() {
     let mut bench = Bench::established(plain_options());
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     let first = bench.only();
     for wait in [1000, 2000] {
         assert_eq!(bench.timer(), (Event::Consumed, wait));
@@ -35,7 +35,7 @@ fn a_silent_server_is_tried_until_the_timeout_and_then_another_one() {
     }
     assert_eq!(bench.timer(), (Event::ConnectFailed(ConnectFailure::Silent), 2000));
     assert_eq!(bench.sent(), []);
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     assert_eq!(bench.only(), first);
     assert_eq!(bench.syn_ack(plain_options()), Event::Spliced);
 }
@@ -43,7 +43,7 @@ fn a_silent_server_is_tried_until_the_timeout_and_then_another_one() {
 #[test]
 fn a_failure_that_nobody_acts_on_ends_by_timer() {
     let mut bench = Bench::established(plain_options());
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     bench.sent();
     let refusal = Segment { ack: client(0), flags: RST | ACK, ..Segment::default() };
     assert_eq!(bench.raw(Side::Server, &refusal), Event::ConnectFailed(ConnectFailure::Refused));
@@ -53,7 +53,7 @@ fn a_failure_that_nobody_acts_on_ends_by_timer() {
 #[test]
 fn forged_answers_do_not_count() {
     let mut bench = Bench::established(plain_options());
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     bench.sent();
     for flags in [RST, RST | ACK, SYN, ACK, SYN | ACK] {
         let segment = Segment { seq: SERVER_ISN.into(), ack: client(5), flags, ..Segment::default() };
@@ -67,7 +67,7 @@ fn forged_answers_do_not_count() {
 #[test]
 fn a_client_that_resets_takes_the_half_open_server_along() {
     let mut bench = Bench::established(plain_options());
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     bench.sent();
     assert_eq!(bench.client(client(0), weir(0), RST, b""), Event::Ended(End::ClientReset));
     let sent = bench.only();

@@ -15,7 +15,9 @@ enum Step {
         clock: Option<u32>,
         sack: bool,
     },
-    Connect(bool),
+    /// With so many bytes in front.
+    Connect(bool, usize),
+    Skip(usize),
     Release,
     Close(bool),
     Wait(u64),
@@ -39,7 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
         });
     prop_oneof![
         20 => segment,
-        2 => any::<bool>().prop_map(Step::Connect),
+        2 => (any::<bool>(), prop_oneof![Just(0usize), 1usize..300]).prop_map(|(hold, ahead)| Step::Connect(hold, ahead)),
+        1 => (0usize..300).prop_map(Step::Skip),
         1 => Just(Step::Release),
         1 => any::<bool>().prop_map(Step::Close),
         3 => (0u64..5000).prop_map(Step::Wait),
@@ -74,7 +77,8 @@ impl Bench {
                 self.raw(from, &segment);
                 let _ = self.binding.splice();
             }
-            Step::Connect(hold) => self.binding.connect(self.now, *hold),
+            Step::Connect(hold, ahead) => self.binding.connect(self.now, *hold, &vec![b'p'; *ahead]),
+            Step::Skip(count) => self.binding.skip(*count),
             Step::Release => self.binding.release_response(self.now),
             Step::Close(reset) => self.binding.close(self.now, *reset),
             Step::Wait(ms) => {
@@ -97,7 +101,7 @@ proptest! {
             let sent = bench.sent();
             prop_assert!(sent.len() < 300, "{} segments for one step", sent.len());
             let total: usize = sent.iter().map(|sent| sent.payload.len()).sum();
-            prop_assert!(total <= 2 * 10_200);
+            prop_assert!(total <= 2 * 10_200 + 300);
             for side in [Side::Client, Side::Server] {
                 prop_assert!(bench.binding.payload(side).len() <= 10_000 + 127);
             }

@@ -133,7 +133,7 @@ fn the_client_sees_one_clock_that_never_goes_back() {
     bench.advance(700);
     bench.client(client(0), weir(0), ACK, b"hello");
     let before = bench.only().options.timestamps.unwrap().value;
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     bench.sent();
     bench.advance(50);
     let slow = Options { timestamps: Some(Timestamps { value: 3_000_000_000, echo: 200 }), ..full_options() };
@@ -246,7 +246,7 @@ fn releasing_an_empty_response_splices() {
     assert!(bench.binding.is_spliced());
     assert_eq!(bench.timer(), (Event::Spliced, 0));
     let mut early = Bench::established(full_options());
-    early.binding.connect(early.now, true);
+    early.binding.connect(early.now, true, &[]);
     early.binding.release_response(early.now);
     assert_eq!(early.syn_ack(full_options()), Event::Spliced);
 }
@@ -262,7 +262,7 @@ fn only_what_goes_out_once_more_says_so() {
     assert_eq!(again(&mut bench), [true]);
     bench.client(client(0), weir(0), ACK, b"hello");
     assert_eq!(again(&mut bench), [false]);
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     assert_eq!(again(&mut bench), [false]);
     bench.timer();
     assert_eq!(again(&mut bench), [true]);

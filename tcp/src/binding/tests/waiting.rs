@@ -152,7 +152,7 @@ fn without_a_decision_the_client_is_reset() {
     assert_eq!(bench.timer(), (Event::Ended(End::FirstPayloadTimeout), 20_000));
     let sent = bench.only();
     assert_eq!((sent.flags, sent.seq, sent.ack), (RST | ACK, weir(0).value(), client(3).value()));
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     assert_eq!(bench.sent(), []);
 }
 
@@ -160,7 +160,7 @@ fn without_a_decision_the_client_is_reset() {
 fn a_late_decision_still_counts_before_the_reset_is_sent() {
     let mut bench = Bench::established(plain_options());
     assert_eq!(bench.timer().0, Event::Ended(End::FirstPayloadTimeout));
-    bench.binding.connect(bench.now, false);
+    bench.binding.connect(bench.now, false, &[]);
     let sent = bench.only();
     assert_eq!((sent.to, sent.flags), (Side::Server, SYN));
 }
