@@ -116,7 +116,9 @@ impl Admin {
             "retransmitted": counters.retransmitted, "sent_bytes": counters.tx_bytes, "flows_created": counters.flows_created,
             "flows_ended": counters.flows_ended, "records_lost": counters.records_lost,
             "syn_cookies_sent": counters.cookies_sent, "syn_cookies_accepted": counters.cookies_accepted,
-            "embryonic_evicted": counters.embryonic_evicted,
+            "embryonic_evicted": counters.embryonic_evicted, "reassembled": counters.reassembled,
+            "fragments_expired": counters.fragments_expired, "fragments_evicted": counters.fragments_evicted,
+            "fragmented": counters.fragmented,
         });
         if format == Format::Json {
             return Ok(json_line(&json!({ "totals": totals, "dropped": drops })));
@@ -221,6 +223,10 @@ const COUNTER_FIELDS: &[&str] = &[
     "syn_cookies_sent",
     "syn_cookies_accepted",
     "embryonic_evicted",
+    "reassembled",
+    "fragments_expired",
+    "fragments_evicted",
+    "fragmented",
 ];
 const FLOW_COLUMNS: &[&str] = &[
     "service",

@@ -13,6 +13,8 @@ mod host;
 mod inside;
 #[path = "../virtual/invariants.rs"]
 mod invariants;
+#[path = "../virtual/pieces.rs"]
+mod pieces;
 #[path = "../virtual/weir.rs"]
 mod weir;
 #[path = "../virtual/wire.rs"]

@@ -14,6 +14,7 @@ mod inside;
 mod invariants;
 mod limits;
 mod local;
+mod pieces;
 mod pkt;
 mod scripts;
 mod splice;

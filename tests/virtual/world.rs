@@ -13,6 +13,7 @@ use scripting::LuaPolicy;
 use smoltcp::time::{Duration, Instant};
 
 use crate::host::{Conversation, Host};
+use crate::pieces::Joiner;
 use crate::wire::{self, Packet};
 use crate::{invariants, weir};
 
@@ -46,10 +47,24 @@ pub struct World {
     /// Keep what hosts send in `frames`.
     pub keep_frames: bool,
     pub frames: Vec<(u8, Vec<u8>)>,
-    /// Where TCP frames of weir's go, with their time and port, instead of to the hosts. Nobody has judged them.
-    pub tap: Option<Vec<(Instant, u8, Vec<u8>)>>,
+    /// Where TCP frames of weir's go, instead of to the hosts. Nobody has judged them.
+    pub tap: Option<Vec<Tapped>>,
+    /// Hosts put fragments together.
+    joiner: Joiner,
+    /// In how many pieces each packet came that was not whole.
+    pub pieces: Vec<usize>,
     /// Frames that reach weir later.
     late: VecDeque<(u8, Vec<u8>)>,
+}
+
+/// A TCP frame of weir's on its way to a host.
+pub struct Tapped {
+    pub at: Instant,
+    pub port: u8,
+    /// The whole one, if its packet left in fragments.
+    pub frame: Vec<u8>,
+    /// In how many of them.
+    pub pieces: usize,
 }
 
 pub fn address(text: &str) -> IpAddr {
@@ -88,6 +103,8 @@ impl World {
             keep_frames: false,
             frames: Vec::new(),
             tap: None,
+            joiner: Joiner::default(),
+            pieces: Vec::new(),
             late: VecDeque::new(),
         };
         world.settle();
@@ -259,9 +276,14 @@ impl World {
     /// A frame of weir's reaches the hosts on that wire.
     fn arrive(&mut self, port: u8, frame: &[u8]) {
         assert_eq!(frame[6..12], weir_mac(port), "source MAC");
+        let link = if self.tags[usize::from(port)].is_some() { 18 } else { 14 };
+        assert!(frame.len() - link <= usize::from(self.mtus[usize::from(port)]), "MTU");
+        let Some((frame, pieces)) = self.joiner.join(port, frame) else { return };
+        self.pieces.extend(Some(pieces).filter(|pieces| *pieces > 1));
+        let frame = frame.as_slice();
         let is_tcp = frame[12..14] == [8, 0] && frame[23] == 6;
         if let Some(tap) = self.tap.as_mut().filter(|_| is_tcp) {
-            tap.push((self.now, port, frame.to_vec()));
+            tap.push(Tapped { at: self.now, port, frame: frame.to_vec(), pieces });
             return;
         }
         if self.lenient && !wire::is_sound(frame) {
@@ -274,8 +296,6 @@ impl World {
             return self.arp(port, arp);
         }
         let Some(packet) = packet else { return };
-        let link = if self.tags[usize::from(port)].is_some() { 18 } else { 14 };
-        assert!(frame.len() - link <= usize::from(self.mtus[usize::from(port)]), "MTU");
         if packet.transport == wire::Transport::Icmp(135) {
             return self.solicitation(port, frame, link);
         }
@@ -357,6 +377,7 @@ impl World {
     pub fn finish(mut self) {
         self.seconds(700);
         self.assert_empty();
+        assert_eq!(self.joiner.waiting(), 0, "packets of which weir has sent a part");
         let counters = self.worker.pipeline().counters();
         assert_eq!(counters.originate_failed, 0, "{counters:?}");
     }

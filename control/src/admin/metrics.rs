@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     pub(super) fn counters(&mut self, counters: &Counters) {
-        let plain: [(&str, &str, u64); 14] = [
+        let plain: [(&str, &str, u64); 18] = [
             ("weir_received_packets_total", "Frames received.", counters.rx),
             ("weir_received_bytes_total", "Bytes received.", counters.rx_bytes),
             ("weir_forwarded_packets_total", "Received frames that left translated.", counters.forwarded),
@@ -95,6 +95,26 @@ impl Metrics {
                 "weir_evicted_handshakes_total",
                 "Incomplete handshakes that gave way to new ones.",
                 counters.embryonic_evicted,
+            ),
+            (
+                "weir_reassembled_datagrams_total",
+                "Datagrams put together of their fragments.",
+                counters.reassembled,
+            ),
+            (
+                "weir_expired_fragments_total",
+                "Datagrams of which a fragment did not come in time.",
+                counters.fragments_expired,
+            ),
+            (
+                "weir_evicted_fragments_total",
+                "Datagrams without all their fragments that gave way to newer ones.",
+                counters.fragments_evicted,
+            ),
+            (
+                "weir_fragmented_packets_total",
+                "Packets that were cut into fragments to leave.",
+                counters.fragmented,
             ),
         ];
         for (name, help, value) in plain {

@@ -4,7 +4,7 @@
 //! act), `bound.rs` (the fast path: translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of a flow), `cookies.rs` (handshakes that are
 //! not kept), `decide.rs` (the script and the
 //! choice of a server), `binding.rs` (TCP before the splice), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound
-//! flows), `local.rs` (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
+//! flows), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
@@ -17,6 +17,7 @@ mod datagram;
 mod decide;
 mod end;
 mod errors;
+mod fragments;
 mod inspect;
 mod local;
 mod open;
@@ -38,6 +39,7 @@ use crate::balance::Balancer;
 use crate::channel::ConnectionRecord;
 use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowId, FlowTable};
+use crate::fragments::{Linear, Outgoing, Reassembly};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
 use crate::neighbor::{NeighborId, Neighbors};
 use crate::parse::{self, Headers, Packet};
@@ -132,6 +134,10 @@ pub struct Pipeline<P: Policy> {
     errors: errors::Allowance,
     isn: siphasher::sip::SipHasher13,
     identification: u16,
+    reassembly: Reassembly,
+    /// Where a datagram is put together, and translated if no other buffer holds it.
+    whole: Linear,
+    outgoing: Outgoing,
 }
 
 /// Most records and punted packets that wait for the worker to take them.
@@ -189,6 +195,9 @@ impl<P: Policy> Pipeline<P> {
             errors: errors::Allowance::new(now),
             isn: siphasher::sip::SipHasher13::new_with_keys(seed as u64, (seed >> 64) as u64),
             identification: 0,
+            reassembly: Reassembly::new(limits.fragment_memory, seed.rotate_left(32) as u64),
+            whole: Linear::new(),
+            outgoing: Outgoing::new(seed.rotate_right(32) as u64),
             snapshot,
         };
         pipeline.announce_addresses();
@@ -216,6 +225,7 @@ impl<P: Policy> Pipeline<P> {
         }
         for (buf, packet) in burst.iter_mut().zip(parsed) {
             let verdict = match packet {
+                Parsed::Drop(DropReason::Fragment) => self.fragment(now, port, buf.bytes()),
                 Parsed::Drop(reason) => Verdict::Drop(reason),
                 Parsed::Other(packet) => self.local(now, port, buf, packet),
                 Parsed::Transport(headers, hash) => self.transport(now, buf, headers, hash),
@@ -351,6 +361,12 @@ impl<P: Policy> Pipeline<P> {
     #[must_use]
     pub fn neighbors_in_use(&self) -> usize {
         self.neighbors.in_use()
+    }
+
+    /// Datagrams of which fragments are missing, and blocks of memory that they use.
+    #[must_use]
+    pub fn fragments(&self) -> (usize, usize) {
+        self.reassembly.in_use()
     }
 
     /// Timers that will fire.
