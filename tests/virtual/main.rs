@@ -6,6 +6,7 @@ mod chaos;
 mod cookies;
 mod device;
 mod endings;
+mod fragments;
 mod hello;
 mod host;
 mod hostile;

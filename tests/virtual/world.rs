@@ -13,7 +13,7 @@ use scripting::LuaPolicy;
 use smoltcp::time::{Duration, Instant};
 
 use crate::host::{Conversation, Host};
-use crate::pieces::Joiner;
+use crate::pieces::{self, Joiner};
 use crate::wire::{self, Packet};
 use crate::{invariants, weir};
 
@@ -51,6 +51,9 @@ pub struct World {
     pub tap: Option<Vec<Tapped>>,
     /// Hosts put fragments together.
     joiner: Joiner,
+    /// Hosts send IPv4 packets in fragments of so many bytes of payload.
+    pub cut: Option<usize>,
+    identification: u16,
     /// In how many pieces each packet came that was not whole.
     pub pieces: Vec<usize>,
     /// Frames that reach weir later.
@@ -104,6 +107,8 @@ impl World {
             frames: Vec::new(),
             tap: None,
             joiner: Joiner::default(),
+            cut: None,
+            identification: 0,
             pieces: Vec::new(),
             late: VecDeque::new(),
         };
@@ -216,7 +221,9 @@ impl World {
         for _ in 0..20_000 {
             let mut busy = false;
             for index in 0..self.hosts.len() {
-                for packet in self.hosts[index].poll(self.now) {
+                let packets = self.hosts[index].poll(self.now);
+                let packets: Vec<_> = packets.into_iter().flat_map(|packet| self.as_sent(packet)).collect();
+                for packet in packets {
                     busy = true;
                     if self.is_lost() {
                         continue;
@@ -238,6 +245,17 @@ impl World {
             }
         }
         panic!("the world does not come to rest");
+    }
+
+    /// A packet of a host, or its fragments.
+    fn as_sent(&mut self, packet: Vec<u8>) -> Vec<Vec<u8>> {
+        match self.cut.filter(|size| packet[0] >> 4 == 4 && packet.len() > size + 20) {
+            Some(size) => {
+                self.identification = self.identification.wrapping_add(1);
+                pieces::cut(&packet, size, self.identification)
+            }
+            None => vec![packet],
+        }
     }
 
     /// What weir has sent by this port reaches the hosts, as far as it is not lost.

@@ -201,7 +201,7 @@ impl fmt::Display for Opt {
 }
 
 impl Segment {
-    /// `FLAGS seq:end(len) [ack N] [win N] [urg N] [<options>] [tos N] [badsum] [data "text"]`
+    /// `FLAGS seq:end(len) [ack N] [win N] [urg N] [<options>] [tos N] [badsum] [data "text"] [nodf] [pieces N[:LIST]] [again]`
     pub fn parse(text: &str) -> Result<Segment, String> {
         let mut segment = Segment::default();
         let mut text = text.to_owned();
