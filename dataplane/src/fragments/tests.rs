@@ -269,6 +269,15 @@ fn a_large_datagram_pushes_out_as_many_as_it_needs_and_one_that_is_too_large_its
     assert_eq!(table.counters.reassembled, 0);
 }
 
+/// As docs/configuration.md says.
+#[test]
+fn a_datagram_costs_no_more_than_is_said() {
+    assert!(UNIT * 10 <= 1024 * 26, "{UNIT} bytes");
+    let table = Reassembly::new(4 << 20, SEED);
+    assert_eq!((4 << 20) / UNIT / 32, 50, "largest ones");
+    assert!(table.is_enabled() && (4 << 20) / UNIT >= 1600);
+}
+
 #[test]
 fn without_memory_nothing_is_taken() {
     for memory in [0, UNIT as u32 - 1] {
