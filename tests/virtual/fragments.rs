@@ -117,6 +117,8 @@ fn clients_that_use_the_same_identification_do_not_disturb_each_other_behind_one
     scene.world.settle();
     assert_eq!(scene.world.payloads(a), payloads);
     assert_eq!(scene.counts(), [2, 0, 0, 2]);
+    let identifications = &scene.world.joiner.identifications;
+    assert!(identifications.len() == 2 && identifications[0] != identifications[1], "{identifications:?}");
     scene.world.finish();
 }
 

@@ -36,7 +36,11 @@ type Key = (u8, [u8; 4], [u8; 4], u8, u16);
 
 /// What hosts have of packets that are not complete: by port, addresses, protocol and identification.
 #[derive(Default)]
-pub struct Joiner(HashMap<Key, Vec<(usize, bool, Vec<u8>)>>);
+pub struct Joiner {
+    parts: HashMap<Key, Vec<Vec<u8>>>,
+    /// Of the packets that were put together.
+    pub identifications: Vec<u16>,
+}
 
 impl Joiner {
     /// The frame, or the whole one that its packet makes with those that came before, and how many they are.
@@ -52,15 +56,16 @@ impl Joiner {
         assert_eq!(header.header_checksum, header.calc_header_checksum());
         let payload = &frame[link + header.header_len()..link + usize::from(header.total_len)];
         let key = (port, header.source, header.destination, header.protocol.0, header.identification);
-        let parts = self.0.entry(key).or_default();
+        let parts = self.parts.entry(key).or_default();
         let offset = usize::from(header.fragment_offset.value()) * 8;
-        assert_eq!(offset, parts.iter().map(|part| part.2.len()).sum::<usize>(), "in order");
-        parts.push((offset, header.more_fragments, payload.to_vec()));
+        assert_eq!(offset, parts.iter().map(Vec::len).sum::<usize>(), "in order");
+        parts.push(payload.to_vec());
         if header.more_fragments {
             return None;
         }
-        let parts = self.0.remove(&key)?;
-        let payload: Vec<u8> = parts.iter().flat_map(|part| part.2.clone()).collect();
+        let parts = self.parts.remove(&key)?;
+        self.identifications.push(header.identification);
+        let payload = parts.concat();
         header.set_payload_len(payload.len()).unwrap();
         header.fragment_offset = IpFragOffset::default();
         header.header_checksum = header.calc_header_checksum();
@@ -69,6 +74,6 @@ impl Joiner {
 
     /// Packets that are not complete.
     pub fn waiting(&self) -> usize {
-        self.0.len()
+        self.parts.len()
     }
 }

@@ -50,7 +50,7 @@ pub struct World {
     /// Where TCP frames of weir's go, instead of to the hosts. Nobody has judged them.
     pub tap: Option<Vec<Tapped>>,
     /// Hosts put fragments together.
-    joiner: Joiner,
+    pub joiner: Joiner,
     /// Hosts send IPv4 packets in fragments of so many bytes of payload.
     pub cut: Option<usize>,
     identification: u16,
