@@ -22,6 +22,8 @@ pub struct Memory {
     pub flows: u64,
     /// The neighbour table when it is full.
     pub neighbors: u64,
+    /// IPv4 fragments that wait for the rest of their datagrams, taken at start.
+    pub fragments: u64,
     /// Payload held for flows that wait, when all that may wait have filled the largest buffer.
     pub waiting: u64,
     /// The Lua state at its limit.
@@ -42,6 +44,7 @@ impl Memory {
         Memory {
             flows: u64::from(limits.flows) * FLOW_BYTES,
             neighbors: u64::from(limits.neighbors) * NEIGHBOR_BYTES,
+            fragments: u64::from(limits.fragment_memory),
             waiting: u64::from(limits.waiting) * largest_buffer,
             scripts: if snapshot.script_sets.is_empty() { 0 } else { u64::from(limits.script_memory) },
             tables: snapshot.services.iter().map(|s| table_bytes(&s.tables)).sum(),

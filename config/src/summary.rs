@@ -113,7 +113,7 @@ fn pool(pool: &Pool, snapshot: &Snapshot) -> String {
 fn limits(config: &Config, lines: &mut Vec<String>) {
     let (limits, memory) = (&config.snapshot.limits, config.memory());
     lines.push(format!(
-        "limits: {} flows ({}), of them {} in handshake, {} waiting (up to {}); {} neighbours ({})",
+        "limits: {} flows ({}), of them {} in handshake, {} waiting (up to {}); {} neighbours ({}); fragments {}",
         limits.flows,
         size_text(memory.flows),
         limits.embryonic,
@@ -121,6 +121,7 @@ fn limits(config: &Config, lines: &mut Vec<String>) {
         size_text(memory.waiting),
         limits.neighbors,
         size_text(memory.neighbors),
+        size_text(memory.fragments),
     ));
     if !config.snapshot.script_sets.is_empty() {
         lines.push(format!(

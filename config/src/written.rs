@@ -216,6 +216,7 @@ section! {
         waiting: Given<Flows>,
         spliced: Given<Flows>,
         neighbors: Given<Int<16, 65535>>,
+        fragment_memory: Given<Size<0, { 1 << 30 }>>,
         script_budget: Given<Time<10, { S }>>,
         script_memory: Given<Size<{ 1 << 20 }, { 1 << 30 }>>,
     }

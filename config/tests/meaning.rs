@@ -50,6 +50,7 @@ fn the_defaults_of_a_minimal_file_are_the_documented_ones() {
 
     let limits = &snapshot.limits;
     assert_eq!((limits.flows, limits.embryonic, limits.waiting, limits.neighbors), (65536, 8192, 8192, 1024));
+    assert_eq!(limits.fragment_memory, 4 << 20);
     assert_eq!((limits.script_budget, limits.script_memory), (Duration::from_millis(1), 16 << 20));
 }
 
@@ -188,6 +189,7 @@ datascript_sets = ["set"]
   debug_log = true
 [limits]
 flows = 1000
+fragment_memory = "1MiB"
 [log]
 connections = "/var/log/weir.log"
 "#;
@@ -204,6 +206,7 @@ connections = "/var/log/weir.log"
     let memory = Memory {
         flows: 1000 * 256,
         neighbors: 1024 * 150,
+        fragments: 1 << 20,
         waiting: 1000 * 65536,
         scripts: 16 << 20,
         tables: 2 * 16384 * (256 + 256 + 200),
@@ -229,7 +232,7 @@ pool radius: 10.0.0.30:1812 10.0.0.31:1812 by source IP hash; not monitored
 pool dns: 10.0.0.40:53 10.0.0.41:53 by round robin; udp every 10s
 datascript by-server-name: request server_name.lua, response by-server-name:response_inline; parsers Default-TLS
 datascript by-code: request by-code:request_inline, response log_answer.lua; parsers first-byte
-limits: 65536 flows (16 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB)
+limits: 65536 flows (16 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB); fragments 4 MiB
 scripts: 1ms per run, 16 MiB of Lua memory, tables up to 33.3 MiB
 packet buffers: 32767 (73.9 MiB)
 workers: 2; each has these limits and this memory for itself, but for the packet buffers

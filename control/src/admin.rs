@@ -114,6 +114,9 @@ impl Admin {
             "syn_cookies_sent": counters.cookies_sent, "syn_cookies_accepted": counters.cookies_accepted,
             "syn_cookies_rejected": counters.cookies_rejected, "syn_cookies_forgotten": counters.cookies_forgotten,
             "embryonic_evicted": counters.embryonic_evicted, "handshakes_incomplete": counters.handshakes_incomplete,
+            "reassembled": counters.reassembled,
+            "fragments_expired": counters.fragments_expired, "fragments_evicted": counters.fragments_evicted,
+            "fragmented": counters.fragmented,
         });
         if format == Format::Json {
             return Ok(json_line(&json!({ "totals": totals, "dropped": drops })));
@@ -235,6 +238,10 @@ const COUNTER_FIELDS: &[&str] = &[
     "syn_cookies_forgotten",
     "embryonic_evicted",
     "handshakes_incomplete",
+    "reassembled",
+    "fragments_expired",
+    "fragments_evicted",
+    "fragmented",
 ];
 const FLOW_COLUMNS: &[&str] = &[
     "service",

@@ -40,8 +40,14 @@ drop_reasons! {
     Vlan = "vlan",
     /// The frame is not for weir's MAC address, nor broadcast, nor a multicast group that weir listens to.
     NotForUs = "not_for_us",
-    /// An IPv4 fragment or an IPv6 fragment header.
+    /// A fragment that weir does not put together: of IPv6, to an address that is neither a VIP nor for SNAT, or any without `limits.fragment_memory`.
     Fragment = "fragment",
+    /// A fragment that no honest sender makes, such as a first one without the whole TCP header, or one of more than 64 of its datagram.
+    FragmentInvalid = "fragment_invalid",
+    /// A fragment that overlaps or contradicts others of its datagram, or belongs to a datagram that was given up for that.
+    FragmentOverlap = "fragment_overlap",
+    /// A fragment that has come before.
+    FragmentRepeat = "fragment_repeat",
     /// IPv4 header checksum.
     IpChecksum = "ip_checksum",
     /// TCP, UDP or ICMP checksum of a packet that weir itself takes in.
@@ -149,6 +155,14 @@ pub struct Counters {
     pub embryonic_evicted: u64,
     /// Flows that ended before the client's handshake was complete, those that gave way included. They have no record.
     pub handshakes_incomplete: u64,
+    /// Datagrams put together of their fragments.
+    pub reassembled: u64,
+    /// Datagrams of which a fragment did not come in time.
+    pub fragments_expired: u64,
+    /// Datagrams without all their fragments that gave way to newer ones.
+    pub fragments_evicted: u64,
+    /// Packets that were cut into fragments to leave.
+    pub fragmented: u64,
 }
 
 impl Default for Counters {
@@ -175,6 +189,10 @@ impl Default for Counters {
             cookies_forgotten: 0,
             embryonic_evicted: 0,
             handshakes_incomplete: 0,
+            reassembled: 0,
+            fragments_expired: 0,
+            fragments_evicted: 0,
+            fragmented: 0,
         }
     }
 }
@@ -230,6 +248,10 @@ impl Counters {
             cookies_rejected,
             cookies_forgotten,
             handshakes_incomplete,
+            reassembled,
+            fragments_expired,
+            fragments_evicted,
+            fragmented,
         } = other;
         self.rx += rx;
         self.rx_bytes += rx_bytes;
@@ -252,5 +274,9 @@ impl Counters {
         self.cookies_rejected += cookies_rejected;
         self.cookies_forgotten += cookies_forgotten;
         self.handshakes_incomplete += handshakes_incomplete;
+        self.reassembled += reassembled;
+        self.fragments_expired += fragments_expired;
+        self.fragments_evicted += fragments_evicted;
+        self.fragmented += fragmented;
     }
 }

@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod counters;
 pub mod flow;
 pub mod flow_table;
+pub mod fragments;
 pub mod frame;
 pub mod header;
 pub mod icmp;

@@ -16,11 +16,18 @@ const PACKETS: usize = 1024;
 /// News on their way from one worker to another.
 const NEWS: usize = 1024;
 
-/// What a worker tells all others.
+/// What a worker tells another one, or all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// It saw this ARP or ND message. Cards give such messages to one queue, whoever asked.
     Neighbor(Observation),
+    /// A packet of the other worker's flow, put together of its fragments: too large for a buffer of the devices.
+    Whole {
+        /// The port by which the fragments came.
+        port: PortId,
+        /// The frame that they make.
+        frame: Box<[u8]>,
+    },
 }
 
 /// What one worker sends to another.

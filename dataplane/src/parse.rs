@@ -154,7 +154,7 @@ fn narrow(offset: usize) -> Result<u16, DropReason> {
 }
 
 /// EtherType and offset of what follows the Ethernet header and its tag.
-fn link(frame: &[u8], vlan: Option<u16>) -> Result<(u16, usize), DropReason> {
+pub(crate) fn link(frame: &[u8], vlan: Option<u16>) -> Result<(u16, usize), DropReason> {
     let (ethernet, rest) = Ethernet::ref_from_prefix(frame).map_err(|_| DropReason::Truncated)?;
     let (found, ethertype, l3) = match ethernet.ethertype.get() {
         ETHERTYPE_VLAN => {
@@ -185,13 +185,13 @@ fn ipv4(packet: &[u8], l3: usize) -> Result<Headers, DropReason> {
     if Sum::default().bytes(header).checksum() != 0 {
         return Err(DropReason::IpChecksum);
     }
-    // MF or an offset; DF and the reserved bit do not matter.
-    if ip.fragment.get() & 0x3fff != 0 {
-        return Err(DropReason::Fragment);
-    }
     // RFC 1122, 3.2.1.3: this network, loopback, multicast, limited broadcast.
     if matches!(ip.source, [0 | 127 | 224..=239, ..] | [255, 255, 255, 255]) {
         return Err(DropReason::Malformed);
+    }
+    // MF or an offset; DF and the reserved bit do not matter. See [`crate::fragments`].
+    if ip.fragment.get() & 0x3fff != 0 {
+        return Err(DropReason::Fragment);
     }
     let (source, destination) = (Address::from_v4(ip.source), Address::from_v4(ip.destination));
     Ok(Headers {

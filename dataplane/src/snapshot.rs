@@ -429,6 +429,8 @@ pub struct Limits {
     pub spliced: u32,
     /// Neighbours (ARP and ND entries).
     pub neighbors: u32,
+    /// Memory for IPv4 fragments that wait for the rest of their datagrams, in bytes; 0: none are put together.
+    pub fragment_memory: u32,
     /// Time in Lua per run.
     pub script_budget: Duration,
     /// Memory of the Lua state, in bytes.
@@ -444,6 +446,7 @@ impl Default for Limits {
             waiting: 1 << 13,
             spliced: 1 << 16,
             neighbors: 1024,
+            fragment_memory: 4 << 20,
             script_budget: Duration::from_millis(1),
             script_memory: 16 << 20,
         }

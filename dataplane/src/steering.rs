@@ -104,9 +104,10 @@ impl Steering {
         Some(self.owner(key)).filter(|&owner| owner != self.seat.number)
     }
 
-    /// Whether the packets that follow come from another worker. They stay here, whatever their hash.
-    pub(crate) fn set_handed_over(&mut self, handed_over: bool) {
-        self.handed_over = handed_over;
+    /// Whether the packets that follow come from another worker. They stay here, whatever their hash. Returns what was
+    /// said before.
+    pub(crate) fn set_handed_over(&mut self, handed_over: bool) -> bool {
+        std::mem::replace(&mut self.handed_over, handed_over)
     }
 }
 

@@ -8,7 +8,7 @@ use smoltcp::time::Instant;
 use crate::channel::{Answer, Command, PortView, Query, Reply, WorkerEnd};
 use crate::counters::DropReason;
 use crate::io::{BURST, Burst, PacketBuf, PacketIo, PortId};
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, News};
 use crate::neighbor::{NeighborId, Pending};
 use crate::pipeline::{Output, Pipeline, Verdict};
 use crate::policy::Policy;
@@ -202,14 +202,33 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         taken
     }
 
-    /// Tells all other workers what they have to know.
+    /// Tells other workers what they have to know.
     fn tell_peers(&mut self) {
-        while let Some(news) = self.pipeline.poll_news() {
-            for peer in self.mesh.peers() {
-                if !self.mesh.tell(peer, news.clone()) {
-                    self.pipeline.counters_mut().news_lost += 1;
-                }
+        while let Some((whom, news)) = self.pipeline.poll_news() {
+            match (whom, news) {
+                (Some(worker), news @ News::Whole { .. }) => self.hand_over_whole(worker, news),
+                (_, news) => self.tell(whom, &news),
             }
+        }
+    }
+
+    fn tell(&mut self, whom: Option<u8>, news: &News) {
+        for peer in self.mesh.peers().filter(|peer| whom.is_none_or(|whom| whom == *peer)) {
+            if !self.mesh.tell(peer, news.clone()) {
+                self.pipeline.counters_mut().news_lost += 1;
+            }
+        }
+    }
+
+    /// The last of its fragments was counted as consumed.
+    fn hand_over_whole(&mut self, worker: u8, whole: News) {
+        let told = self.mesh.tell(worker, whole);
+        let counters = self.pipeline.counters_mut();
+        counters.consumed -= 1;
+        if told {
+            counters.handed_over += 1;
+        } else {
+            counters.drop(DropReason::HandOver);
         }
     }
 

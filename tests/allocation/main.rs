@@ -13,6 +13,8 @@ mod host;
 mod inside;
 #[path = "../virtual/invariants.rs"]
 mod invariants;
+#[path = "../virtual/pieces.rs"]
+mod pieces;
 #[path = "../virtual/weir.rs"]
 mod weir;
 #[path = "../virtual/wire.rs"]
@@ -130,4 +132,35 @@ fn handshakes_that_are_not_kept_allocate_nothing() {
     let counters = world.worker.pipeline().counters();
     assert_eq!((counters.cookies_sent, counters.cookies_rejected), (1000, 1000));
     assert_eq!((counters.cookies_accepted, counters.flows_created), (0, 0));
+}
+
+#[test]
+fn fragments_that_are_joined_and_packets_that_are_cut_allocate_nothing() {
+    let toml = format!("{}{}", pools(&[("a", &["10.0.0.21:443"])]), plain("udp/443", "a"));
+    let mut world = World::new(&toml);
+    let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
+    let packet = |length: usize| {
+        let payload = vec![7; length];
+        wire::udp(socket("192.0.2.100:4000"), socket("192.0.2.10:443"), &payload)
+    };
+    world.at(client).outbox.push(packet(10));
+    world.settle();
+    let seen = world.inbox(server).remove(0);
+    let answer = wire::udp(seen.destination, seen.source, &[9; 30_000]);
+    let mut frames = Vec::new();
+    for id in 0..40 {
+        for fragment in pieces::cut(&packet(20_000), 1480, id) {
+            frames.push((OUTSIDE, world.framed(client, &fragment)));
+        }
+        for fragment in pieces::cut(&answer, 1480, id) {
+            frames.push((INSIDE, world.framed(server, &fragment)));
+        }
+        // Some are never complete.
+        frames.push((OUTSIDE, world.framed(client, &pieces::cut(&packet(20_000), 1480, 1000 + id)[1])));
+    }
+    world.scrutinize = false;
+    assert_eq!(allocations(&mut world, &frames, 40), 0);
+    let counters = world.worker.pipeline().counters();
+    assert_eq!((counters.reassembled, counters.fragmented), (80, 80));
+    assert_eq!(counters.originate_failed, 0);
 }

@@ -76,6 +76,30 @@ fn one_arm() -> Result {
     echoes(Arms::One, "192.0.2.10", ["192.0.2.20", "192.0.2.21"])
 }
 
+/// The kernels of the client and of the servers cut their datagrams at an MTU of 1500, and put weir's fragments together. The last
+/// byte, which is in the last fragment, chooses.
+#[test]
+fn datagrams_in_fragments() -> Result {
+    let Some(network) = Network::new("udp fragments", Arms::Two)? else { return Ok(()) };
+    let config = config("192.0.2.10", ["10.0.0.20", "10.0.0.21"])
+        .replace("avi.l4.read(1) ==", "avi.l4.read():sub(-1) ==");
+    let weir = Weir::start(&network, &config)?;
+    let _a = network.server("a", "echo.py", &["udp", "a", "10.0.0.20", "7"])?;
+    let _b = network.server("b", "echo.py", &["udp", "b", "10.0.0.21", "7"])?;
+    for (last, server) in [("x", "a"), ("b", "b")] {
+        let texts = ["8000", "1473", "1472", "60000", "20"].map(|length| format!("{length}*{last}"));
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        let answers =
+            network.run_client(LIMIT, "udp_client.py", &[&["192.0.2.10", "700"], &texts[..]].concat())?;
+        let right = ["8000", "1473", "1472", "60000", "20"].map(|length| format!("{server}:{length} same\n"));
+        assert_eq!(answers, right.concat());
+    }
+    // 8,000, 1,473 and 60,000 bytes there; these and the 1,472 with a name before them back.
+    assert_eq!((weir.counter("reassembled")?, weir.counter("fragmented")?), (14, 14));
+    assert_eq!((weir.counter("fragments_evicted")?, weir.counter("fragments_expired")?), (0, 0));
+    weir.check_balance()
+}
+
 /// Each datagram is balanced by itself, though all come from one socket.
 #[test]
 fn per_packet() -> Result {

@@ -6,6 +6,7 @@ use dataplane::counters::DropReason;
 use etherparse::{Icmpv4Type, Icmpv6Type, Ipv4Header, Ipv6Header, PacketBuilder, TcpHeader, UdpHeader};
 
 use crate::inside::*;
+use crate::pieces::with_df;
 use crate::tcp_binding::{Scene, bytes, two_pools};
 use crate::wire::{self, Packet, Transport};
 use crate::world::*;
@@ -223,11 +224,7 @@ fn a_packet_that_is_too_big_is_reported_to_its_sender() {
     let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
     let from = socket(CLIENT);
     for (size, df, reported) in [(1372, true, 0), (1373, true, 1), (1373, false, 0)] {
-        let mut packet = wire::udp(from, socket("192.0.2.10:53"), &bytes(size, 1));
-        let mut header = Ipv4Header::from_slice(&packet).unwrap().0;
-        header.dont_fragment = df;
-        header.header_checksum = header.calc_header_checksum();
-        packet[..20].copy_from_slice(&header.to_bytes());
+        let packet = with_df(&wire::udp(from, socket("192.0.2.10:53"), &bytes(size, 1)), df);
         world.at(client).outbox.push(packet.clone());
         world.settle();
         let errors = world.inbox(client);
@@ -239,7 +236,10 @@ fn a_packet_that_is_too_big_is_reported_to_its_sender() {
             assert_eq!(error.payload.len(), 548);
         }
     }
-    assert_eq!((world.inbox(server).len(), world.dropped(DropReason::TooBig)), (1, 2));
+    assert_eq!(world.payloads(server), [bytes(1372, 1), bytes(1373, 1)]);
+    assert_eq!((world.pieces.as_slice(), world.dropped(DropReason::TooBig)), (&[2][..], 1));
+    let counters = world.worker.pipeline().counters();
+    assert_eq!(counters.fragmented, 1);
 }
 
 #[test]

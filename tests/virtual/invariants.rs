@@ -51,6 +51,7 @@ fn assert_empty_worker(worker: &mut Worker<MemoryIo, LuaPolicy>) {
     assert_eq!(pipeline.undecided(), (0, 0), "embryonic and waiting");
     assert_eq!(pipeline.neighbors_in_use(), 0, "references to neighbours");
     assert_eq!(pipeline.timers(), 0, "timers");
+    assert_eq!(pipeline.fragments(), (0, 0), "fragments");
     let counters = pipeline.counters();
     assert_eq!(counters.flows_created, counters.flows_ended);
     for server in 0..u16::try_from(pipeline.snapshot().servers.len()).unwrap() {

@@ -43,6 +43,8 @@ struct Settings {
     pool: String,
     top: String,
     servers: usize,
+    /// MTU of the servers' side.
+    mtu: String,
     isns: [u32; 2],
     ipv6: bool,
 }
@@ -64,6 +66,7 @@ impl Settings {
                 "lua" => settings.lua = Some(value.to_owned()).filter(|value| value != "none"),
                 "tcp" => settings.tcp += &format!("{value}\n"),
                 "pool" => settings.pool += &format!("{value}\n"),
+                "inside_mtu" => settings.mtu = format!("mtu = {}\n", number()?),
                 "top" => settings.top += &format!("{value}\n"),
                 "servers" => settings.servers = number()? as usize,
                 "ip" if ["4", "6"].contains(&value) => settings.ipv6 = value == "6",
@@ -112,8 +115,10 @@ struct Stage {
     hosts: [HostId; 3],
     /// `c`, `c2`, `c3`, `s`, `s2`.
     ends: [End; 5],
-    /// What weir has sent and no line has taken: time, frame.
-    seen: [VecDeque<(Instant, Vec<u8>)>; 5],
+    /// What weir has sent and no line has taken: time, frame, number of fragments.
+    seen: [VecDeque<(Instant, Vec<u8>, usize)>; 5],
+    /// Identification of what is sent next in fragments.
+    identification: u16,
     base: Instant,
     /// Initial sequence numbers that weir has chosen.
     isns: Vec<u32>,
@@ -127,7 +132,9 @@ fn end_named(name: &str) -> Result<usize, String> {
 
 impl Stage {
     fn new(settings: &Settings) -> Stage {
-        let mut world = World::with_network(&settings.toml());
+        let inside = "[[interface]]\nname = \"inside\"\n";
+        let toml = settings.toml().replace(inside, &format!("{inside}{}", settings.mtu));
+        let mut world = World::with_network(&toml);
         world.tap = Some(Vec::new());
         let [client, vip, first, second, snat] = settings.addresses();
         let hosts = [(OUTSIDE, client), (INSIDE, first), (INSIDE, second)];
@@ -151,15 +158,15 @@ impl Stage {
         };
         let ends = [client(40_000), client(40_001), client(40_002), server(first), server(second)];
         let base = world.now;
-        Stage { world, hosts, ends, seen: Default::default(), base, isns: Vec::new() }
+        Stage { world, hosts, ends, seen: Default::default(), identification: 0, base, isns: Vec::new() }
     }
 
     /// Lets time pass until `end`, or until something has come to this end.
     fn run(&mut self, end: Instant, until: Option<usize>) {
         loop {
             self.world.settle();
-            for (at, port, frame) in self.world.tap.replace(Vec::new()).unwrap_or_default() {
-                self.sort(at, port, frame);
+            for tapped in self.world.tap.replace(Vec::new()).unwrap_or_default() {
+                self.sort(tapped);
             }
             let has_come = until.is_some_and(|index| !self.seen[index].is_empty());
             if self.world.now >= end || has_come {
@@ -170,7 +177,8 @@ impl Stage {
     }
 
     /// A frame comes to its end; a SYN sets the numbers that weir's other segments are relative to.
-    fn sort(&mut self, at: Instant, port: u8, frame: Vec<u8>) {
+    fn sort(&mut self, tapped: Tapped) {
+        let Tapped { at, port, frame, pieces } = tapped;
         let raw = Segment::read(&frame, Base::default(), Base::default());
         let (from, to) = wire::ends(&frame);
         let found = |end: &End| end.port == port && end.address == to.ip() && end.ports.0 == to.port();
@@ -187,19 +195,20 @@ impl Stage {
             end.ports.1 = from.port();
             end.weir = from.ip();
         }
-        self.seen[index].push_back((at, frame));
+        self.seen[index].push_back((at, frame, pieces));
     }
 
-    fn read(&self, index: usize, frame: &[u8]) -> Segment {
+    fn read(&self, index: usize, frame: &[u8], pieces: usize) -> Segment {
         let end = &self.ends[index];
-        Segment::read(frame, end.peer.unwrap_or_default(), end.own)
+        let seen = Segment::read(frame, end.peer.unwrap_or_default(), end.own);
+        Segment { pieces: if pieces > 1 { pieces } else { 0 }, ..seen }
     }
 
     fn nothing_else(&self) -> Result<(), String> {
         for (index, seen) in self.seen.iter().enumerate() {
-            if let Some((at, frame)) = seen.front() {
+            if let Some((at, frame, pieces)) = seen.front() {
                 let after = (at.total_millis() - self.base.total_millis()) as f64 / 1000.0;
-                let seen = self.read(index, frame);
+                let seen = self.read(index, frame, *pieces);
                 return Err(format!("expected: nothing\n    seen: {after:+} {}> {seen}", NAMES[index]));
             }
         }
@@ -232,8 +241,11 @@ impl Stage {
         let packet =
             segment.packet((end.address, end.weir), end.ports, end.own, end.peer.unwrap_or_default());
         let host = self.hosts[index.saturating_sub(2)];
-        let frame = self.world.framed(host, &packet);
-        self.world.inject(end.port, &frame);
+        self.identification += u16::from(segment.pieces > 0 && !segment.again);
+        for packet in segment.parts(&packet, self.identification) {
+            let frame = self.world.framed(host, &packet);
+            self.world.inject(end.port, &frame);
+        }
         self.run(self.world.now, None);
         Ok(())
     }
@@ -241,11 +253,11 @@ impl Stage {
     fn expect(&mut self, time: Duration, index: usize, wanted: &Segment) -> Result<(), String> {
         let due = self.base + time;
         self.run(due + TOLERANCE, Some(index));
-        let Some((at, frame)) = self.seen[index].pop_front() else {
+        let Some((at, frame, pieces)) = self.seen[index].pop_front() else {
             self.nothing_else()?;
             return Err(format!("expected: {}> {wanted}\n    seen: nothing", NAMES[index]));
         };
-        let seen = self.read(index, &frame);
+        let seen = self.read(index, &frame, pieces);
         let early = at + TOLERANCE < due;
         if early || at > due + TOLERANCE || !wanted.agrees(&seen) {
             let after = (at.total_millis() - self.base.total_millis()) as f64 / 1000.0;

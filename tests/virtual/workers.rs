@@ -198,6 +198,35 @@ fn errors_about_a_flow_reach_its_worker() {
     world.finish();
 }
 
+/// Fragments are hashed without ports, so they come together at one worker, and their flow is mostly another's.
+#[test]
+fn datagrams_in_fragments_reach_the_worker_of_their_flow() {
+    for queue in [(|frame| rss(frame, usize::from(WORKERS))) as fn(&[u8]) -> usize, |_| 0] {
+        let mut world = world(queue);
+        let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.22"));
+        world.cut = Some(1480);
+        let request: Vec<u8> =
+            b"b----".iter().copied().chain((0..5000u16).map(|n| (n % 251) as u8)).collect();
+        for port in 5000..5030 {
+            world.datagram(client, port, "192.0.2.10:443", &request);
+            world.settle();
+            let packet = world.inbox(server).remove(0);
+            assert_eq!(packet.payload, request);
+            world.datagram(server, 443, packet.source.to_string(), &request[..4000]);
+            world.settle();
+            assert_eq!(world.payloads(client), [&request[..4000]]);
+        }
+        let sum = total(&world);
+        assert_eq!((sum.reassembled, sum.dropped_total()), (60, 0));
+        assert_eq!(sum.handed_over, sum.taken_over);
+        assert!(sum.handed_over > 20, "{sum:?}");
+        for worker in world.workers() {
+            assert!(worker.pipeline().counters().flows_created >= 4, "flows are where their ports say");
+        }
+        world.finish();
+    }
+}
+
 fn server_address() -> IpAddr {
     address("10.0.0.22")
 }

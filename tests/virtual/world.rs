@@ -13,6 +13,7 @@ use scripting::LuaPolicy;
 use smoltcp::time::{Duration, Instant};
 
 use crate::host::{Conversation, Host};
+use crate::pieces::{self, Joiner};
 use crate::weir::Seated;
 use crate::wire::{self, Packet};
 use crate::{invariants, weir};
@@ -51,10 +52,27 @@ pub struct World {
     /// Keep what hosts send in `frames`.
     pub keep_frames: bool,
     pub frames: Vec<(u8, Vec<u8>)>,
-    /// Where TCP frames of weir's go, with their time and port, instead of to the hosts. Nobody has judged them.
-    pub tap: Option<Vec<(Instant, u8, Vec<u8>)>>,
+    /// Where TCP frames of weir's go, instead of to the hosts. Nobody has judged them.
+    pub tap: Option<Vec<Tapped>>,
+    /// Hosts put fragments together.
+    pub joiner: Joiner,
+    /// Hosts send IPv4 packets in fragments of so many bytes of payload.
+    pub cut: Option<usize>,
+    identification: u16,
+    /// In how many pieces each packet came that was not whole.
+    pub pieces: Vec<usize>,
     /// Frames that reach weir later.
     late: VecDeque<(u8, Vec<u8>)>,
+}
+
+/// A TCP frame of weir's on its way to a host.
+pub struct Tapped {
+    pub at: Instant,
+    pub port: u8,
+    /// The whole one, if its packet left in fragments.
+    pub frame: Vec<u8>,
+    /// In how many of them.
+    pub pieces: usize,
 }
 
 pub fn address(text: &str) -> IpAddr {
@@ -101,6 +119,10 @@ impl World {
             keep_frames: false,
             frames: Vec::new(),
             tap: None,
+            joiner: Joiner::default(),
+            cut: None,
+            identification: 0,
+            pieces: Vec::new(),
             late: VecDeque::new(),
         };
         world.settle();
@@ -226,7 +248,9 @@ impl World {
         for _ in 0..20_000 {
             let mut busy = false;
             for index in 0..self.hosts.len() {
-                for packet in self.hosts[index].poll(self.now) {
+                let packets = self.hosts[index].poll(self.now);
+                let packets: Vec<_> = packets.into_iter().flat_map(|packet| self.as_sent(packet)).collect();
+                for packet in packets {
                     busy = true;
                     if self.is_lost() {
                         continue;
@@ -248,6 +272,17 @@ impl World {
             }
         }
         panic!("the world does not come to rest");
+    }
+
+    /// A packet of a host, or its fragments.
+    fn as_sent(&mut self, packet: Vec<u8>) -> Vec<Vec<u8>> {
+        match self.cut.filter(|size| packet[0] >> 4 == 4 && packet.len() > size + 20) {
+            Some(size) => {
+                self.identification = self.identification.wrapping_add(1);
+                pieces::cut(&packet, size, self.identification)
+            }
+            None => vec![packet],
+        }
     }
 
     /// What weir has sent by this port reaches the hosts, as far as it is not lost.
@@ -289,10 +324,15 @@ impl World {
     /// A frame of weir's reaches the hosts on that wire.
     fn arrive(&mut self, port: u8, frame: &[u8]) {
         assert_eq!(frame[6..12], weir_mac(port), "source MAC");
+        let link = if self.tags[usize::from(port)].is_some() { 18 } else { 14 };
+        assert!(frame.len() - link <= usize::from(self.mtus[usize::from(port)]), "MTU");
+        let Some((frame, pieces)) = self.joiner.join(port, frame) else { return };
+        self.pieces.extend(Some(pieces).filter(|pieces| *pieces > 1));
+        let frame = frame.as_slice();
         let is_tcp =
             frame[12..14] == [8, 0] && frame[23] == 6 || frame[12..14] == [0x86, 0xdd] && frame[20] == 6;
         if let Some(tap) = self.tap.as_mut().filter(|_| is_tcp) {
-            tap.push((self.now, port, frame.to_vec()));
+            tap.push(Tapped { at: self.now, port, frame: frame.to_vec(), pieces });
             return;
         }
         if self.lenient && !wire::is_sound(frame) {
@@ -305,8 +345,6 @@ impl World {
             return self.arp(port, arp);
         }
         let Some(packet) = packet else { return };
-        let link = if self.tags[usize::from(port)].is_some() { 18 } else { 14 };
-        assert!(frame.len() - link <= usize::from(self.mtus[usize::from(port)]), "MTU");
         if packet.transport == wire::Transport::Icmp(135) {
             return self.solicitation(port, frame, link);
         }
@@ -388,6 +426,7 @@ impl World {
     pub fn finish(mut self) {
         self.seconds(700);
         self.assert_empty();
+        assert_eq!(self.joiner.waiting(), 0, "packets of which weir has sent a part");
         for worker in self.workers() {
             let counters = worker.pipeline().counters();
             assert_eq!(counters.originate_failed, 0, "{counters:?}");

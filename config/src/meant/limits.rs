@@ -35,6 +35,7 @@ pub(super) fn limits(written: &Part<written::Limits>, problems: &mut Problems) -
         waiting: part(&written.waiting, default.waiting),
         spliced: number(&written.spliced, flows),
         neighbors: written.neighbors.or(Int::new(i64::from(default.neighbors))).into_type(),
+        fragment_memory: written.fragment_memory.or(Size::new(u64::from(default.fragment_memory))).bytes(),
         script_budget: written.script_budget.or(Time::new(MS)).duration(),
         script_memory: written.script_memory.or(Size::new(u64::from(default.script_memory))).bytes(),
     }

@@ -118,7 +118,7 @@ impl Metrics {
                 counters.handshakes_incomplete,
             ),
         ];
-        for (name, help, value) in plain {
+        for (name, help, value) in plain.into_iter().chain(fragments(counters)) {
             self.counter(name, help, value);
         }
         let dropped = ("weir_dropped_packets_total", "counter", "Received frames dropped, by reason.");
@@ -190,6 +190,32 @@ impl Metrics {
         let errors = ("weir_port_send_errors_total", "counter", "Frames the device could not send.");
         self.rows(errors, ports, |row| (labels(row), row.tx_errors));
     }
+}
+
+/// What became of packets in pieces.
+fn fragments(counters: &Counters) -> [(&'static str, &'static str, u64); 4] {
+    [
+        (
+            "weir_reassembled_datagrams_total",
+            "Datagrams put together of their fragments.",
+            counters.reassembled,
+        ),
+        (
+            "weir_expired_fragments_total",
+            "Datagrams of which a fragment did not come in time.",
+            counters.fragments_expired,
+        ),
+        (
+            "weir_evicted_fragments_total",
+            "Datagrams without all their fragments that gave way to newer ones.",
+            counters.fragments_evicted,
+        ),
+        (
+            "weir_fragmented_packets_total",
+            "Packets that were cut into fragments to leave.",
+            counters.fragmented,
+        ),
+    ]
 }
 
 /// `{name="value",...}`, values escaped.

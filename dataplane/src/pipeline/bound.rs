@@ -10,6 +10,7 @@ use super::{Pipeline, Verdict};
 use crate::counters::DropReason;
 use crate::flow::{self, Direction, Flow, FlowState};
 use crate::flow_table::FlowId;
+use crate::icmp;
 use crate::io::PacketBuf;
 use crate::neighbor::NeighborId;
 use crate::parse::{self, Headers};
@@ -104,8 +105,8 @@ impl<P: Policy> Pipeline<P> {
         if split && !parse::l4_checksum_ok(buf.bytes(), &headers) {
             return Verdict::Drop(DropReason::L4Checksum);
         }
-        if headers.end.saturating_sub(headers.l3) > settings.mtu && !split {
-            let mtu = settings.mtu;
+        let mtu = settings.mtu;
+        if headers.end.saturating_sub(headers.l3) > mtu && !split && keeps_whole(buf, &headers) {
             self.report_too_big(now, buf, &headers, mtu);
             return Verdict::Drop(DropReason::TooBig);
         }
@@ -116,7 +117,7 @@ impl<P: Policy> Pipeline<P> {
             clamp_mss(service.and_then(|service| service.tcp.mss), buf, &headers);
         }
         if flow.is_tcp()
-            && let Err(reason) = splice_segment(now, flow, buf, &mut headers, direction, settings.mtu)
+            && let Err(reason) = splice_segment(now, flow, buf, &mut headers, direction, mtu)
         {
             return Verdict::Drop(reason);
         }
@@ -145,11 +146,21 @@ impl<P: Policy> Pipeline<P> {
         if split {
             return self.split(buf.bytes(), &headers, id, out);
         }
-        match mac {
+        let verdict = match mac {
             Some(_) => Verdict::Forward(out),
             None => Verdict::ForwardWhenResolved(out, hop),
+        };
+        if headers.end.saturating_sub(headers.l3) > mtu {
+            return self.in_fragments(buf.bytes(), verdict);
         }
+        verdict
     }
+}
+
+/// True for a packet that must not be fragmented: its sender, or IPv6, forbids it.
+#[cold]
+fn keeps_whole<B: PacketBuf>(buf: &B, headers: &Headers) -> bool {
+    buf.bytes().get(usize::from(headers.l3)..).is_none_or(icmp::may_not_be_fragmented)
 }
 
 /// Flags that change where a connection stands.
@@ -219,7 +230,7 @@ fn insert_timestamps<B: PacketBuf>(
     let added = longer.map_err(|_| DropReason::Malformed)?.saturating_sub(length) as u16;
     headers.end += added;
     headers.payload += added;
-    if headers.end.saturating_sub(headers.l3) > mtu {
+    if headers.end.saturating_sub(headers.l3) > mtu && keeps_whole(buf, headers) {
         return Err(DropReason::TooBig);
     }
     if !buf.set_len(usize::from(headers.end)) {

@@ -70,6 +70,7 @@ impl<P: Policy> Pipeline<P> {
             }
         }
         self.tables.expire(now, SWEPT_PER_BURST);
+        self.expire_fragments(now);
     }
 
     fn flow_timeout(&mut self, now: Instant, id: FlowId) {

@@ -97,6 +97,11 @@ impl<P: Policy> Pipeline<P> {
         believed.then_some(())
     }
 
+    /// True, and counted, if one more error of weir's own may leave now.
+    pub(super) fn may_send_error(&mut self, now: Instant) -> bool {
+        self.errors.take(now)
+    }
+
     /// Tells the sender of a packet that `mtu` bytes are all that would have fitted. What may be fragmented is not
     /// reported, because its sender does not listen.
     #[cold]
@@ -109,7 +114,7 @@ impl<P: Policy> Pipeline<P> {
     ) {
         let key = &headers.key;
         let Some(packet) = buf.bytes().get(usize::from(headers.l3)..usize::from(headers.end)) else { return };
-        if !icmp::may_not_be_fragmented(packet) || !self.errors.take(now) {
+        if !icmp::may_not_be_fragmented(packet) || !self.may_send_error(now) {
             return;
         }
         let head = Head::too_big(key.source.is_v4(), mtu);

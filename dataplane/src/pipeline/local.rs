@@ -16,8 +16,6 @@ use crate::{arp, nd};
 
 /// Most packets that wait for the control thread.
 const PUNTED: usize = 256;
-/// Most news that wait for the worker; it takes them after each burst.
-const NEWS: usize = 256;
 
 impl<P: Policy> Pipeline<P> {
     /// Everything but TCP and UDP.
@@ -96,8 +94,8 @@ impl<P: Policy> Pipeline<P> {
     fn learn(&mut self, now: Instant, received: &arp::Received) {
         let Some(seen) = &received.seen else { return };
         self.resolved.extend(self.neighbors.learn(now, seen));
-        if !self.seat().is_alone() && self.news.len() < NEWS {
-            self.news.push_back(News::Neighbor(*seen));
+        if !self.seat().is_alone() && !self.tell(None, News::Neighbor(*seen)) {
+            self.counters.news_lost += 1;
         }
     }
 

@@ -6,7 +6,7 @@
 //! act), `bound.rs` (the fast path: translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of a flow), `cookies.rs` (handshakes that are
 //! not kept), `decide.rs` (the script and the
 //! choice of a server), `binding.rs` (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound
-//! flows), `local.rs` (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
+//! flows), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
@@ -19,6 +19,7 @@ mod datagram;
 mod decide;
 mod end;
 mod errors;
+mod fragments;
 mod inspect;
 mod local;
 mod open;
@@ -41,6 +42,7 @@ use crate::balance::Balancer;
 use crate::channel::ConnectionRecord;
 use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowId, FlowTable};
+use crate::fragments::{Linear, Outgoing, Reassembly};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
 use crate::mesh::News;
 use crate::neighbor::{NeighborId, Neighbors};
@@ -104,8 +106,8 @@ pub enum SetupError {
 pub struct Pipeline<P: Policy> {
     snapshot: Arc<Snapshot>,
     steering: Steering,
-    /// What the other workers have to know, until the worker takes it.
-    news: VecDeque<News>,
+    /// What another worker has to know, or all (`None`), until the worker takes it.
+    news: VecDeque<(Option<u8>, News)>,
     ports: Vec<PortSettings>,
     vips: Vips,
     own: Vec<(PortId, Address)>,
@@ -142,8 +144,14 @@ pub struct Pipeline<P: Policy> {
     errors: errors::Allowance,
     isn: siphasher::sip::SipHasher13,
     identification: u16,
+    reassembly: Reassembly,
+    /// Where a datagram is put together, and translated if no other buffer holds it.
+    whole: Linear,
+    outgoing: Outgoing,
 }
 
+/// Most news that wait for the worker; it takes them after each round.
+const NEWS: usize = 256;
 /// Most records and punted packets that wait for the worker to take them.
 const QUEUE: usize = 4096;
 
@@ -202,6 +210,9 @@ impl<P: Policy> Pipeline<P> {
             errors: errors::Allowance::new(now),
             isn: siphasher::sip::SipHasher13::new_with_keys(seed as u64, (seed >> 64) as u64),
             identification: 0,
+            reassembly: Reassembly::new(limits.fragment_memory, seed.rotate_left(32) as u64),
+            whole: Linear::new(),
+            outgoing: Outgoing::new(seed.rotate_right(32) as u64),
             snapshot,
         };
         // Once is enough.
@@ -232,6 +243,7 @@ impl<P: Policy> Pipeline<P> {
         }
         for (buf, packet) in burst.iter_mut().zip(parsed) {
             let verdict = match packet {
+                Parsed::Drop(DropReason::Fragment) => self.fragment(now, port, buf.bytes()),
                 Parsed::Drop(reason) => Verdict::Drop(reason),
                 Parsed::Other(packet) => self.local(now, port, buf, packet),
                 Parsed::Transport(headers, hash) => self.transport(now, buf, headers, hash),
@@ -287,12 +299,22 @@ impl<P: Policy> Pipeline<P> {
     pub fn hear(&mut self, now: Instant, news: &News) {
         match news {
             News::Neighbor(seen) => self.resolved.extend(self.neighbors.learn(now, seen)),
+            News::Whole { port, frame } => self.take_whole(now, *port, frame),
         }
     }
 
-    /// The next thing that all other workers have to know.
-    pub fn poll_news(&mut self) -> Option<News> {
+    /// The next thing to tell, and whom: a worker, or all others.
+    pub fn poll_news(&mut self) -> Option<(Option<u8>, News)> {
         self.news.pop_front()
+    }
+
+    /// Leaves something for other workers to know; `false`: too much waits already.
+    fn tell(&mut self, whom: Option<u8>, news: News) -> bool {
+        let room = self.news.len() < NEWS;
+        if room {
+            self.news.push_back((whom, news));
+        }
+        room
     }
 
     /// Which worker this is.
@@ -401,6 +423,12 @@ impl<P: Policy> Pipeline<P> {
     #[must_use]
     pub fn neighbors_in_use(&self) -> usize {
         self.neighbors.in_use()
+    }
+
+    /// Datagrams of which fragments are missing, and blocks of memory that they use.
+    #[must_use]
+    pub fn fragments(&self) -> (usize, usize) {
+        self.reassembly.in_use()
     }
 
     /// Timers that will fire.

@@ -46,9 +46,11 @@ impl<P: Policy> Pipeline<P> {
     pub fn poll_transmit<B: PacketBuf>(&mut self, now: Instant, buf: &mut B) -> Option<Output> {
         loop {
             let built = if let Some(question) = self.neighbors.poll_transmit(now) {
-                self.build_solicitation(&question, buf)
+                self.build_solicitation(&question, buf).map(Some)
             } else if let Some(originated) = self.originated.pop_front() {
-                self.build_originated(now, originated, buf)
+                self.build_originated(now, originated, buf).map(Some)
+            } else if let Some(cut) = self.outgoing.poll(buf) {
+                cut.and_then(|way| self.address_fragment(now, way, buf)).map(Some)
             } else {
                 let id = *self.dirty.front()?;
                 match self.transmit_flow(now, id, buf) {
@@ -61,7 +63,9 @@ impl<P: Policy> Pipeline<P> {
                 }
             };
             match built {
-                Ok(output) => return Some(output),
+                Ok(Some(output)) => return Some(output),
+                // It was taken in pieces, which are next.
+                Ok(None) => {}
                 Err(_) => self.counters.originate_failed += 1,
             }
         }
@@ -71,7 +75,7 @@ impl<P: Policy> Pipeline<P> {
     #[must_use]
     pub fn wants_transmit(&self, now: Instant) -> bool {
         let asks = self.neighbors.poll_timeout().is_some_and(|at| at <= now);
-        !self.dirty.is_empty() || !self.originated.is_empty() || asks
+        !self.dirty.is_empty() || !self.originated.is_empty() || !self.outgoing.is_empty() || asks
     }
 
     /// Queues an IP packet of the control thread.
@@ -114,12 +118,12 @@ impl<P: Policy> Pipeline<P> {
         now: Instant,
         id: FlowId,
         buf: &mut B,
-    ) -> Option<Result<Output, DropReason>> {
+    ) -> Option<Result<Option<Output>, DropReason>> {
         let (index, mut connection) = self.borrow_connection(id)?;
         let built = match connection.binding.as_mut() {
             Some(binding) => binding.poll_transmit(now).map(|transmit| {
                 self.counters.retransmitted += u64::from(transmit.again);
-                self.build_segment(now, id, transmit.to, &transmit.segment, buf)
+                self.build_segment(now, id, transmit.to, &transmit.segment, buf).map(Some)
             }),
             None => next_held(&mut connection).map(|held| self.build_held(now, id, &held, buf)),
         };
@@ -203,7 +207,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// The Ethernet side of packets to a neighbour.
-    fn link_over(&mut self, now: Instant, id: NeighborId) -> Result<(Link, Output), DropReason> {
+    pub(super) fn link_over(&mut self, now: Instant, id: NeighborId) -> Result<(Link, Output), DropReason> {
         let (port, _) = self.neighbors.next_hop(id).ok_or(DropReason::NoNeighbor)?;
         let settings = self.ports.get(port.index()).ok_or(DropReason::NoRoute)?;
         self.neighbors.want(now, id);
@@ -261,20 +265,23 @@ impl<P: Policy> Pipeline<P> {
         id: FlowId,
         held: &Held,
         buf: &mut B,
-    ) -> Result<Output, DropReason> {
-        if !buf.set_len(held.frame.len()) {
-            return Err(DropReason::NoBuffer);
-        }
-        buf.bytes_mut().copy_from_slice(&held.frame);
+    ) -> Result<Option<Output>, DropReason> {
         let flow = self.flows.flow(id).ok_or(DropReason::NoFlow)?;
         let from_client = flow.client_key().source == held.headers.key.source
             && flow.client_key().source_port == held.headers.key.source_port;
         let direction = if from_client { Direction::FromClient } else { Direction::FromServer };
-        match self.translate(now, buf, held.headers, id, direction) {
-            Verdict::Forward(port) => Ok(Output::Send(port)),
-            Verdict::ForwardWhenResolved(port, neighbor) => Ok(Output::WhenResolved(port, neighbor)),
+        let verdict = if buf.set_len(held.frame.len()) {
+            buf.bytes_mut().copy_from_slice(&held.frame);
+            self.translate(now, buf, held.headers, id, direction)
+        } else {
+            self.translate_whole(now, held, id, direction)
+        };
+        match verdict {
+            Verdict::Forward(port) => Ok(Some(Output::Send(port))),
+            Verdict::ForwardWhenResolved(port, neighbor) => Ok(Some(Output::WhenResolved(port, neighbor))),
+            Verdict::Consumed => Ok(None),
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Reply(_) | Verdict::Consumed | Verdict::HandOver(_) => Err(DropReason::Malformed),
+            Verdict::Reply(_) | Verdict::HandOver(_) => Err(DropReason::Malformed),
         }
     }
 }

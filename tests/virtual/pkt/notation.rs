@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, NetHeaders, PacketHeaders, TcpHeader, TransportHeader};
 
+use crate::pieces;
+
 /// What sequence and timestamp fields of one direction count from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Base {
@@ -36,6 +38,36 @@ pub struct Segment {
     pub tos: Option<u8>,
     pub bad_sum: bool,
     pub data: Option<Vec<u8>>,
+    /// It may be fragmented.
+    pub no_df: bool,
+    /// Number of fragments; 0: it is whole.
+    pub pieces: usize,
+    /// Those that are sent, in their order; none: all.
+    pub order: Vec<Part>,
+    /// Its fragments have the identification of those before.
+    pub again: bool,
+}
+
+/// A fragment of a segment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// From 1 on.
+    pub number: usize,
+    /// It begins 8 bytes too early.
+    pub overlaps: bool,
+}
+
+impl Part {
+    /// `N` or `N+`
+    fn parse(text: &str) -> Result<Part, String> {
+        let digits = text.strip_suffix('+').unwrap_or(text);
+        Ok(Part { number: number(digits)? as usize, overlaps: digits != text })
+    }
+}
+
+/// `N` or `N:N,N,…`
+fn split_pieces(text: &str) -> (&str, &str) {
+    text.split_once(':').unwrap_or((text, ""))
 }
 
 /// The byte of a stream at this relative sequence number.
@@ -192,7 +224,7 @@ impl fmt::Display for Opt {
 }
 
 impl Segment {
-    /// `FLAGS seq:end(len) [ack N] [win N] [urg N] [<options>] [tos N] [badsum] [data "text"]`
+    /// `FLAGS seq:end(len) [ack N] [win N] [urg N] [<options>] [tos N] [badsum] [data "text"] [nodf] [pieces N[:LIST]] [again]`
     pub fn parse(text: &str) -> Result<Segment, String> {
         let mut segment = Segment::default();
         let mut text = text.to_owned();
@@ -228,6 +260,14 @@ impl Segment {
                 "urg" => segment.urg = Some(number(value()?)? as u16),
                 "tos" => segment.tos = Some(number(value()?)? as u8),
                 "badsum" => segment.bad_sum = true,
+                "nodf" => segment.no_df = true,
+                "again" => segment.again = true,
+                "pieces" => {
+                    let (count, order) = split_pieces(value()?);
+                    segment.pieces = number(count)? as usize;
+                    let order = order.split(',').filter(|part| !part.is_empty()).map(Part::parse);
+                    segment.order = order.collect::<Result<_, _>>()?;
+                }
                 _ => return Err(format!("word {word:?}")),
             }
         }
@@ -274,6 +314,7 @@ impl Segment {
         let tos = self.tos.unwrap_or(0);
         ip.dscp = (tos >> 2).try_into().unwrap();
         ip.ecn = (tos & 3).try_into().unwrap();
+        ip.dont_fragment = !self.no_df;
         ip.header_checksum = ip.calc_header_checksum();
         ip
     }
@@ -288,6 +329,23 @@ impl Segment {
             destination: addresses.1,
             ..Ipv6Header::default()
         }
+    }
+
+    /// The IP packets that it is sent as.
+    pub fn parts(&self, packet: &[u8], identification: u16) -> Vec<Vec<u8>> {
+        if self.pieces == 0 {
+            return vec![packet.to_vec()];
+        }
+        let (header, payload) = Ipv4Header::from_slice(packet).unwrap();
+        let size = payload.len().div_ceil(self.pieces).next_multiple_of(8);
+        let all = (1..=self.pieces).map(|number| Part { number, overlaps: false }).collect();
+        let order = if self.order.is_empty() { all } else { self.order.clone() };
+        let fragment = |part: Part| {
+            let (start, end) = ((part.number - 1) * size, (part.number * size).min(payload.len()));
+            let start = start - if part.overlaps { 8 } else { 0 };
+            pieces::part(&header, start, end < payload.len(), &payload[start..end], identification)
+        };
+        order.into_iter().map(fragment).collect()
     }
 
     /// What is in a frame, with numbers relative to these.
@@ -324,6 +382,7 @@ impl Segment {
             tos: Some(tos),
             bad_sum: sum != Ok(tcp.checksum),
             data: Some(payload.to_vec()),
+            ..Segment::default()
         }
     }
 
@@ -346,6 +405,7 @@ impl Segment {
             && self.urg.unwrap_or(0) == seen.urg.unwrap_or(0)
             && self.tos.is_none_or(|tos| Some(tos) == seen.tos)
             && self.bytes() == seen.bytes()
+            && self.pieces == seen.pieces
             && options
     }
 }
@@ -363,6 +423,9 @@ impl fmt::Display for Segment {
         }
         self.tos.filter(|tos| *tos != 0).iter().try_for_each(|tos| write!(f, " tos {tos}"))?;
         f.write_str(if self.bad_sum { " badsum" } else { "" })?;
+        if self.pieces > 0 {
+            write!(f, " pieces {}", self.pieces)?;
+        }
         if self.data.as_ref().is_some_and(|data| *data != payload(self.seq, self.len)) {
             f.write_char(' ')?;
             write!(f, "data \"{}\"", self.data.as_deref().unwrap_or_default().escape_ascii())?;
