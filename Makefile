@@ -28,7 +28,7 @@ test: ## format, lints, unit, integration and end-to-end tests (the last as root
 	$(CARGO) test --workspace --doc --quiet
 	@.ci/test.sh
 
-soak: ## 190,000 connections over wires that lose, reorder, repeat and spoil packets (WEIR_SOAK_UPDATE=1: new table)
+soak: ## 240,000 connections over wires that lose, reorder, repeat and spoil packets (WEIR_SOAK_UPDATE=1: new table)
 	$(CARGO) test --release -p weir-tests --test soak the_whole -- --ignored --nocapture
 
 # Seconds for each target.

@@ -10,6 +10,7 @@ use smoltcp::time::{Duration, Instant};
 use crate::host::{End, Part, When};
 use crate::impair::Rng;
 use crate::matrix::{Row, Task};
+use crate::weir::OUTSIDE;
 use crate::world::World;
 
 /// Connections of a batch.
@@ -52,8 +53,11 @@ pub fn run(row: &Row, seed: u64) -> Outcome {
     batch.judge()
 }
 
-/// Mostly small, seldom up to 1 MiB.
-fn size(rng: &mut Rng) -> usize {
+/// Mostly small, seldom up to 1 MiB; where time counts, less than a segment and never nothing.
+fn size(rng: &mut Rng, row: &Row) -> usize {
+    if row.within.is_some() {
+        return 2 + rng.below(1000) as usize;
+    }
     if rng.below(1000) == 0 {
         return 1 << 20;
     }
@@ -77,7 +81,7 @@ impl Batch {
         let choices = &choices[..if client_first { 3 } else { 2 }];
         for server in 1..self.world.hosts.len() {
             for _ in 0..if self.row.refusing && server == 1 { 0 } else { LISTENERS } {
-                let length = size(rng);
+                let length = size(rng, &self.row);
                 let speaks = choices[rng.below(choices.len() as u64) as usize];
                 let bytes = bytes(rng, length, self.row.task == Task::Hold);
                 let part = Part { bytes, speaks, closes: When::AtOnce };
@@ -88,11 +92,11 @@ impl Batch {
 
     /// One client after the other begins, up to 40 ms apart.
     fn connect(&mut self, rng: &mut Rng, client_first: bool) {
-        let vip: SocketAddr = "192.0.2.10:443".parse().unwrap();
+        let vip = SocketAddr::new(self.row.address(OUTSIDE, 10), 443);
         let closes = if client_first { When::AtOnce } else { When::AfterEnd };
         for number in 0..CONNECTIONS {
             // A client that neither speaks nor closes would wait for a script that waits for it.
-            let length = size(rng).max(usize::from(!client_first));
+            let length = size(rng, &self.row).max(usize::from(!client_first));
             let bytes = bytes(rng, length, self.row.task == Task::Collect);
             let part = Part { bytes, speaks: When::AtOnce, closes };
             let begins = self.world.now + Duration::from_millis(rng.below(41));
@@ -129,6 +133,8 @@ impl Batch {
         for number in 0..CONNECTIONS {
             let time = self.judge_one(number, &mut met);
             assert!(time.is_some() || !self.row.sure, "connection {number} is not complete");
+            let in_time = self.row.within.is_none_or(|most| time.is_some_and(|time| time <= most));
+            assert!(in_time, "connection {number} took {time:?} ms");
             outcome.times.extend(time);
         }
         for (server, end) in self.server_ends() {

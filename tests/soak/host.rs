@@ -1,14 +1,14 @@
 //! End hosts: many of smoltcp's sockets behind one address, each with something to say.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpListenEndpoint};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint};
 
 use crate::device::Device1500;
-use crate::weir::OUTSIDE;
+use crate::matrix::Row;
 
 /// After so long without a packet an end gives up.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -48,7 +48,7 @@ pub struct End {
 
 pub struct Host {
     pub port: u8,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub mac: [u8; 6],
     device: Device1500,
     interface: Interface,
@@ -59,16 +59,18 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(port: u8, number: u8, seed: u64, buffer: usize, now: Instant) -> Host {
-        let net = if port == OUTSIDE { [192, 0, 2] } else { [10, 0, 0] };
-        let at = |last| Ipv4Addr::new(net[0], net[1], net[2], last);
-        let address = at(number);
+    pub fn new(port: u8, number: u8, row: &Row, seed: u64, now: Instant) -> Host {
+        let (address, weir, buffer) = (row.address(port, number), row.address(port, 1), row.buffer);
         let mut device = Device1500::default();
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut device, now);
-        interface.update_ip_addrs(|list| list.push(IpCidr::new(IpAddress::Ipv4(address), 24)).unwrap());
-        interface.routes_mut().add_default_ipv4_route(at(1)).unwrap();
+        let length = if address.is_ipv4() { 24 } else { 64 };
+        interface.update_ip_addrs(|list| list.push(IpCidr::new(address.into(), length)).unwrap());
+        match weir {
+            IpAddr::V4(weir) => interface.routes_mut().add_default_ipv4_route(weir).map(|_| ()).unwrap(),
+            IpAddr::V6(weir) => interface.routes_mut().add_default_ipv6_route(weir).map(|_| ()).unwrap(),
+        }
         let sockets = SocketSet::new(Vec::new());
         let mac = [2, 0, 0, 0, 1, number];
         Host { port, address, mac, device, interface, sockets, ends: Vec::new(), buffer, clock: None }

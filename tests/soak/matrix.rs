@@ -1,9 +1,10 @@
 //! What is tried: each row is a configuration of the path, of the end hosts and of weir.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use crate::impair::{Burst, Impairment};
-use crate::weir::TWO_ARMS;
+use crate::weir::{INSIDE, OUTSIDE, TWO_ARMS};
 
 /// What weir has to do with the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,17 @@ pub enum Task {
     Collect,
     /// As `FirstByte`, and a response script that holds the response for as many bytes as its first two say.
     Hold,
+}
+
+/// A packet of weir's, the first of its kind in each connection, that is lost. It comes again only by a timer of weir's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The SYN to the server.
+    Syn,
+    /// Bytes for the server.
+    Replay,
+    /// Bytes for the client.
+    Response,
 }
 
 /// One configuration.
@@ -33,6 +45,10 @@ pub struct Row {
     /// Each connection must complete: nothing is lost, and no acknowledgement comes twice. (After three of these
     /// smoltcp sends a full segment even where the window is smaller, and may never come back for what was beyond.)
     pub sure: bool,
+    /// Each connection must complete within so many milliseconds; both ends have less than a segment to say.
+    pub within: Option<u64>,
+    pub lost: Option<Lost>,
+    pub ipv6: bool,
 }
 
 const PATH: Impairment =
@@ -58,7 +74,15 @@ const ROW: Row = Row {
     task: Task::FirstByte,
     refusing: false,
     sure: false,
+    within: None,
+    lost: None,
+    ipv6: false,
 };
+
+/// Nothing is lost but what the row says. The ends get no duplicate acknowledgements and have no reason to repeat anything.
+const SHORT: Row = Row { sure: true, within: Some(2500), ..ROW };
+
+const LOSS_2_IN_DISORDER: Impairment = Impairment { reorder: 50, duplicate: 20, ..LOSS_2 };
 
 pub const MATRIX: &[Row] = &[
     Row { sure: true, ..ROW },
@@ -84,6 +108,11 @@ pub const MATRIX: &[Row] = &[
     Row { name: "held-response", impairment: LOSS_2, task: Task::Hold, ..ROW },
     Row { name: "refusing-server", impairment: LOSS_2, refusing: true, ..ROW },
     Row { name: "fast-path", impairment: LOSS_2, task: Task::Pass, ..ROW },
+    Row { name: "lost-syn", lost: Some(Lost::Syn), ..SHORT },
+    Row { name: "lost-replay", lost: Some(Lost::Replay), ..SHORT },
+    Row { name: "lost-response", lost: Some(Lost::Response), task: Task::Hold, ..SHORT },
+    Row { name: "ipv6", impairment: LOSS_2_IN_DISORDER, timestamps: (true, true), ipv6: true, ..ROW },
+    Row { name: "ipv6-collect", impairment: LOSS_2, task: Task::Collect, ipv6: true, ..ROW },
 ];
 
 /// Waits for a message that says how long it is.
@@ -92,11 +121,26 @@ local high, low = string.byte(avi.l4.read(2), 1, 2)
 avi.l4.collect(high * 256 + low)";
 
 impl Row {
+    /// What the addresses at a port of weir's begin with.
+    pub fn network(&self, port: u8) -> &'static str {
+        match (port, self.ipv6) {
+            (OUTSIDE, false) => "192.0.2.",
+            (OUTSIDE, true) => "2001:db8:1::",
+            (_, false) => "10.0.0.",
+            (_, true) => "2001:db8:2::",
+        }
+    }
+
+    pub fn address(&self, port: u8, number: u8) -> IpAddr {
+        format!("{}{number}", self.network(port)).parse().unwrap()
+    }
+
     /// The configuration of weir.
     pub fn toml(&self) -> String {
         let mut toml = format!(
             "{TWO_ARMS}[limits]\nflows = 128\nembryonic = 64\nwaiting = 64\n[[pool]]\nname = \"a\"\nservers = \
-             [{{ address = \"10.0.0.21\", port = 443 }}, {{ address = \"10.0.0.22\", port = 443 }}]\n"
+             [{{ address = \"{net}21\", port = 443 }}, {{ address = \"{net}22\", port = 443 }}]\n",
+            net = self.network(INSIDE),
         );
         let request = match self.task {
             Task::Pass => None,
@@ -112,8 +156,7 @@ impl Row {
         if self.task == Task::Hold {
             writeln!(toml, "response_inline = '''\navi.vs.log(\"r\")\n{MESSAGE}\n'''").unwrap();
         }
-        let service =
-            "[[virtual_service]]\nname = \"vs\"\naddresses = [\"192.0.2.10\"]\nports = [\"tcp/443\"]";
-        toml + service + "\npool = \"a\"\n" + set
+        let service = "[[virtual_service]]\nname = \"vs\"\nports = [\"tcp/443\"]\npool = \"a\"\n";
+        toml + service + &format!("addresses = [\"{}10\"]\n", self.network(OUTSIDE)) + set
     }
 }

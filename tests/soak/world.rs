@@ -1,20 +1,21 @@
 //! weir between hosts whose wires lose, delay, reorder, repeat and spoil what they carry.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use dataplane::channel::{ConnectionRecord, ControlEnd};
 use dataplane::io::PortId;
 use dataplane::memory::MemoryIo;
 use dataplane::worker::Worker;
+use etherparse::{Icmpv6Type, PacketBuilder};
 use scripting::LuaPolicy;
 use smoltcp::time::{Duration, Instant};
 
 use crate::host::Host;
 use crate::impair::Leg;
 use crate::invariants;
-use crate::matrix::Row;
+use crate::matrix::{Lost, Row};
 use crate::weir::{self, INSIDE, OUTSIDE, weir_mac};
 
 /// weir's timers are looked at so often.
@@ -41,6 +42,15 @@ enum To {
     Host(usize),
 }
 
+/// A neighbour solicitation (RFC 4861, 4.3).
+fn is_solicitation(frame: &[u8]) -> bool {
+    frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 135
+}
+
+fn is_tcp(frame: &[u8]) -> bool {
+    frame[12..14] == [8, 0] && frame[23] == 6 || frame[12..14] == [0x86, 0xdd] && frame[20] == 6
+}
+
 pub struct World {
     pub worker: Worker<MemoryIo, LuaPolicy>,
     control: ControlEnd,
@@ -53,6 +63,9 @@ pub struct World {
     /// What is on its way, by the time of its arrival and the order in which it was sent.
     under_way: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
     sent: u64,
+    /// What is lost once in each connection, and addresses and ports of those in which it was.
+    lost: Option<Lost>,
+    missed: BTreeSet<Vec<u8>>,
 }
 
 impl World {
@@ -60,8 +73,7 @@ impl World {
         let now = Instant::from_secs(1000);
         CLOCK.set(now.total_millis() as u32);
         let (worker, control) = weir::build_all(&row.toml(), 1, now).remove(0);
-        let host =
-            |port, number| Host::new(port, number, seed.wrapping_add(u64::from(number)), row.buffer, now);
+        let host = |port, number| Host::new(port, number, row, seed.wrapping_add(u64::from(number)), now);
         let mut hosts = vec![host(OUTSIDE, 100), host(INSIDE, 21), host(INSIDE, 22)];
         if row.timestamps.0 {
             hosts[0].use_timestamps(client_clock);
@@ -71,8 +83,8 @@ impl World {
         }
         let leg = |number| Leg::new(row.impairment, seed.wrapping_mul(4).wrapping_add(number), now);
         let legs = [[leg(0), leg(1)], [leg(2), leg(3)]];
-        let (records, under_way) = (Vec::new(), BTreeMap::new());
-        World { worker, control, now, records, hosts, legs, under_way, sent: 0 }
+        let (records, under_way, missed) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+        World { worker, control, now, records, hosts, legs, under_way, sent: 0, lost: row.lost, missed }
     }
 
     /// Goes on to the next moment at which something happens.
@@ -114,7 +126,8 @@ impl World {
                 (To::Host(index), packet) => self.hosts[index].take_in(packet),
                 (To::Weir(index), packet) => {
                     let host = &self.hosts[index];
-                    let frame = [&weir_mac(host.port)[..], &host.mac, &[8, 0], &packet].concat();
+                    let kind = if host.address.is_ipv4() { [8, 0] } else { [0x86, 0xdd] };
+                    let frame = [&weir_mac(host.port)[..], &host.mac, &kind, &packet].concat();
                     assert!(self.worker.io_mut().inject(PortId(host.port), &frame));
                 }
             }
@@ -136,7 +149,9 @@ impl World {
                 any = true;
                 if frame[12..14] == [8, 6] {
                     self.arp(port, &frame);
-                } else if frame[12..14] == [8, 0] {
+                } else if is_solicitation(&frame) {
+                    self.solicitation(port, &frame);
+                } else if is_tcp(&frame) && !self.loses(port, &frame[14..]) {
                     let to = self.hosts.iter().position(|host| host.mac == frame[..6]).expect("a known MAC");
                     self.send(port, 1, To::Host(to), &frame[14..]);
                 }
@@ -145,13 +160,41 @@ impl World {
         any
     }
 
+    /// True for the packet that is lost in its connection.
+    fn loses(&mut self, port: u8, packet: &[u8]) -> bool {
+        let (ip, tcp) = packet.split_at(if packet[0] >> 4 == 4 { 20 } else { 40 });
+        let (syn, empty) = (tcp[13] & 2 != 0, tcp.len() == usize::from(tcp[12] >> 4) * 4);
+        let meant = match self.lost {
+            None => false,
+            Some(Lost::Syn) => port == INSIDE && syn,
+            Some(Lost::Replay) => port == INSIDE && !empty,
+            Some(Lost::Response) => port == OUTSIDE && !empty,
+        };
+        let addresses = &ip[if ip.len() == 20 { 12 } else { 8 }..];
+        meant && self.missed.insert([addresses, &tcp[..4]].concat())
+    }
+
     fn arp(&mut self, port: u8, frame: &[u8]) {
         let octets: [u8; 4] = frame[38..42].try_into().unwrap();
-        let wanted = Ipv4Addr::from(octets);
+        let wanted = IpAddr::from(octets);
         let Some(host) = self.hosts.iter().find(|host| host.address == wanted) else { return };
         let answer =
             [&frame[6..12], &host.mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &host.mac, &octets, &frame[22..32]]
                 .concat();
+        assert!(self.worker.io_mut().inject(PortId(port), &answer));
+    }
+
+    /// A neighbour advertisement for a solicitation.
+    fn solicitation(&mut self, port: u8, frame: &[u8]) {
+        let octet = |at: usize| <[u8; 16]>::try_from(&frame[at..at + 16]).unwrap();
+        let (asker, wanted) = (octet(22), octet(62));
+        let Some(host) = self.hosts.iter().find(|host| host.address == IpAddr::from(wanted)) else { return };
+        let body = [&[0x60, 0, 0, 0], &wanted[..], &[2, 1], &host.mac].concat();
+        let kind =
+            Icmpv6Type::Unknown { type_u8: 136, code_u8: 0, bytes5to8: [body[0], body[1], body[2], body[3]] };
+        let ethernet = PacketBuilder::ethernet2(host.mac, weir_mac(port));
+        let mut answer = Vec::new();
+        ethernet.ipv6(wanted, asker, 255).icmpv6(kind).write(&mut answer, &body[4..]).unwrap();
         assert!(self.worker.io_mut().inject(PortId(port), &answer));
     }
 
