@@ -7,7 +7,6 @@
 
 mod meant;
 mod memory;
-mod nearest;
 mod problem;
 mod process;
 mod read;

@@ -16,12 +16,12 @@ use std::path::Path;
 
 use dataplane::snapshot::Snapshot;
 
-use crate::nearest::nearest;
 use crate::problem::{Problems, Span};
 use crate::process::ProcessSettings;
 use crate::read::{At, Required};
 use crate::value::text::Name;
 use crate::written::File;
+use script_check::nearest;
 
 /// What the file means. The result is only of use if there are no errors among the problems.
 pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (Snapshot, ProcessSettings) {
