@@ -1,5 +1,7 @@
 //! The description of the API against the functions themselves: each is called with each kind of argument.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test")]
+
 mod world;
 
 use dataplane::policy::Event;

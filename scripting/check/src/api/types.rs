@@ -129,6 +129,18 @@ impl Kinds {
         Kinds(self.0 | 1 << kind as u8)
     }
 
+    /// The kinds of either set.
+    #[must_use]
+    pub const fn or(self, other: Kinds) -> Kinds {
+        Kinds(self.0 | other.0)
+    }
+
+    /// Whether all of its kinds are in the other set.
+    #[must_use]
+    pub const fn within(self, other: Kinds) -> bool {
+        self.0 & !other.0 == 0
+    }
+
     /// Whether the kind is in it.
     #[must_use]
     pub const fn has(self, kind: Kind) -> bool {

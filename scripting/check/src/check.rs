@@ -1,0 +1,69 @@
+//! [`check`]: from a text to its findings.
+
+use crate::api::Event;
+use crate::finding::{Finding, Rule, Severity};
+use crate::lower;
+use crate::names::Names;
+use crate::rules::{Report, Script, calls, compare, events, globals, names, stale, tables, undefined};
+use crate::source::{bom_bytes, parseable};
+use crate::syntax;
+use crate::value::Values;
+use crate::walk;
+
+/// What a text is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The script of an event.
+    Script(Event),
+    /// A parser module, which scripts of either event may require.
+    Module,
+}
+
+/// What is known beside the text.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// What the text is for.
+    pub role: Role,
+    /// What it may name; without it names are not checked.
+    pub names: Option<&'a Names>,
+}
+
+/// Everything that is found in a text, in its order. A text that is no Lua has one finding.
+#[must_use]
+pub fn check(text: &[u8], settings: &Settings<'_>) -> Vec<Finding> {
+    let offset = bom_bytes(text);
+    let text = parseable(text);
+    let mut findings = match lower::tree(&text) {
+        Ok(tree) => of_tree(&text, &tree, settings),
+        Err(error) => vec![not_understood(&text, error)],
+    };
+    for finding in &mut findings {
+        finding.span = finding.span.start + offset..finding.span.end + offset;
+    }
+    findings.sort_by_key(|finding| (finding.span.start, finding.span.end, finding.rule));
+    findings
+}
+
+fn not_understood(text: &str, error: lower::SyntaxError) -> Finding {
+    let start = text.get(..error.span.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+    let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let cure = syntax::cure(&error.message, line);
+    let (severity, rule) = (Severity::Error, Rule::Syntax);
+    Finding { severity, rule, span: error.span, message: error.message, cure, literal: true }
+}
+
+fn of_tree(text: &str, tree: &crate::tree::Tree, settings: &Settings<'_>) -> Vec<Finding> {
+    let values = Values::of(tree);
+    let facts = walk::facts(&tree.block, &values);
+    let script = Script { text, tree, values: &values, facts: &facts, settings };
+    let mut report = Report::default();
+    undefined::check(&script, &mut report);
+    events::check(&script, &mut report);
+    calls::check(&script, &mut report);
+    names::check(&script, &mut report);
+    tables::check(&script, &mut report);
+    stale::check(&script, &mut report);
+    globals::check(&script, &mut report);
+    compare::check(&script, &mut report);
+    report.findings
+}
