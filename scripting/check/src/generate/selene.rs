@@ -3,11 +3,25 @@
 use std::fmt::Write;
 
 use super::ORIGIN;
-use crate::api::{ABSENT, FUNCTIONS, Function, Need, Parameter, STRING_EXTRAS, VARIABLES};
+use crate::api::{ABSENT, FUNCTIONS, Function, LIBRARIES, Need, Parameter, STRING_EXTRAS, VARIABLES};
+
+/// Members of Lua 5.1's libraries that a script does not have; selene removes nothing with its parent.
+const REMOVED: &[(&str, &str)] = &[
+    ("coroutine", "create resume running status wrap yield"),
+    (
+        "debug",
+        "debug getfenv gethook getinfo getlocal getmetatable getregistry getupvalue setfenv sethook setlocal \
+               setmetatable setupvalue traceback",
+    ),
+    ("io", "close flush input lines open output popen read stderr stdin stdout tmpfile type write"),
+    ("os", "difftime execute exit getenv remove rename setlocale tmpname"),
+    ("package", "cpath loaded loaders loadlib path preload seeall"),
+    ("string", "dump"),
+];
 
 /// `datascript.yml`.
 pub(super) fn text() -> String {
-    let mut text = format!("# {ORIGIN}\n---\nbase: luajit\nname: datascript\nglobals:\n");
+    let mut text = format!("# {ORIGIN}\n---\nbase: lua51\nname: datascript\nglobals:\n");
     for function in FUNCTIONS {
         let _ = writeln!(text, "  {}:", function.name);
         arguments(&mut text, function);
@@ -25,8 +39,17 @@ pub(super) fn text() -> String {
             "  string.{name}:\n    args:\n      - type: string\n      - type: string\n    must_use: true\n"
         );
     }
-    for absent in ABSENT {
-        let _ = write!(text, "  {}:\n    removed: true\n", absent.name);
+    // What LuaJIT has beyond Lua 5.1.
+    for member in LIBRARIES.iter().filter(|library| library.name == "bit").flat_map(|library| library.members)
+    {
+        let _ = write!(text, "  bit.{member}:\n    args:\n      - type: \"...\"\n    must_use: true\n");
+    }
+    let removed = ABSENT.iter().map(|absent| absent.name.to_owned());
+    let members = REMOVED
+        .iter()
+        .flat_map(|(space, names)| names.split_whitespace().map(move |name| format!("{space}.{name}")));
+    for name in removed.chain(members) {
+        let _ = write!(text, "  {name}:\n    removed: true\n");
     }
     text
 }
