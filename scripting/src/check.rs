@@ -53,7 +53,7 @@ fn load_errors(machine: &Machine, names: &Names, source: &Source, role: Role) ->
         return vec![error];
     }
     let settings = Settings { role, names: Some(names) };
-    let findings = script_check::check(&source.text, &settings).into_iter();
+    let findings = script_check::check_names(&source.text, &settings).into_iter();
     findings.filter_map(|finding| load_error(source, finding)).collect()
 }
 

@@ -1,4 +1,4 @@
-//! [`check`]: from a text to its findings.
+//! [`check`] and [`check_names`]: from a text to its findings.
 
 use crate::api::Event;
 use crate::finding::{Finding, Rule, Severity};
@@ -31,10 +31,41 @@ pub struct Settings<'a> {
 /// Everything that is found in a text, in its order. A text that is no Lua has one finding.
 #[must_use]
 pub fn check(text: &[u8], settings: &Settings<'_>) -> Vec<Finding> {
+    of_text(text, settings, |script, report| {
+        names_of(script, report);
+        events::check(script, report);
+        calls::check(script, report);
+        tables::check(script, report);
+        stale::check(script, report);
+        globals::check(script, report);
+        compare::check(script, report);
+    })
+}
+
+/// Names that do not exist, in the API, in modules and in the configuration. The time it takes grows with the text and
+/// not faster, so that no script holds up a start.
+#[must_use]
+pub fn check_names(text: &[u8], settings: &Settings<'_>) -> Vec<Finding> {
+    of_text(text, settings, names_of)
+}
+
+fn names_of(script: &Script<'_>, report: &mut Report) {
+    undefined::check(script, report);
+    names::check(script, report);
+}
+
+fn of_text(text: &[u8], settings: &Settings<'_>, rules: impl Fn(&Script<'_>, &mut Report)) -> Vec<Finding> {
     let offset = bom_bytes(text);
     let text = parseable(text);
     let mut findings = match lower::tree(&text) {
-        Ok(tree) => of_tree(&text, &tree, settings),
+        Ok(tree) => {
+            let values = Values::of(&tree);
+            let facts = walk::facts(&tree.block, &values);
+            let mut report = Report::default();
+            let script = Script { text: &text, tree: &tree, values: &values, facts: &facts, settings };
+            rules(&script, &mut report);
+            report.findings
+        }
         Err(error) => vec![not_understood(&text, error)],
     };
     for finding in &mut findings {
@@ -50,20 +81,4 @@ fn not_understood(text: &str, error: lower::SyntaxError) -> Finding {
     let cure = syntax::cure(&error.message, line);
     let (severity, rule) = (Severity::Error, Rule::Syntax);
     Finding { severity, rule, span: error.span, message: error.message, cure, literal: true }
-}
-
-fn of_tree(text: &str, tree: &crate::tree::Tree, settings: &Settings<'_>) -> Vec<Finding> {
-    let values = Values::of(tree);
-    let facts = walk::facts(&tree.block, &values);
-    let script = Script { text, tree, values: &values, facts: &facts, settings };
-    let mut report = Report::default();
-    undefined::check(&script, &mut report);
-    events::check(&script, &mut report);
-    calls::check(&script, &mut report);
-    names::check(&script, &mut report);
-    tables::check(&script, &mut report);
-    stale::check(&script, &mut report);
-    globals::check(&script, &mut report);
-    compare::check(&script, &mut report);
-    report.findings
 }

@@ -19,7 +19,7 @@ mod tree;
 mod value;
 mod walk;
 
-pub use check::{Role, Settings, check};
+pub use check::{Role, Settings, check, check_names};
 pub use finding::{Finding, Rule, Severity, Shown};
 pub use names::{Group, Names, Pool, Server};
 pub use nearest::nearest;

@@ -17,8 +17,23 @@ pub(crate) struct SyntaxError {
     pub(crate) message: String,
 }
 
-/// Reads a text.
+/// Stack of the parser, of which a page is memory only once it is used. Texts are as long as a configuration allows, and
+/// `1 + 1 + 1 + …` is as deep as it is long.
+const STACK: usize = 1 << 30;
+
+/// Deepest expression that is looked into.
+const DEEPEST: usize = 200;
+
+/// Reads a text. Of an expression that is deeper than 200 the inner part is taken for any value.
 pub(crate) fn tree(text: &str) -> Result<Tree, SyntaxError> {
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || parse(text));
+        let failed = || SyntaxError { span: 0..0, message: "there is no memory to parse this".to_owned() };
+        parser.map_err(|_| failed())?.join().map_err(|_| failed())?
+    })
+}
+
+fn parse(text: &str) -> Result<Tree, SyntaxError> {
     let parsed = full_moon::parse_fallible(text, full_moon::LuaVersion::luajit());
     let ast = parsed.into_result().map_err(|errors| match errors.first() {
         Some(error) => {
@@ -30,7 +45,7 @@ pub(crate) fn tree(text: &str) -> Result<Tree, SyntaxError> {
         }
         None => SyntaxError { span: 0..0, message: "not understood".to_owned() },
     })?;
-    let mut lower = Lower { locals: Vec::new(), scopes: vec![Vec::new()], made: 0 };
+    let mut lower = Lower { locals: Vec::new(), scopes: vec![Vec::new()], made: 0, depth: 0 };
     let block = lower.statements(ast.nodes());
     Ok(Tree { block, locals: lower.locals })
 }
@@ -39,6 +54,8 @@ struct Lower {
     locals: Vec<Local>,
     /// Names that are visible, inner scopes last.
     scopes: Vec<Vec<(String, LocalId)>>,
+    /// Expressions around the current one.
+    depth: usize,
     /// Number of the last function.
     made: FunctionId,
 }
@@ -223,7 +240,10 @@ impl Lower {
             Prefix::Expression(expression) => self.expression(expression),
             _ => unknown(prefix),
         };
-        for suffix in suffixes {
+        for (index, suffix) in suffixes.enumerate() {
+            if index >= DEEPEST {
+                return Expr { span: inner.span, node: Node::Vararg };
+            }
             inner = self.suffix(inner, suffix);
         }
         inner
@@ -264,6 +284,23 @@ impl Lower {
     }
 
     fn expression(&mut self, expression: &Expression) -> Expr {
+        if self.depth >= DEEPEST {
+            return Expr { span: 0..0, node: Node::Vararg };
+        }
+        self.depth += 1;
+        let lowered = self.shallow(expression);
+        self.depth -= 1;
+        lowered
+    }
+
+    fn shallow(&mut self, expression: &Expression) -> Expr {
+        // Before its place is asked for, which takes as long as the expression is deep.
+        if let Expression::BinaryOperator { lhs, binop, rhs } = expression {
+            let (left, right) = (self.expression(lhs), self.expression(rhs));
+            let start = if left.span.is_empty() { token_span(binop.token()).start } else { left.span.start };
+            let span = start..right.span.end.max(start);
+            return Expr { span, node: Node::Binary(operator(binop), Box::new(left), Box::new(right)) };
+        }
         let span = span_of(expression);
         let node = match expression {
             Expression::Number(token) => Node::Number(number(&token_text(token))),
@@ -283,10 +320,6 @@ impl Lower {
                     _ => Unary::Minus,
                 };
                 Node::Unary(operator, Box::new(self.expression(expression)))
-            }
-            Expression::BinaryOperator { lhs, binop, rhs } => {
-                let left = Box::new(self.expression(lhs));
-                Node::Binary(operator(binop), left, Box::new(self.expression(rhs)))
             }
             _ => Node::Vararg,
         };

@@ -98,7 +98,7 @@ enum Init<'t> {
 }
 
 /// How many variables one value may come through.
-const MOST_STEPS: usize = 16;
+const MOST_STEPS: usize = 12;
 
 impl<'t> Values<'t> {
     pub(crate) fn of(tree: &'t Tree) -> Values<'t> {

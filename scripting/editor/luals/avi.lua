@@ -6,7 +6,8 @@ avi = {}
 
 ---@class avi.SIG_ENABLE
 ---The last argument of `avi.vs.log` for a significant record.
-avi.SIG_ENABLE = nil ---@type avi.SIG_ENABLE
+---@type avi.SIG_ENABLE
+avi.SIG_ENABLE = nil
 
 avi.l4 = {}
 avi.vs = {}

@@ -11,7 +11,7 @@ pub(super) fn avi() -> String {
     text.push_str(
         "---@class avi.SIG_ENABLE\n---The last argument of `avi.vs.log` for a significant record.\n",
     );
-    let _ = write!(text, "{SIGNIFICANT} = nil ---@type avi.SIG_ENABLE\n\n");
+    let _ = write!(text, "---@type avi.SIG_ENABLE\n{SIGNIFICANT} = nil\n\n");
     for space in SPACES {
         let _ = writeln!(text, "{space} = {{}}");
     }

@@ -13,7 +13,7 @@ use crate::walk::{Event, Usage};
 pub(crate) fn check(script: &Script<'_>, report: &mut Report) {
     // A module that returns nothing gives the table of its globals: there they are meant.
     let wanted = script.settings.role == Role::Module && !returns(&script.tree.block);
-    let mut told = HashSet::new();
+    let (mut told, mut told_reads) = (HashSet::new(), HashSet::new());
     for fact in script.facts {
         match fact.what {
             Event::SetGlobal { name, function, nested } if !wanted && (nested || !function) => {
@@ -29,18 +29,20 @@ pub(crate) fn check(script: &Script<'_>, report: &mut Report) {
             }
             // By `_G` any global may be set.
             Event::Global { name, usage } if !script.values.dynamic && !is_set(script, name) => {
+                let error = matches!(usage, Usage::Called | Usage::Indexed);
+                if matches!(usage, Usage::Condition) || !told_reads.insert((name, error)) {
+                    continue;
+                }
                 let near = near_local(script, name).or_else(|| near_known(script, name));
                 let cure = match near {
                     Some(near) => format!("did you mean {near}?"),
                     None => "declare it with `local` where it is to be seen".to_owned(),
                 };
                 let message = format!("nothing sets the global `{name}`: it is nil");
-                match usage {
-                    Usage::Called | Usage::Indexed => {
-                        report.error(Rule::Global, &fact.span, message, cure);
-                    }
-                    Usage::Condition => {}
-                    _ => report.warning(Rule::Global, &fact.span, message, cure),
+                if error {
+                    report.error(Rule::Global, &fact.span, message, cure);
+                } else {
+                    report.warning(Rule::Global, &fact.span, message, cure);
                 }
             }
             _ => {}

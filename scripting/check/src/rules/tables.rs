@@ -4,7 +4,7 @@ use super::{Report, Script};
 use crate::api::{CLOSE_CONN, Kind, Meaning, TABLE_INSERT, TABLE_LOOKUP, TABLE_REMOVE};
 use crate::finding::Rule;
 use crate::rules::calls::is_open;
-use crate::rules::same::Same;
+use crate::rules::same::Form;
 use crate::tree::{Expr, LocalId, Node, Operator, Span, Unary};
 use crate::value::What;
 use crate::walk::{CallFact, Event, Fact, Usage, every};
@@ -16,12 +16,15 @@ struct Access<'f, 't> {
     call: &'f CallFact<'t>,
     function: &'static str,
     /// `None`: the default table.
-    table: Option<&'t Expr>,
-    key: &'t Expr,
+    table: Option<Form>,
+    key: Form,
     value: Option<&'t Expr>,
     /// Lifetime or extension.
     seconds: Option<&'t Expr>,
 }
+
+/// Earlier calls of the same entry that an insert is compared with.
+const MOST_EARLIER: usize = 64;
 
 pub(crate) fn check(script: &Script<'_>, report: &mut Report) {
     let all = accesses(script);
@@ -56,8 +59,8 @@ fn accesses<'f, 't>(script: &'f Script<'t>) -> Vec<Access<'f, 't>> {
             fact,
             call,
             function: function.name,
-            table: argument(&[Meaning::Table]),
-            key,
+            table: argument(&[Meaning::Table]).map(|table| Form::of(script, table, at)),
+            key: Form::of(script, key, at),
             value: argument(&[Meaning::Stored]),
             seconds: argument(&[Meaning::Lifetime, Meaning::Extension]),
         });
@@ -67,15 +70,15 @@ fn accesses<'f, 't>(script: &'f Script<'t>) -> Vec<Access<'f, 't>> {
 
 impl Access<'_, '_> {
     fn same_table(&self, other: &Access<'_, '_>, script: &Script<'_>) -> bool {
-        match (self.table, other.table) {
+        match (&self.table, &other.table) {
             (None, None) => true,
-            (Some(one), Some(two)) => Same::of(script).between(one, self.at, two, other.at),
+            (Some(one), Some(two)) => one.equals(two, script),
             _ => false,
         }
     }
 
     fn same_entry(&self, other: &Access<'_, '_>, script: &Script<'_>) -> bool {
-        self.same_table(other, script) && Same::of(script).between(self.key, self.at, other.key, other.at)
+        self.same_table(other, script) && self.key.equals(&other.key, script)
     }
 
     /// The local variable that holds the value.
@@ -103,10 +106,15 @@ fn insert(script: &Script<'_>, insert: &Access<'_, '_>, all: &[Access<'_, '_>], 
             "of three arguments a number at the end is the lifetime: this is not stored as the value";
         report.warning(Rule::Lifetime, &seconds.span, message, NAMED_INSERT);
     }
-    let earlier = all.iter().filter(|other| {
-        other.at < insert.at && other.fact.site.reaches(&insert.fact.site) && other.same_entry(insert, script)
-    });
-    let earlier: Vec<&Access<'_, '_>> = earlier.collect();
+    let before = all.get(..all.partition_point(|other| other.at < insert.at)).unwrap_or_default();
+    let mut earlier: Vec<&Access<'_, '_>> = before
+        .iter()
+        .rev()
+        .filter(|other| other.key.text() == insert.key.text() && other.fact.site.reaches(&insert.fact.site))
+        .filter(|other| other.same_entry(insert, script))
+        .take(MOST_EARLIER)
+        .collect();
+    earlier.reverse();
     let removed =
         earlier.iter().filter(|other| other.function == TABLE_REMOVE.name).map(|other| other.at).max();
     for other in earlier.iter().rev().filter(|other| removed.is_none_or(|removed| other.at > removed)) {
@@ -150,7 +158,7 @@ fn changes(script: &Script<'_>, lookup: &Access<'_, '_>, insert: &Access<'_, '_>
 
 fn replaces(script: &Script<'_>, first: &Access<'_, '_>, second: &Access<'_, '_>, value: &Expr) -> bool {
     let Some(before) = first.value else { return false };
-    let same = Same::of(script).between(before, first.at, value, second.at);
+    let same = Form::of(script, before, first.at).equals(&Form::of(script, value, second.at), script);
     first.fact.site.always_before(&second.fact.site) && !same
 }
 
