@@ -51,10 +51,12 @@ pub(crate) fn mean(
     pool::pools(&file.pool, &pools, &mut snapshot, problems);
     snapshot.pool_groups = pool::groups(&file.pool_group, &pools, problems);
     snapshot.script_sets = script::sets(file, &pools, &groups, directory, problems);
-    if readable && scripts == Scripts::Checked && problems.errors() == earlier {
+    let scripts_can_be_judged = readable && problems.errors() == earlier;
+    snapshot.services = service::services(file, &pools, &groups, &sets, &snapshot, problems);
+    // After the services: a script may name the default pool of its service.
+    if scripts_can_be_judged && scripts == Scripts::Checked {
         script::check(&snapshot, problems);
     }
-    snapshot.services = service::services(file, &pools, &groups, &sets, &snapshot, problems);
 
     address::check(file, &snapshot, monitor_ports, problems);
     usage::check(file, &snapshot, problems);

@@ -191,7 +191,82 @@ fn places_are_right_after_a_byte_order_mark_and_in_odd_texts() {
 }
 
 #[test]
+fn the_manual_of_the_tools_describes_every_rule() {
+    let manual = include_str!("../../docs/script-tools.md");
+    for rule in Rule::ALL {
+        assert!(manual.contains(&format!("| `{}` |", rule.name())), "{}", rule.name());
+    }
+}
+
+#[test]
 fn compiled_lua_is_refused() {
     let found = findings("\u{1b}LJ\u{2}", Role::Script(Event::Request), None);
     assert_eq!((found.len(), found[0].rule), (1, Rule::Syntax));
+}
+
+/// Every fixture cut off, with a token left out, and with two tokens exchanged: whatever comes of it has findings that
+/// lie in the text, and nothing panics.
+#[test]
+fn mangled_scripts_are_survived() {
+    let names = names();
+    let mut tried = 0;
+    for path in scripts("tests/check/faults").into_iter().chain(scripts("tests/check/clean")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let role = role(&path);
+        for mangled in mangled(&text) {
+            let settings = Settings { role, names: Some(&names) };
+            for finding in script_check::check(mangled.as_bytes(), &settings) {
+                assert!(finding.span.end <= mangled.len(), "{mangled}: {finding:?}");
+                let shown = Shown::new("f", mangled.as_bytes(), &finding);
+                assert!(!shown.text().is_empty() && !shown.cure.is_empty(), "{mangled}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 2000, "{tried}");
+}
+
+fn mangled(text: &str) -> Vec<String> {
+    let mut words: Vec<&str> = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let length = match rest.find(|c: char| !is_word(c)) {
+            Some(0) => first.len_utf8(),
+            Some(length) => length,
+            None => rest.len(),
+        };
+        let (word, after) = rest.split_at(length);
+        words.push(word);
+        rest = after;
+    }
+    let solid: Vec<usize> = (0..words.len()).filter(|at| !words[*at].trim().is_empty()).collect();
+    let without = solid.iter().map(|at| [&words[..*at], &words[at + 1..]].concat().concat());
+    let cut = solid.iter().map(|at| words[..*at].concat());
+    let exchanged = solid.windows(3).map(|three| {
+        let mut words = words.clone();
+        words.swap(three[0], three[2]);
+        words.concat()
+    });
+    without.chain(cut).chain(exchanged).collect()
+}
+
+#[test]
+fn deep_and_long_scripts_take_neither_stack_nor_time() {
+    let times = |count: usize, text: &str| text.repeat(count);
+    for script in [
+        format!("local x = 1{}", times(200_000, " + 1")),
+        format!("local x = a{}", times(200_000, ".b")),
+        format!("local x = f{}", times(200_000, "()")),
+        format!("local x = a{}", times(190, " .. a")),
+        times(3000, "avi.vs.table_insert('k', avi.vs.table_lookup('k', 0))\n"),
+        format!(
+            "local a0 = 'x' {}",
+            (1..150).map(|i| format!("local a{i} = a{0} .. a{0} ", i - 1)).collect::<String>()
+        ),
+    ] {
+        for role in [Role::Module, Role::Script(Event::Request)] {
+            assert!(findings(&script, role, None).iter().all(|f| f.severity == Severity::Warning));
+        }
+    }
 }

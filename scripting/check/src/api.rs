@@ -6,15 +6,17 @@
 //! compare what happens with this table.
 
 mod flow;
+mod meaning;
 mod pools;
 mod tables;
 mod types;
 mod world;
 
 pub use flow::*;
+pub use meaning::Meaning;
 pub use pools::*;
 pub use tables::*;
-pub use types::{Event, Events, Function, Kind, Kinds, Meaning, Need, Outcome, Parameter, Release};
+pub use types::{Event, Events, Function, Kind, Kinds, Need, Outcome, Parameter, Release};
 pub use world::{
     ABSENT, Absent, BASE, LIBRARIES, Library, MODULES, Module, STRING_EXTRAS, UNSUPPORTED,
     UNSUPPORTED_SPACES, absent, in_library, module,

@@ -17,6 +17,7 @@ mod source;
 mod syntax;
 mod tree;
 mod value;
+mod visit;
 mod walk;
 
 pub use check::{Role, Settings, check, check_names};

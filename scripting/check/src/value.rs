@@ -135,7 +135,7 @@ impl<'t> Values<'t> {
 
     fn declarations(&mut self, block: &'t Block) {
         for statement in block {
-            crate::walk::expressions_of(statement, &mut |expr| self.expression(expr));
+            crate::visit::expressions_of(statement, &mut |expr| self.expression(expr));
             match statement {
                 Statement::Local { locals, values } => self.locals(locals, values),
                 Statement::Assign { targets, .. } => targets.iter().for_each(|target| self.global(target)),
@@ -149,7 +149,7 @@ impl<'t> Values<'t> {
                 }
                 _ => {}
             }
-            crate::walk::blocks_of(statement, &mut |block| self.declarations(block));
+            crate::visit::blocks_of(statement, &mut |block| self.declarations(block));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The payload and the flow: `avi.l4`, and of `avi.vs` what is about the flow itself.
 
-use super::types::{Function, Kind, Meaning, Outcome, Parameter, Release};
+use super::meaning::Meaning;
+use super::types::{Function, Kind, Outcome, Parameter, Release};
 
 const PORT: Outcome = Outcome::new("port", &[Kind::String], "string", "digits, a string");
 

@@ -1,6 +1,7 @@
 //! Pools, pool groups and servers.
 
-use super::types::{Events, Function, Kind, Meaning, Outcome, Parameter, Release};
+use super::meaning::Meaning;
+use super::types::{Events, Function, Kind, Outcome, Parameter, Release};
 
 const POOL: Parameter =
     Parameter::required("pool", Meaning::Pool, "a pool that is attached to the set, or the default");

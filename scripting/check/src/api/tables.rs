@@ -1,6 +1,7 @@
 //! The key-value tables and persistence.
 
-use super::types::{Events, Function, Kind, Meaning, Outcome, Parameter};
+use super::meaning::Meaning;
+use super::types::{Events, Function, Kind, Outcome, Parameter};
 
 const TABLE: Parameter =
     Parameter::required("table", Meaning::Table, "the name of a table; the default one if left out");

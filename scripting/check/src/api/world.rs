@@ -1,6 +1,7 @@
 //! What is around `avi`: the functions that weir does not have, the parser modules, and the Lua that a script sees.
 
-use super::types::{Function, Kind, Meaning, Outcome, Parameter};
+use super::meaning::Meaning;
+use super::types::{Function, Kind, Outcome, Parameter};
 
 /// The functions of later releases of the original that weir does not have, in the namespaces that it has; those with
 /// `ftp` in their names are more. A call raises "not supported".

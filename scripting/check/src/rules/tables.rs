@@ -7,7 +7,8 @@ use crate::rules::calls::is_open;
 use crate::rules::same::Form;
 use crate::tree::{Expr, LocalId, Node, Operator, Span, Unary};
 use crate::value::What;
-use crate::walk::{CallFact, Event, Fact, Usage, every};
+use crate::visit::every;
+use crate::walk::{CallFact, Event, Fact, Usage};
 
 /// A call of `insert`, `lookup` or `remove` whose arguments are told apart.
 struct Access<'f, 't> {
