@@ -199,6 +199,17 @@ fn the_manual_of_the_tools_describes_every_rule() {
 }
 
 #[test]
+fn definitions_for_editors_are_lua() {
+    let files = scripts("editor/luals");
+    assert_eq!(files.len(), 5);
+    for path in files {
+        let text = std::fs::read(&path).unwrap();
+        let found = findings(&text, Role::Module, None);
+        assert!(!found.iter().any(|finding| finding.rule == Rule::Syntax), "{}: {found:#?}", path.display());
+    }
+}
+
+#[test]
 fn compiled_lua_is_refused() {
     let found = findings("\u{1b}LJ\u{2}", Role::Script(Event::Request), None);
     assert_eq!((found.len(), found[0].rule), (1, Rule::Syntax));

@@ -68,11 +68,27 @@ fn of_text(text: &[u8], settings: &Settings<'_>, rules: impl Fn(&Script<'_>, &mu
         }
         Err(error) => vec![not_understood(&text, error)],
     };
+    findings.retain(|finding| finding.severity == Severity::Error || !is_allowed(&text, finding));
     for finding in &mut findings {
         finding.span = finding.span.start + offset..finding.span.end + offset;
     }
     findings.sort_by_key(|finding| (finding.span.start, finding.span.end, finding.rule));
     findings
+}
+
+/// Whether a comment on the line of a warning, or alone on the line before, allows it: `-- weir: allow RULE`.
+fn is_allowed(text: &str, finding: &Finding) -> bool {
+    let at = finding.span.start.min(text.len());
+    let (before, after) = text.split_at_checked(at).unwrap_or((text, ""));
+    let mut above = before.rsplit('\n');
+    let start = above.next().unwrap_or_default();
+    let rest = after.split('\n').next().unwrap_or_default();
+    let comment = above.next().map(str::trim).filter(|line| line.starts_with("--"));
+    let allows = |line: &str| {
+        let list = line.rsplit_once("-- weir: allow ").map(|(_, list)| list);
+        list.is_some_and(|list| list.split([',', ' ']).any(|rule| rule.trim() == finding.rule.name()))
+    };
+    allows(&format!("{start}{rest}")) || comment.is_some_and(allows)
 }
 
 fn not_understood(text: &str, error: lower::SyntaxError) -> Finding {

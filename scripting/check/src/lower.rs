@@ -17,9 +17,12 @@ pub(crate) struct SyntaxError {
     pub(crate) message: String,
 }
 
-/// Stack of the parser, of which a page is memory only once it is used. Texts are as long as a configuration allows, and
-/// `1 + 1 + 1 + …` is as deep as it is long.
-const STACK: usize = 1 << 30;
+/// Stack of the parser: `1 + 1 + 1 + …` is as deep as it is long. A page of it is memory only once it is used.
+fn stack(text: &str) -> usize {
+    const LEAST: usize = 16 << 20;
+    const MOST: usize = 1 << 30;
+    text.len().saturating_mul(2048).clamp(LEAST, MOST)
+}
 
 /// Deepest expression that is looked into.
 const DEEPEST: usize = 200;
@@ -27,7 +30,7 @@ const DEEPEST: usize = 200;
 /// Reads a text. Of an expression that is deeper than 200 the inner part is taken for any value.
 pub(crate) fn tree(text: &str) -> Result<Tree, SyntaxError> {
     std::thread::scope(|scope| {
-        let parser = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || parse(text));
+        let parser = std::thread::Builder::new().stack_size(stack(text)).spawn_scoped(scope, || parse(text));
         let failed = || SyntaxError { span: 0..0, message: "there is no memory to parse this".to_owned() };
         parser.map_err(|_| failed())?.join().map_err(|_| failed())?
     })
