@@ -8,8 +8,8 @@ local M = {}
 ---
 ---Available in: request, response.
 ---@param payload string what `avi.l4.read()` gave
----@return table<string, string|number>? header `op htype hlen hops xid secs flags ciaddr yiaddr siaddr giaddr chaddr sname file`; nil if malformed
----@return table<integer, string>? options by number
+---@return { [string]: string|number|nil }? header `op htype hlen hops xid secs flags ciaddr yiaddr siaddr giaddr chaddr sname file`; nil if malformed
+---@return { [integer]: string|nil }? options by number
 function M.getDHCPParamsAndOptions(payload) end
 
 ---The client identifier.

@@ -8,7 +8,7 @@ local M = {}
 ---
 ---Available in: request, response.
 ---@param payload string what `avi.l4.read()` gave
----@return table<string, string|number>? attributes by number, written as a string: `["31"]`; nil if malformed
+---@return { [string]: string|number|nil }? attributes by number, written as a string: `["31"]`; nil if malformed
 function M.parsepacket(payload) end
 
 ---The parts of a string.

@@ -2,6 +2,7 @@
 -- Written from the table in scripting/check/src/api by its tests: WEIR_BLESS=1 cargo test -p script-check
 
 ---The DataScript API of weir.
+---@class avi
 avi = {}
 
 ---@class avi.SIG_ENABLE
@@ -9,13 +10,17 @@ avi = {}
 ---@type avi.SIG_ENABLE
 avi.SIG_ENABLE = nil
 
+---@class avi.l4
 avi.l4 = {}
+---@class avi.vs
 avi.vs = {}
+---@class avi.pool
 avi.pool = {}
+---@class avi.poolgroup
 avi.poolgroup = {}
 
 ---Values of the script's own, from the request to the response of a flow.
----@type table<string, string|number|boolean|nil>
+---@type { [string]: string|number|boolean|nil }
 avi.vs.reqvar = {}
 
 ---Gives bytes of the payload that is buffered. They stay there: they still go to the server, and a second call gives the same.

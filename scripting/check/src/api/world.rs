@@ -81,7 +81,7 @@ pub const MODULES: &[Module] = &[
                 results: &[Outcome::new(
                     "attributes",
                     &[Kind::Table, Kind::Nil],
-                    "table<string, string|number>?",
+                    "{ [string]: string|number|nil }?",
                     "by number, written as a string: `[\"31\"]`; nil if malformed",
                 )],
                 text: "Takes a packet apart: integers are numbers, addresses text, all else strings.",
@@ -111,14 +111,14 @@ pub const MODULES: &[Module] = &[
                     Outcome::new(
                         "header",
                         &[Kind::Table, Kind::Nil],
-                        "table<string, string|number>?",
+                        "{ [string]: string|number|nil }?",
                         "`op htype hlen hops xid secs flags ciaddr yiaddr siaddr giaddr chaddr sname file`; nil if \
                          malformed",
                     ),
                     Outcome::new(
                         "options",
                         &[Kind::Table, Kind::Nil],
-                        "table<integer, string>?",
+                        "{ [integer]: string|nil }?",
                         "by number",
                     ),
                 ],

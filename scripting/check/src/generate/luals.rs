@@ -7,16 +7,17 @@ use crate::api::{ABSENT, FUNCTIONS, Function, Module, Need, Parameter, SIGNIFICA
 
 /// `avi` and what is in it.
 pub(super) fn avi() -> String {
-    let mut text = format!("---@meta _\n-- {ORIGIN}\n\n---The DataScript API of weir.\navi = {{}}\n\n");
+    let mut text =
+        format!("---@meta _\n-- {ORIGIN}\n\n---The DataScript API of weir.\n---@class avi\navi = {{}}\n\n");
     text.push_str(
         "---@class avi.SIG_ENABLE\n---The last argument of `avi.vs.log` for a significant record.\n",
     );
     let _ = write!(text, "---@type avi.SIG_ENABLE\n{SIGNIFICANT} = nil\n\n");
     for space in SPACES {
-        let _ = writeln!(text, "{space} = {{}}");
+        let _ = writeln!(text, "---@class {space}\n{space} = {{}}");
     }
     text.push_str("\n---Values of the script's own, from the request to the response of a flow.\n");
-    text.push_str("---@type table<string, string|number|boolean|nil>\navi.vs.reqvar = {}\n");
+    text.push_str("---@type { [string]: string|number|boolean|nil }\navi.vs.reqvar = {}\n");
     for function in FUNCTIONS {
         text.push('\n');
         define(&mut text, function, "");
