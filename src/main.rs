@@ -3,6 +3,7 @@
 
 mod clock;
 mod run;
+mod script;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +25,9 @@ enum Command {
         /// The TOML file
         file: PathBuf,
     },
+    /// Check DataScripts by themselves: more than `weir check` does, and without a configuration if need be
+    #[command(subcommand)]
+    Script(script::Command),
     /// Balance until SIGINT or SIGTERM; SIGHUP opens the connection log again
     Run {
         /// The TOML file
@@ -59,6 +63,7 @@ const WRONG_CONFIGURATION: u8 = 2;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check { file } => return check(&file),
+        Command::Script(command) => return script::run(&command),
         Command::Run { config } => match load(&config) {
             Err(code) => return code,
             Ok(config) => run::run(config),

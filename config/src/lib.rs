@@ -7,7 +7,6 @@
 
 mod meant;
 mod memory;
-mod nearest;
 mod problem;
 mod process;
 mod read;
@@ -62,6 +61,25 @@ impl Config {
 /// # Errors
 /// Everything that is wrong with the file and its scripts.
 pub fn load(path: &Path) -> Result<Config, Errors> {
+    read(path, Scripts::Checked)
+}
+
+/// As [`load`], but the scripts may be wrong: for a tool that reports on them itself. The files must be there.
+///
+/// # Errors
+/// Everything else that is wrong with the file.
+pub fn load_with_unchecked_scripts(path: &Path) -> Result<Config, Errors> {
+    read(path, Scripts::Unchecked)
+}
+
+/// Whether scripts must compile and name what there is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scripts {
+    Checked,
+    Unchecked,
+}
+
+fn read(path: &Path, scripts: Scripts) -> Result<Config, Errors> {
     let name = path.display().to_string();
     let bytes = at_most(path, MOST_FILE_BYTES).map_err(|error| {
         unreadable(&name, &error.to_string(), "name a TOML file, such as config/examples/minimal.toml")
@@ -72,7 +90,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
         unreadable(&name, &format!("not UTF-8 from byte {at} on"), help)
     })?;
     let directory = path.parent().unwrap_or(Path::new(""));
-    parse(&text, &name, directory)
+    mean(&text, &name, directory, scripts)
 }
 
 fn unreadable(name: &str, why: &str, help: &str) -> Errors {
@@ -106,6 +124,10 @@ fn syntax_help(message: &str) -> &'static str {
 /// # Errors
 /// Everything that is wrong with the text and its scripts.
 pub fn parse(text: &str, file_name: &str, directory: &Path) -> Result<Config, Errors> {
+    mean(text, file_name, directory, Scripts::Checked)
+}
+
+fn mean(text: &str, file_name: &str, directory: &Path, scripts: Scripts) -> Result<Config, Errors> {
     let mut problems = Problems::new(file_name, text);
     let (table, syntax) = DeTable::parse_recoverable(text);
     if !syntax.is_empty() {
@@ -125,7 +147,7 @@ pub fn parse(text: &str, file_name: &str, directory: &Path) -> Result<Config, Er
         return Err(problems.finish());
     }
     let file = written::File::read(table.get_ref(), &(0..0), &mut problems);
-    let (snapshot, process) = meant::mean(&file, directory, &mut problems);
+    let (snapshot, process) = meant::mean(&file, directory, scripts, &mut problems);
     if problems.has_errors() {
         return Err(problems.finish());
     }

@@ -17,15 +17,21 @@ use std::path::Path;
 
 use dataplane::snapshot::Snapshot;
 
-use crate::nearest::nearest;
+use crate::Scripts;
 use crate::problem::{Problems, Span};
 use crate::process::ProcessSettings;
 use crate::read::{At, Required};
 use crate::value::text::Name;
 use crate::written::File;
+use script_check::nearest;
 
 /// What the file means. The result is only of use if there are no errors among the problems.
-pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (Snapshot, ProcessSettings) {
+pub(crate) fn mean(
+    file: &File,
+    directory: &Path,
+    scripts: Scripts,
+    problems: &mut Problems,
+) -> (Snapshot, ProcessSettings) {
     // Scripts are judged by the names of pools and parsers, so these must have been understood.
     let readable = !problems.has_errors();
     let mut snapshot = Snapshot {
@@ -46,10 +52,12 @@ pub(crate) fn mean(file: &File, directory: &Path, problems: &mut Problems) -> (S
     pool::pools(&file.pool, &pools, &mut snapshot, problems);
     snapshot.pool_groups = pool::groups(&file.pool_group, &pools, problems);
     snapshot.script_sets = script::sets(file, &pools, &groups, directory, problems);
-    if readable && problems.errors() == earlier {
+    let scripts_can_be_judged = readable && problems.errors() == earlier;
+    snapshot.services = service::services(file, &pools, &groups, &sets, &snapshot, problems);
+    // After the services: a script may name the default pool of its service.
+    if scripts_can_be_judged && scripts == Scripts::Checked {
         script::check(&snapshot, problems);
     }
-    snapshot.services = service::services(file, &pools, &groups, &sets, &snapshot, problems);
 
     address::check(file, &snapshot, monitor_ports, problems);
     usage::check(file, &snapshot, problems);

@@ -4,8 +4,8 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::nearest::nearest;
 use crate::problem::{Problems, Span};
+use script_check::nearest;
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]

@@ -55,6 +55,38 @@ fn the_defaults_of_a_minimal_file_are_the_documented_ones() {
 }
 
 #[test]
+fn a_script_may_name_the_default_pool_of_its_service() {
+    let minimal = include_str!("../examples/minimal.toml");
+    let set = |pool: &str| {
+        format!(
+            "{minimal}datascript_sets = [\"s\"]\n[[datascript_set]]\nname = \"s\"\n\
+             request_inline = \"avi.pool.select('{pool}')\"\n"
+        )
+    };
+    let parse = |text: &str| config::parse(text, "f.toml", Path::new(""));
+    assert!(parse(&set("web")).is_ok_and(|config| config.warnings.problems().is_empty()));
+    let errors = parse(&set("webs")).err().map(|errors| errors.render(false)).unwrap_or_default();
+    assert!(errors.contains("no pool named 'webs'") && errors.contains("did you mean 'web'"), "{errors}");
+}
+
+#[test]
+fn scripts_may_be_wrong_where_a_tool_says_so_itself() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp");
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(format!("unchecked-{}.toml", std::process::id()));
+    let minimal = include_str!("../examples/minimal.toml");
+    let set = "datascript_sets = [\"s\"]\n[[datascript_set]]\nname = \"s\"\nrequest_inline = \"if\"\n";
+    std::fs::write(&path, format!("{minimal}{set}")).unwrap();
+    let refused = config::load(&path).is_err();
+    let taken = config::load_with_unchecked_scripts(&path);
+    std::fs::write(&path, format!("{minimal}nonsense = 1\n")).unwrap();
+    let nonsense = config::load_with_unchecked_scripts(&path).is_err();
+    std::fs::remove_file(&path).unwrap();
+    assert!(refused && nonsense);
+    assert_eq!(taken.map(|config| config.snapshot.script_sets.len()).ok(), Some(1));
+}
+
+#[test]
 fn the_defaults_of_a_service_are_the_documented_ones() {
     let config = example("minimal.toml");
     let service = &config.snapshot.services[0];

@@ -1,7 +1,9 @@
-//! The functions of `avi`. What they mean is in [`dataplane::api`]; here are their arguments and results.
+//! The functions of `avi`. What they mean is in [`dataplane::api`], how they are called in [`script_check::api`]; here
+//! Lua values become arguments and results become Lua values.
 
 use dataplane::api::ApiError;
 use dataplane::policy::{self, Event};
+use script_check::api as described;
 use tcp::Side;
 
 use crate::arguments::{absent, byte_count, kind, lifetime, name, optional_name, port, stored};
@@ -15,77 +17,93 @@ impl From<ApiError> for Refusal {
     }
 }
 
-/// Declares one function of the API.
-macro_rules! native {
-    ($(#[$doc:meta])* $type:ident = $name:literal, $function:path) => {
-        $(#[$doc])*
-        struct $type;
-        impl Native for $type {
-            const NAME: &'static str = $name;
-            fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
-                $function(arguments, slot)
+/// Declares the functions of the API by their descriptions in [`script_check::api`], and what else scripts reach.
+macro_rules! natives {
+    (
+        described { $( $type:ident = $described:ident => $function:path; )* }
+        others { $( $other:ident = $name:literal => $other_function:path; )* }
+    ) => {
+        $(
+            struct $type;
+            impl Native for $type {
+                const NAME: &'static str = described::$described.name;
+                fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+                    if const { !described::$described.events.has(described::Event::Response) } {
+                        only_in_request(slot)?;
+                    }
+                    $function(arguments, slot)
+                }
             }
+        )*
+        $(
+            struct $other;
+            impl Native for $other {
+                const NAME: &'static str = $name;
+                fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+                    $other_function(arguments, slot)
+                }
+            }
+        )*
+        /// All functions of this file.
+        pub(crate) fn entries() -> Vec<Entry> {
+            vec![$( Entry::of::<$type>(), )* $( Entry::of::<$other>(), )*]
         }
     };
 }
 
-native!(Read = "avi.l4.read", read);
-native!(Collect = "avi.l4.collect", collect);
-native!(L4Done = "avi.l4.ds_done", done);
-native!(VsDone = "avi.vs.ds_done", done);
-native!(Log = "avi.vs.log", log);
-native!(DebugLog = "avi.vs.debuglog", debug_log);
-native!(CloseConn = "avi.vs.close_conn", close_conn);
-native!(ClientIp = "avi.vs.client_ip", client_ip);
-native!(ClientPort = "avi.vs.client_port", client_port);
-native!(VipIp = "avi.vs.ip", vip_ip);
-native!(VipPort = "avi.vs.port", vip_port);
-native!(ServiceName = "avi.vs.name", service_name);
-native!(Persist = "avi.vs.persist", persist);
-native!(TableInsert = "avi.vs.table_insert", table_insert);
-native!(TableLookup = "avi.vs.table_lookup", table_lookup);
-native!(TableRefresh = "avi.vs.table_refresh", table_refresh);
-native!(TableRemove = "avi.vs.table_remove", table_remove);
-native!(Variable = "avi.vs.reqvar", variable);
-native!(SetVariable = "avi.vs.reqvar=", set_variable);
-native!(ServerStatus = "avi.pool.get_server_status", server_status);
-native!(Servers = "avi.pool.get_servers", servers);
-native!(ServerIp = "avi.pool.server_ip", server_ip);
-native!(GetServerIp = "avi.pool.get_server_ip", server_ip);
-native!(ServerInfo = "avi.pool.get_server_info", server_info);
-native!(SelectPool = "avi.pool.select", select_pool);
-native!(SelectGroup = "avi.poolgroup.select", select_group);
+natives! {
+    described {
+        Read = READ => read;
+        Collect = COLLECT => collect;
+        L4Done = L4_DONE => done;
+        VsDone = VS_DONE => done;
+        Log = LOG => log;
+        DebugLog = DEBUG_LOG => debug_log;
+        CloseConn = CLOSE_CONN => close_conn;
+        ClientIp = CLIENT_IP => client_ip;
+        ClientPort = CLIENT_PORT => client_port;
+        VipIp = VIP_IP => vip_ip;
+        VipPort = VIP_PORT => vip_port;
+        ServiceName = SERVICE_NAME => service_name;
+        Persist = PERSIST => persist;
+        TableInsert = TABLE_INSERT => table_insert;
+        TableLookup = TABLE_LOOKUP => table_lookup;
+        TableRefresh = TABLE_REFRESH => table_refresh;
+        TableRemove = TABLE_REMOVE => table_remove;
+        ServerStatus = SERVER_STATUS => server_status;
+        Servers = SERVERS => servers;
+        ServerIp = SERVER_IP => server_ip;
+        GetServerIp = GET_SERVER_IP => server_ip;
+        ServerInfo = SERVER_INFO => server_info;
+        SelectPool = SELECT_POOL => select_pool;
+        SelectGroup = SELECT_GROUP => select_group;
+    }
+    others {
+        Variable = "avi.vs.reqvar" => variable;
+        SetVariable = "avi.vs.reqvar=" => set_variable;
+    }
+}
 
-/// All functions of this file.
-pub(crate) fn entries() -> Vec<Entry> {
-    vec![
-        Entry::of::<Read>(),
-        Entry::of::<Collect>(),
-        Entry::of::<L4Done>(),
-        Entry::of::<VsDone>(),
-        Entry::of::<Log>(),
-        Entry::of::<DebugLog>(),
-        Entry::of::<CloseConn>(),
-        Entry::of::<ClientIp>(),
-        Entry::of::<ClientPort>(),
-        Entry::of::<VipIp>(),
-        Entry::of::<VipPort>(),
-        Entry::of::<ServiceName>(),
-        Entry::of::<Persist>(),
-        Entry::of::<TableInsert>(),
-        Entry::of::<TableLookup>(),
-        Entry::of::<TableRefresh>(),
-        Entry::of::<TableRemove>(),
-        Entry::of::<Variable>(),
-        Entry::of::<SetVariable>(),
-        Entry::of::<ServerStatus>(),
-        Entry::of::<Servers>(),
-        Entry::of::<ServerIp>(),
-        Entry::of::<GetServerIp>(),
-        Entry::of::<ServerInfo>(),
-        Entry::of::<SelectPool>(),
-        Entry::of::<SelectGroup>(),
-    ]
+/// The lists that the sandbox begins with, on one line: what is not supported.
+pub(crate) fn sandbox_lists() -> String {
+    let listed = |names: &[&str]| names.iter().map(|name| format!("{name:?}, ")).collect::<String>();
+    format!(
+        "local UNSUPPORTED, UNSUPPORTED_SPACES = {{ {}}}, {{ {}}} ",
+        listed(described::UNSUPPORTED),
+        listed(described::UNSUPPORTED_SPACES),
+    )
+}
+
+/// Refuses a call in the response event.
+fn only_in_request(slot: &Slot) -> Result<(), Refusal> {
+    match slot.context()?.event {
+        Event::Request => Ok(()),
+        Event::Response => Err(Refusal::Text(format!(
+            "not allowed in {}, only in {}",
+            described::Event::Response.name(),
+            described::Event::Request.name(),
+        ))),
+    }
 }
 
 fn flag<'s>(value: bool) -> Answer<'s> {
@@ -201,14 +219,8 @@ fn persist<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     let key = stored(arguments, 1)?;
     let lifetime = lifetime(arguments, 2)?;
     let pool = optional_name(arguments, 3)?;
-    let Some(key) = key else {
-        // Nothing to remember the flow by: it is balanced as if persist had not been called. Where persist is not
-        // allowed it must still say so.
-        return match slot.context()?.event {
-            Event::Request => Ok(Reply::Nothing),
-            Event::Response => Err(Refusal::text("not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE")),
-        };
-    };
+    // Nothing to remember the flow by: it is balanced as if persist had not been called.
+    let Some(key) = key else { return Ok(Reply::Nothing) };
     slot.with_context(|context| context.persist(set, &key, lifetime, pool.as_deref()))??;
     Ok(Reply::Nothing)
 }

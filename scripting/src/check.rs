@@ -1,72 +1,30 @@
-//! What can be said about scripts before they run: syntax, modules, literal names, functions that do not exist.
+//! What can be said about scripts before they run: what LuaJIT compiles, then what [`script_check`] finds.
 
-use std::net::IpAddr;
+use dataplane::snapshot::{ScriptSet, ScriptSetId, Snapshot, Source, Target};
+use script_check::{Finding, Group, Names, Pool, Role, Rule, Server, Settings};
 
-use dataplane::snapshot::{
-    Pool, PoolGroupId, PoolId, ScriptSet, ScriptSetId, Server, Snapshot, Source, Target,
-};
-
-use crate::calls::{Literal, NamedCall, named_calls};
-use crate::compile::compile_error;
+use crate::compile::{compile_error, syntax_finding};
 use crate::policy::machine;
 use crate::raw::Machine;
-use crate::source::{ScriptError, bom_bytes, parseable};
+use crate::source::{ScriptError, Severity};
 
-/// The functions of `avi`.
-const FUNCTIONS: &[&str] = &[
-    "avi.l4.read",
-    "avi.l4.collect",
-    "avi.l4.ds_done",
-    "avi.vs.ds_done",
-    "avi.vs.log",
-    "avi.vs.debuglog",
-    "avi.vs.close_conn",
-    "avi.vs.client_ip",
-    "avi.vs.client_port",
-    "avi.vs.ip",
-    "avi.vs.port",
-    "avi.vs.name",
-    "avi.vs.persist",
-    "avi.vs.table_insert",
-    "avi.vs.table_lookup",
-    "avi.vs.table_refresh",
-    "avi.vs.table_remove",
-    "avi.pool.get_server_status",
-    "avi.pool.get_servers",
-    "avi.pool.get_server_info",
-    "avi.pool.get_server_ip",
-    "avi.pool.server_ip",
-    "avi.pool.select",
-    "avi.poolgroup.select",
-];
-
-/// Functions of later releases of the original that weir does not have.
-const UNSUPPORTED: &[&str] =
-    &["avi.l4.modify", "avi.l4.discard", "avi.l4.send", "avi.l4.pause", "avi.l4.resume"];
-
-/// Everything that is wrong with the scripts and modules of a configuration, each error once.
+/// Everything that keeps a configuration from being loaded, and what is worth telling then, each finding once.
 ///
 /// Errors: what LuaJIT does not compile; `require` of a module that is not attached to the set; a literal name of a
-/// pool, pool group or server that does not exist or is not attached. Warnings: calls of functions that weir does
-/// not have, and servers of `get_server_status` that the pool does not have (the call gives 0).
-///
-/// A name is looked at where the call is written out, as `avi.pool.select("name")`; what a script computes or calls
-/// by another name is left to the run.
+/// pool, pool group or server that does not exist or is not attached. Warnings: names that come through a local
+/// variable, calls of functions that weir does not have, and servers of `get_server_status` that the pool does not
+/// have (the call gives 0). [`check_script`] finds more.
 #[must_use]
 pub fn check(snapshot: &Snapshot) -> Vec<ScriptError> {
     let machine = match machine(|| 0) {
         Ok(machine) => machine,
-        Err(error) => {
-            let nowhere = Source { name: "LuaJIT".to_owned(), text: Vec::new() };
-            return vec![ScriptError::whole(&nowhere, error.to_string())];
-        }
+        Err(error) => return vec![no_lua(&error)],
     };
     let mut found: Vec<ScriptError> = Vec::new();
     for (set, id) in snapshot.script_sets.iter().zip(0u16..) {
-        let names = Names::of(snapshot, set, ScriptSetId(id));
-        let parsers = set.parsers.iter().map(|(_, source)| source);
-        for source in set.request.iter().chain(&set.response).chain(parsers) {
-            for error in check_source(&machine, &names, source) {
+        let names = names(snapshot, set, ScriptSetId(id));
+        for (source, role) in sources(set) {
+            for error in load_errors(&machine, &names, source, role) {
                 if !found.contains(&error) {
                     found.push(error);
                 }
@@ -76,195 +34,89 @@ pub fn check(snapshot: &Snapshot) -> Vec<ScriptError> {
     found
 }
 
-fn check_source(machine: &Machine, names: &Names<'_>, source: &Source) -> Vec<ScriptError> {
+fn no_lua(error: &mlua::Error) -> ScriptError {
+    let nowhere = Source { name: "LuaJIT".to_owned(), text: Vec::new() };
+    ScriptError::whole(&nowhere, error.to_string())
+}
+
+/// All texts of a set with what they are for.
+pub fn sources(set: &ScriptSet) -> impl Iterator<Item = (&Source, Role)> {
+    use script_check::api::Event;
+    let request = set.request.iter().map(|source| (source, Role::Script(Event::Request)));
+    let response = set.response.iter().map(|source| (source, Role::Script(Event::Response)));
+    let parsers = set.parsers.iter().map(|(_, source)| (source, Role::Module));
+    request.chain(response).chain(parsers)
+}
+
+fn load_errors(machine: &Machine, names: &Names, source: &Source, role: Role) -> Vec<ScriptError> {
     if let Some(error) = compile_error(machine, source) {
         return vec![error];
     }
-    let calls = named_calls(&parseable(&source.text)).unwrap_or_default();
-    let mut errors = Vec::new();
-    for call in &calls {
-        let mut report = Report { source, offset: bom_bytes(&source.text), errors: &mut errors };
-        names.check(call, &mut report);
-    }
-    errors
+    let settings = Settings { role, names: Some(names) };
+    let findings = script_check::check_names(&source.text, &settings).into_iter();
+    findings.filter_map(|finding| load_error(source, finding)).collect()
 }
 
-/// Where the errors of a source go.
-struct Report<'a> {
-    source: &'a Source,
-    /// From places in the checked text to places in the source.
-    offset: usize,
-    errors: &'a mut Vec<ScriptError>,
+/// What a finding is to the loading of a configuration.
+fn load_error(source: &Source, finding: Finding) -> Option<ScriptError> {
+    let severity = match (finding.rule, finding.severity) {
+        (Rule::Name, script_check::Severity::Error) if finding.literal => Severity::Error,
+        (Rule::Name | Rule::Unsupported, _) => Severity::Warning,
+        (Rule::Undefined, script_check::Severity::Error) => Severity::Warning,
+        _ => return None,
+    };
+    let error = ScriptError::at(source, finding.span, finding.message).with_help(finding.cure);
+    Some(ScriptError { severity, ..error })
 }
 
-impl Report<'_> {
-    fn error(&mut self, at: &std::ops::Range<usize>, message: String, help: String) {
-        let span = at.start + self.offset..at.end + self.offset;
-        self.errors.push(ScriptError::at(self.source, span, message).with_help(help));
-    }
-
-    fn warning(&mut self, at: &std::ops::Range<usize>, message: String, help: String) {
-        self.error(at, message, help);
-        if let Some(error) = self.errors.pop() {
-            self.errors.push(error.warning());
-        }
-    }
-}
-
-/// What the scripts of one set may name.
-struct Names<'a> {
-    snapshot: &'a Snapshot,
-    set: &'a ScriptSet,
-    pools: Vec<PoolId>,
-    groups: Vec<PoolGroupId>,
-}
-
-impl<'a> Names<'a> {
-    /// What is attached, and the defaults of the services that use the set.
-    fn of(snapshot: &'a Snapshot, set: &'a ScriptSet, id: ScriptSetId) -> Self {
-        let (mut pools, mut groups) = (set.pools.clone(), set.pool_groups.clone());
-        let services = snapshot.services.iter().filter(|s| s.script_sets.contains(&id));
-        for target in services.filter_map(|s| s.default) {
-            match target {
-                Target::Pool(pool) if !pools.contains(&pool) => pools.push(pool),
-                Target::PoolGroup(group) if !groups.contains(&group) => groups.push(group),
-                _ => {}
-            }
-        }
-        Names { snapshot, set, pools, groups }
-    }
-
-    fn check(&self, call: &NamedCall, report: &mut Report<'_>) {
-        let argument = |n: usize| call.arguments.get(n).and_then(Option::as_ref).filter(|l| l.quoted);
-        match call.name.as_str() {
-            "require" => self.check_module(argument(0), report),
-            "avi.pool.select" => {
-                let pool = self.check_pool(argument(0), report);
-                self.check_server(pool, call, report, false);
-            }
-            "avi.pool.get_server_status" => {
-                let pool = self.check_pool(argument(0), report);
-                self.check_server(pool, call, report, true);
-            }
-            "avi.pool.get_servers" => {
-                self.check_pool(argument(0), report);
-            }
-            "avi.vs.persist" => {
-                self.check_pool(argument(2), report);
-            }
-            "avi.poolgroup.select" => self.check_group(argument(0), report),
-            name if FUNCTIONS.contains(&name) => {}
-            name => unknown_function(name, call, report),
-        }
-    }
-
-    fn check_module(&self, module: Option<&Literal>, report: &mut Report<'_>) {
-        let Some(module) = module else { return };
-        if self.set.parsers.iter().any(|(name, _)| *name == module.text) {
-            return;
-        }
-        let message =
-            format!("module '{}' is not attached to DataScript set '{}'", module.text, self.set.name);
-        report.error(
-            &module.span,
-            message,
-            listed("attached modules", self.set.parsers.iter().map(|p| &p.0)),
-        );
-    }
-
-    fn check_pool(&self, pool: Option<&Literal>, report: &mut Report<'_>) -> Option<&'a Pool> {
-        let literal = pool?;
-        let id = self.snapshot.pool_named(&literal.text);
-        let pool = id.and_then(|id| self.snapshot.pools.get(id.index()));
-        if id.is_some_and(|id| self.pools.contains(&id)) {
-            return pool;
-        }
-        let attached = self.pools.iter().filter_map(|p| self.snapshot.pools.get(p.index())).map(|p| &p.name);
-        self.missing("pool", literal, pool.is_some(), listed("attached pools", attached), report);
-        None
-    }
-
-    fn check_group(&self, group: Option<&Literal>, report: &mut Report<'_>) {
-        let Some(literal) = group else { return };
-        let id = self.snapshot.pool_group_named(&literal.text);
-        if id.is_some_and(|id| self.groups.contains(&id)) {
-            return;
-        }
-        let attached = self.groups.iter().filter_map(|g| self.snapshot.pool_groups.get(g.index()));
-        let help = listed("attached pool groups", attached.map(|g| &g.name));
-        self.missing("pool group", literal, id.is_some(), help, report);
-    }
-
-    fn missing(&self, kind: &str, name: &Literal, exists: bool, help: String, report: &mut Report<'_>) {
-        let message = if exists {
-            format!("{kind} '{}' is not attached to DataScript set '{}'", name.text, self.set.name)
-        } else {
-            format!("no {kind} named '{}'", name.text)
-        };
-        report.error(&name.span, message, help);
-    }
-
-    /// The server and the port after the pool.
-    fn check_server(&self, pool: Option<&Pool>, call: &NamedCall, report: &mut Report<'_>, only_warn: bool) {
-        let Some(pool) = pool else { return };
-        let Some(server) = call.arguments.get(1).and_then(Option::as_ref).filter(|l| l.quoted) else {
-            return;
-        };
-        let port = call.arguments.get(2).and_then(Option::as_ref);
-        let members: Vec<&Server> =
-            pool.servers.iter().filter_map(|id| self.snapshot.servers.get(id.index())).collect();
-        let named: Vec<&&Server> = members.iter().filter(|s| is_named(s, &server.text)).collect();
-        let there = named.iter().map(|s| format!("{}:{}", s.address, s.port));
-        let (span, message, help) = if named.is_empty() {
-            let all = members.iter().map(|s| format!("{}:{}", s.address, s.port));
-            (
-                &server.span,
-                format!("pool '{}' has no server '{}'", pool.name, server.text),
-                listed("its servers", all),
-            )
-        } else if let Some(port) = port.filter(|p| !named.iter().any(|s| p.text == s.port.to_string())) {
-            let message =
-                format!("pool '{}' has no server '{}' on port {}", pool.name, server.text, port.text);
-            (&port.span, message, listed("there is", there))
-        } else {
-            return;
-        };
-        if only_warn {
-            report.warning(span, message + ": this call always gives 0", help);
-        } else {
-            report.error(span, message, help);
-        }
+/// Everything that is found in one text: LuaJIT's syntax error, or all findings of [`script_check::check`].
+#[must_use]
+pub fn check_script(source: &Source, settings: &Settings<'_>) -> Vec<Finding> {
+    let syntax = match machine(|| 0) {
+        Ok(machine) => compile_error(&machine, source),
+        Err(error) => Some(no_lua(&error)),
+    };
+    match syntax {
+        Some(error) => vec![syntax_finding(source, &error)],
+        None => script_check::check(&source.text, settings).into_iter().map(beyond_lua).collect(),
     }
 }
 
-fn is_named(server: &Server, name: &str) -> bool {
-    let address = name.parse::<IpAddr>().ok().map(|a| a.to_canonical());
-    address == Some(server.address.to_canonical())
-        || server.hostname.as_deref().is_some_and(|hostname| hostname.eq_ignore_ascii_case(name))
+/// LuaJIT has more syntax than Lua 5.1. What only LuaJIT understands runs, and is not checked.
+fn beyond_lua(finding: Finding) -> Finding {
+    if finding.rule != Rule::Syntax {
+        return finding;
+    }
+    let message =
+        format!("LuaJIT runs this, but it is no Lua 5.1, and the script is not checked: {}", finding.message);
+    Finding { severity: script_check::Severity::Warning, message, ..finding }
 }
 
-fn unknown_function(name: &str, call: &NamedCall, report: &mut Report<'_>) {
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let unsupported = UNSUPPORTED.contains(&name)
-        || name.starts_with("avi.ssl.")
-        || name.starts_with("avi.ftp.")
-        || last.to_ascii_lowercase().contains("ftp");
-    if unsupported {
-        let help = "the script is run, and this call raises an error".to_owned();
-        report.warning(&call.span, format!("{name} is not supported"), help);
-        return;
+/// What the scripts of one set may name: what is attached, and the defaults of the services that use the set.
+#[must_use]
+pub fn names(snapshot: &Snapshot, set: &ScriptSet, id: ScriptSetId) -> Names {
+    let services = snapshot.services.iter().filter(|service| service.script_sets.contains(&id));
+    let defaults: Vec<Target> = services.filter_map(|service| service.default).collect();
+    let pools = snapshot.pools.iter().enumerate().map(|(index, pool)| Pool {
+        name: pool.name.clone(),
+        attached: set.pools.iter().any(|pool| pool.index() == index)
+            || defaults.iter().any(|t| matches!(t, Target::Pool(pool) if pool.index() == index)),
+        servers: pool
+            .servers
+            .iter()
+            .filter_map(|server| snapshot.servers.get(server.index()))
+            .map(|s| Server { address: s.address, hostname: s.hostname.clone(), port: s.port })
+            .collect(),
+    });
+    let groups = snapshot.pool_groups.iter().enumerate().map(|(index, group)| Group {
+        name: group.name.clone(),
+        attached: set.pool_groups.iter().any(|group| group.index() == index)
+            || defaults.iter().any(|t| matches!(t, Target::PoolGroup(group) if group.index() == index)),
+    });
+    Names {
+        set: set.name.clone(),
+        pools: pools.collect(),
+        groups: groups.collect(),
+        modules: set.parsers.iter().map(|(name, _)| name.clone()).collect(),
     }
-    let space = name.rsplit_once('.').map_or("", |(space, _)| space);
-    let near = || FUNCTIONS.iter().filter(|f| f.rsplit_once('.').is_some_and(|(s, _)| s == space));
-    if near().next().is_none() {
-        let help = "the functions of weir are in avi.l4, avi.vs, avi.pool and avi.poolgroup".to_owned();
-        report.warning(&call.span, format!("there is no function {name}"), help);
-        return;
-    }
-    report.warning(&call.span, format!("there is no function {name}"), listed("there is", near()));
-}
-
-fn listed<T: AsRef<str>>(what: &str, names: impl Iterator<Item = T>) -> String {
-    let names: Vec<String> = names.map(|n| n.as_ref().to_owned()).collect();
-    if names.is_empty() { format!("{what}: none") } else { format!("{what}: {}", names.join(", ")) }
 }

@@ -1,9 +1,10 @@
 //! What LuaJIT itself says about a text.
 
 use dataplane::snapshot::Source;
+use script_check::{Finding, body};
 
 use crate::raw::Machine;
-use crate::source::{ScriptError, body, chunk_name};
+use crate::source::{ScriptError, chunk_name};
 
 /// The syntax error of a text, if there is one.
 pub(crate) fn compile_error(machine: &Machine, source: &Source) -> Option<ScriptError> {
@@ -19,6 +20,16 @@ pub(crate) fn compile_error(machine: &Machine, source: &Source) -> Option<Script
         return Some(ScriptError::whole(source, text));
     };
     Some(ScriptError::on_line(source, line, message.to_owned()))
+}
+
+/// A syntax error as a finding, with what to write instead.
+pub(crate) fn syntax_finding(source: &Source, error: &ScriptError) -> Finding {
+    let mut finding = script_check::syntax_error(&source.text, error.line.max(1), &error.message);
+    if error.line == 0 {
+        finding.span = 0..0;
+        finding.cure = "give the text of a Lua script".to_owned();
+    }
+    finding
 }
 
 /// Takes `name:line: message` apart.

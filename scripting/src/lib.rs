@@ -9,7 +9,6 @@
 mod api;
 mod arguments;
 mod call;
-mod calls;
 mod check;
 mod compile;
 mod number;
@@ -22,7 +21,7 @@ mod source;
 mod strings;
 
 pub use call::Clock;
-pub use check::check;
+pub use check::{check, check_script, names, sources};
 pub use parsers::builtin_parser;
 pub use policy::LuaPolicy;
 pub use script::{QUARANTINE_AFTER, QUARANTINE_SECONDS};

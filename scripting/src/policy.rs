@@ -309,7 +309,7 @@ impl Policy for LuaPolicy {
 pub(crate) fn machine(clock: Clock) -> mlua::Result<Machine> {
     let mut entries = api::entries();
     entries.extend(strings::entries());
-    Machine::new(include_str!("sandbox.lua"), &entries, clock)
+    Machine::new(&(api::sandbox_lists() + include_str!("sandbox.lua")), &entries, clock)
 }
 
 /// The scripts of a set, request and response.

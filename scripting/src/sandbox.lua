@@ -1,4 +1,5 @@
--- The world of a script. Runs once per Lua state; what it returns runs each script.
+-- The world of a script. Runs once per Lua state; what it returns runs each script. On the first line, before this
+-- text, stand the lists UNSUPPORTED and UNSUPPORTED_SPACES.
 --
 -- No table that two runs can reach is ever handed to a script: libraries are seen through empty tables made per run,
 -- the tables of `avi` through userdata.
@@ -300,10 +301,17 @@ local function unsupported(name)
   return function() raise(name .. ": not supported") end
 end
 
-local function members(prefix, names)
+-- All functions of a namespace, those that are not supported among them.
+local function members(prefix)
   local result = {}
-  for _, name in ipairs(names) do
-    result[name] = assert(native[prefix .. "." .. name], name)
+  local pattern = "^" .. base_string.gsub(prefix, "%.", "%%.") .. "%.([%w_]+)$"
+  for full, f in pairs(native) do
+    local name = base_string.match(full, pattern)
+    if name then result[name] = f end
+  end
+  for _, full in ipairs(UNSUPPORTED) do
+    local name = base_string.match(full, pattern)
+    if name then result[name] = unsupported(full) end
   end
   return setmetatable(result, {
     __index = function(_, key)
@@ -315,11 +323,7 @@ local function members(prefix, names)
   })
 end
 
-local l4 = members("avi.l4", { "read", "ds_done" })
-for _, name in ipairs({ "modify", "discard", "send", "pause", "resume" }) do
-  l4[name] = unsupported("avi.l4." .. name)
-end
-
+local l4 = members("avi.l4")
 local native_collect = native["avi.l4.collect"]
 function l4.collect(...)
   local own_env, own_modules, own_loaded, own_methods = env, modules, loaded, string_meta.__index
@@ -328,33 +332,28 @@ function l4.collect(...)
   return buffered
 end
 
-local vs = members("avi.vs", {
-  "log", "debuglog", "close_conn", "client_ip", "client_port", "ip", "port", "name", "persist", "table_insert",
-  "table_lookup", "table_refresh", "table_remove", "ds_done",
-})
+local vs = members("avi.vs")
 vs.reqvar = newproxy(true)
 local reqvar_meta = getmetatable(vs.reqvar)
 reqvar_meta.__index = native["avi.vs.reqvar"]
 reqvar_meta.__newindex = native["avi.vs.reqvar="]
 reqvar_meta.__metatable = false
 
-local pool = members("avi.pool", {
-  "get_server_status", "get_servers", "get_server_info", "get_server_ip", "server_ip", "select",
-})
-
 local function nothing_supported(prefix)
   return setmetatable({}, { __index = function(_, key) return unsupported(prefix .. "." .. tostring(key)) end })
 end
 
-local avi = namespace("avi", {
+local spaces = {
   SIG_ENABLE = significant,
   l4 = namespace("avi.l4", l4),
   vs = namespace("avi.vs", vs),
-  pool = namespace("avi.pool", pool),
-  poolgroup = namespace("avi.poolgroup", members("avi.poolgroup", { "select" })),
-  ssl = namespace("avi.ssl", nothing_supported("avi.ssl")),
-  ftp = namespace("avi.ftp", nothing_supported("avi.ftp")),
-})
+  pool = namespace("avi.pool", members("avi.pool")),
+  poolgroup = namespace("avi.poolgroup", members("avi.poolgroup")),
+}
+for _, full in ipairs(UNSUPPORTED_SPACES) do
+  spaces[base_string.match(full, "[%w_]+$")] = namespace(full, nothing_supported(full))
+end
+local avi = namespace("avi", spaces)
 
 -- Environments ------------------------------------------------------------------------------------------------------
 

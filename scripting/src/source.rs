@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use dataplane::snapshot::Source;
+use script_check::{body, bom_bytes};
 
 /// How much an error matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,20 +81,6 @@ impl ScriptError {
     pub(crate) fn with_help(self, help: String) -> Self {
         ScriptError { help: Some(help).filter(|h| !h.is_empty()), ..self }
     }
-
-    pub(crate) fn warning(self) -> Self {
-        ScriptError { severity: Severity::Warning, ..self }
-    }
-}
-
-/// Bytes of the UTF-8 byte order mark at the start of a text: 3 or 0.
-pub(crate) fn bom_bytes(text: &[u8]) -> usize {
-    if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
-}
-
-/// The text without a byte order mark. CRLF stays: Lua reads it as one line end.
-pub(crate) fn body(text: &[u8]) -> &[u8] {
-    text.get(bom_bytes(text)..).unwrap_or(text)
 }
 
 /// The text of a function that gives the script's main function. A call makes a main function of its own for each
@@ -108,19 +95,4 @@ pub(crate) fn wrapped(text: &[u8]) -> Vec<u8> {
 /// The name of a chunk, from which Lua makes the place in its messages.
 pub(crate) fn chunk_name(source: &Source) -> String {
     format!("@{}", source.name)
-}
-
-/// The text for the static checks, as UTF-8 and byte for byte at the same places as [`body`]: where it is not
-/// UTF-8, what is not ASCII becomes `?`; carriage returns become blanks.
-pub(crate) fn parseable(text: &[u8]) -> String {
-    let mut bytes = body(text).to_vec();
-    let utf8 = std::str::from_utf8(&bytes).is_ok();
-    for byte in &mut bytes {
-        match byte {
-            b'\r' => *byte = b' ',
-            _ if !utf8 && !byte.is_ascii() => *byte = b'?',
-            _ => {}
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_default()
 }

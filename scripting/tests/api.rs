@@ -220,13 +220,22 @@ fn select_takes_names_ports_and_digits() {
     errors(
         Event::Response,
         &[
-            ("avi.pool.select('main')", "avi.pool.select: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE"),
+            (
+                "avi.pool.select('main')",
+                "avi.pool.select: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE, only in VS_DATASCRIPT_EVT_L4_REQUEST",
+            ),
             (
                 "avi.poolgroup.select('group')",
-                "avi.poolgroup.select: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE",
+                "avi.poolgroup.select: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE, only in VS_DATASCRIPT_EVT_L4_REQUEST",
             ),
-            ("avi.vs.persist('k')", "avi.vs.persist: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE"),
-            ("avi.vs.persist(nil)", "avi.vs.persist: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE"),
+            (
+                "avi.vs.persist('k')",
+                "avi.vs.persist: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE, only in VS_DATASCRIPT_EVT_L4_REQUEST",
+            ),
+            (
+                "avi.vs.persist(nil)",
+                "avi.vs.persist: not allowed in VS_DATASCRIPT_EVT_L4_RESPONSE, only in VS_DATASCRIPT_EVT_L4_REQUEST",
+            ),
         ],
     );
 }

@@ -28,7 +28,7 @@ fn good_scripts_are_not_complained_about() {
         "avi.pool.get_server_status('main', '10.0.0.2', '80') avi.pool.get_servers() avi.pool.get_servers('main')",
         "avi.poolgroup.select 'group' avi.vs.persist('k', 300, 'other') avi.vs.persist(avi.vs.client_ip())",
         "local tls = require 'Default-TLS' local r = require('Default-Radius')",
-        "local p = 'nope' avi.pool.select(p) avi.pool.select('a' .. 'b') avi.pool.select('esc\\97ped')",
+        "local p = 'nope' p = other() avi.pool.select(p) avi.pool.select('a' .. 'b') avi.pool.select('esc\\97ped')",
         "x.avi.pool.select('nope') local t = { require = 1 } t.require('nope')",
         "goto done do local x = 0x10LL end ::done:: -- LuaJIT's own syntax",
         "local s = '\u{e9}' avi.pool.select('main')",
@@ -101,10 +101,20 @@ fn names_that_do_not_exist_are_found_with_their_place() {
 #[test]
 fn calls_that_will_not_work_are_warned_about() {
     for (script, text, message) in [
-        ("avi.l4.modify(1)", "avi.l4.modify", "avi.l4.modify is not supported"),
-        ("avi.l4.pause()", "avi.l4.pause", "avi.l4.pause is not supported"),
-        ("avi.ssl.anything()", "avi.ssl.anything", "avi.ssl.anything is not supported"),
-        ("avi.vs.get_ftp_port()", "avi.vs.get_ftp_port", "avi.vs.get_ftp_port is not supported"),
+        ("local p = 'nope' avi.pool.select(p)", "p", "no pool named 'nope'"),
+        ("local s = avi.l4.sned s()", "s", "there is no function avi.l4.sned"),
+        ("avi.l4.modify(1)", "avi.l4.modify", "avi.l4.modify is not supported: this call raises an error"),
+        ("avi.l4.pause()", "avi.l4.pause", "avi.l4.pause is not supported: this call raises an error"),
+        (
+            "avi.ssl.anything()",
+            "avi.ssl.anything",
+            "avi.ssl.anything is not supported: this call raises an error",
+        ),
+        (
+            "avi.vs.get_ftp_port()",
+            "avi.vs.get_ftp_port",
+            "avi.vs.get_ftp_port is not supported: this call raises an error",
+        ),
         ("avi.http.redirect('x')", "avi.http.redirect", "there is no function avi.http.redirect"),
         (
             "avi.pool.get_server_status('main', '10.9.9.9', 80)",

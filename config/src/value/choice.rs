@@ -6,9 +6,9 @@ use toml::de::DeValue;
 
 use super::string;
 use super::text::Name;
-use crate::nearest::nearest;
 use crate::process::{Hugepages, Idle};
 use crate::read::{At, Fault, Field, Place, Required, Section, Value};
+use script_check::nearest;
 
 /// One of a few words.
 trait Choice: Copy + 'static {

@@ -6,8 +6,8 @@ use dataplane::snapshot::{PortRange, Prefix, Protocol};
 use toml::de::DeValue;
 
 use super::string;
-use crate::nearest::nearest;
 use crate::read::{Fault, Value};
+use script_check::nearest;
 
 impl Value for IpAddr {
     fn expected() -> String {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use super::string;
-use crate::nearest::nearest;
 use crate::process::{Device, LogDestination};
 use crate::read::{Fault, Value};
+use script_check::nearest;
 
 /// Longest name in characters.
 const NAME_LENGTH: usize = 128;

@@ -1,7 +1,8 @@
 //! "Did you mean": the known name that is closest to an unknown one.
 
 /// The candidate closest to `name`, if it is close enough to be a slip of the keyboard.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (name.chars().count() / 3).max(1);
     let scored = candidates.into_iter().map(|candidate| (distance(&fold(name), &fold(candidate)), candidate));
     let (steps, candidate) = scored.min_by_key(|(steps, _)| *steps)?;

@@ -1,0 +1,5 @@
+local M = {}
+function M.choose(name)
+  avi.pool.select(name)
+end
+return M

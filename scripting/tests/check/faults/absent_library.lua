@@ -1,0 +1,2 @@
+local file = io.open("/tmp/log", "w")
+avi.vs.log(file and "open" or "no file")

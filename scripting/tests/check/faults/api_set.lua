@@ -1,0 +1,1 @@
+avi.vs.greeting = "hello"

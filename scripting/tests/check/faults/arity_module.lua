@@ -1,0 +1,3 @@
+local radius = require "Default-Radius"
+local attributes = radius.parsepacket()
+avi.vs.log(attributes)

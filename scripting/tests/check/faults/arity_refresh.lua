@@ -1,0 +1,1 @@
+avi.vs.table_refresh()

@@ -1,0 +1,1 @@
+avi.vs.close_conn(true, "because")

@@ -1,0 +1,3 @@
+if avi.vs.client_port() < 1024 then
+  avi.vs.log("privileged")
+end

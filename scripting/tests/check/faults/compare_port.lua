@@ -1,0 +1,3 @@
+if avi.vs.port() == 443 then
+  avi.vs.log("tls")
+end

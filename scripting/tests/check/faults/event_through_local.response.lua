@@ -1,0 +1,6 @@
+local pool = avi.pool
+local choose = pool.select
+local function send(name)
+  choose(name)
+end
+send("main")

@@ -1,0 +1,1 @@
+avi.vs.log(to_string(avi.vs.port()))

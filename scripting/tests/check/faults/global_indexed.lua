@@ -1,0 +1,2 @@
+local payload = avi.l4.read()
+avi.vs.log(strnig.byte(payload))

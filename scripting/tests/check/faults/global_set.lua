@@ -1,0 +1,2 @@
+station = avi.vs.client_ip()
+avi.vs.persist(station)

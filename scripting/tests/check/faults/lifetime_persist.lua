@@ -1,0 +1,2 @@
+local MINUTE = 60
+avi.vs.persist(avi.vs.client_ip(), MINUTE)

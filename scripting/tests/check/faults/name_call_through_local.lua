@@ -1,0 +1,2 @@
+local select_pool = avi.pool.select
+select_pool("nowhere")

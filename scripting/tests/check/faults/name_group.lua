@@ -1,0 +1,1 @@
+avi.poolgroup.select("groups")

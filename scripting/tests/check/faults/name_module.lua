@@ -1,0 +1,2 @@
+local ftp = require "Default-FTP"
+avi.vs.log(ftp)

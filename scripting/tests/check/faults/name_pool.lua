@@ -1,0 +1,1 @@
+avi.pool.select("mian")

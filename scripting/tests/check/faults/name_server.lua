@@ -1,0 +1,1 @@
+avi.pool.select("main", "10.0.0.7")

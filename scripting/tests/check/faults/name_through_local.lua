@@ -1,0 +1,2 @@
+local POOL = "nowhere"
+avi.pool.select(POOL)

@@ -1,0 +1,6 @@
+avi.l4.collect(2)
+local payload = avi.l4.read()
+local length = string.byte(payload, 2)
+avi.l4.collect(2 + length)
+local body = string.sub(payload, 3)
+avi.vs.log(body)

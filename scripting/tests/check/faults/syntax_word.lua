@@ -1,0 +1,3 @@
+functoin first()
+  return avi.l4.read(1)
+end

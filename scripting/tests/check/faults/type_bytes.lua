@@ -1,0 +1,1 @@
+avi.l4.collect(70000)

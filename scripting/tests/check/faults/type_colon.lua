@@ -1,0 +1,1 @@
+avi.vs:log("hello")

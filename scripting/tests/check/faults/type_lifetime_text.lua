@@ -1,0 +1,1 @@
+avi.vs.persist(avi.vs.client_ip(), "600")

@@ -1,0 +1,1 @@
+avi.vs.log("list: ", { 1, 2 })

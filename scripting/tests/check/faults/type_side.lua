@@ -1,0 +1,1 @@
+avi.vs.log(avi.l4.read(4, 0, "both"))

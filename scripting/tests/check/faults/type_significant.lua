@@ -1,0 +1,1 @@
+avi.vs.log(avi.SIG_ENABLE, "odd")

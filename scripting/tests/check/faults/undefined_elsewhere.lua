@@ -1,0 +1,1 @@
+avi.l4.client_ip()

@@ -1,0 +1,1 @@
+avi.http.redirect("https://example.com/")

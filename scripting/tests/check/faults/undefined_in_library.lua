@@ -1,0 +1,2 @@
+local text = string.trim(avi.l4.read())
+avi.vs.log(text)

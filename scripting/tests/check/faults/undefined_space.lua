@@ -1,0 +1,1 @@
+avi.pools.select("main")

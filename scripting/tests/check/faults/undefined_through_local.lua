@@ -1,0 +1,3 @@
+local pool = avi.pool
+local choose = pool.selct
+choose("main")

@@ -1,0 +1,1 @@
+avi.vs.log("odd", avi.SIG_ENABEL)

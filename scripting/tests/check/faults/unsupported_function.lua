@@ -1,0 +1,1 @@
+avi.l4.modify(0, 4, "GET ")

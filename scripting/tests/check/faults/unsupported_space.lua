@@ -1,0 +1,2 @@
+local name = avi.ssl.server_name()
+avi.vs.log(name)

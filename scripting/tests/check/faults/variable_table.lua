@@ -1,0 +1,1 @@
+avi.vs.reqvar.seen = { first = true }
