@@ -22,6 +22,13 @@ pub struct FlowId {
     pub generation: u32,
 }
 
+/// Bytes that the processor fetches at a time.
+const LINE: usize = 64;
+
+/// Where a flow may be: what the fast path keeps of a packet between the stages of its lookup.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot(u32);
+
 /// Why a flow or a key was not taken in. The table is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FlowTableError {
@@ -105,18 +112,60 @@ impl FlowTable {
         self.hasher.hash(key)
     }
 
+    /// The hash of a key of IPv4 in the two words of [`FlowKey::narrow`].
+    #[inline]
+    #[must_use]
+    pub fn hash_narrow(&self, key: (u64, u64)) -> u64 {
+        self.hasher.hash_narrow(key)
+    }
+
     /// First stage of a lookup: fetches where the index would know the hash.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
-    /// Second stage: fetches the flow that [`find`](Self::find) will look at, if there is one.
+    /// Second stage: fetches the flow that [`find`](Self::find) will look at, if there is one, else the other place where
+    /// the index could know the hash.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
-        if let Some(entry) = self.index.candidates(hash).next() {
-            self.flows.prefetch_whole(place(entry).0);
+        match self.index.candidate(hash) {
+            Some(entry) => self.flows.prefetch_whole(place(entry).0),
+            None => self.index.prefetch_other(hash),
         }
+    }
+
+    /// Second stage for the fast path: where [`plain_mut`](Self::plain_mut) will look, on its way from memory; `lines` cache
+    /// lines of it. `None` if the hash is not in the first of its two places; the other one is fetched.
+    #[inline]
+    pub(crate) fn approach(&self, hash: u64, lines: usize) -> Option<Spot> {
+        match self.index.candidate(hash) {
+            Some(entry) => {
+                self.flows.prefetch_part(place(entry).0, lines * LINE);
+                Some(Spot(entry))
+            }
+            None => {
+                self.index.prefetch_other(hash);
+                None
+            }
+        }
+    }
+
+    /// The same for the other place.
+    #[inline]
+    pub(crate) fn approach_other(&self, hash: u64, lines: usize) -> Option<Spot> {
+        let entry = self.index.candidate_in_other(hash)?;
+        self.flows.prefetch_part(place(entry).0, lines * LINE);
+        Some(Spot(entry))
+    }
+
+    /// Third stage for the fast path: the flow, if packets with this [narrow](FlowKey::narrow) key are to be translated
+    /// without further ado ([`Flow::is_plain`]).
+    #[inline]
+    pub(crate) fn plain_mut(&mut self, Spot(entry): Spot, key: (u64, u64)) -> Option<(&mut Flow, Direction)> {
+        let (index, direction) = place(entry);
+        let flow = self.flows.get_mut(index)?;
+        flow.is_plain(direction, key).then_some((flow, direction))
     }
 
     /// The flow whose packets have this key, and which way they go. `hash` is [`hash`](Self::hash) of `key`.
@@ -125,7 +174,7 @@ impl FlowTable {
     pub fn find(&self, hash: u64, key: &FlowKey) -> Option<(FlowId, Direction)> {
         self.index.candidates(hash).find_map(|entry| {
             let (index, direction) = place(entry);
-            let flow = self.flows.get(index).filter(|flow| flow.key(direction) == key)?;
+            let flow = self.flows.get(index).filter(|flow| flow.key(direction) == *key)?;
             Some((FlowId { index: index as u32, generation: flow.generation }, direction))
         })
     }
@@ -176,10 +225,10 @@ impl FlowTable {
     /// Takes the server key away, if there is one.
     pub fn unbind(&mut self, id: FlowId) {
         let Some(flow) = self.flow(id).filter(|flow| flow.is_bound()) else { return };
-        let hash = self.hash(flow.server_key());
+        let hash = self.hash(&flow.server_key());
         self.index.remove(hash, entry(id.index, Direction::FromServer));
         if let Some(flow) = self.flow_mut(id) {
-            flow.set_server_key(FlowKey::default());
+            flow.clear_server_key();
         }
     }
 
@@ -187,7 +236,7 @@ impl FlowTable {
     pub fn remove(&mut self, id: FlowId) -> bool {
         self.unbind(id);
         let Some(flow) = self.flow(id) else { return false };
-        let hash = self.hash(flow.client_key());
+        let hash = self.hash(&flow.client_key());
         self.index.remove(hash, entry(id.index, Direction::FromClient));
         let next_free = self.free;
         if let Some(flow) = self.flow_mut(id) {

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod flow;
 pub mod flow_table;
 pub mod frame;
+pub mod glance;
 pub mod header;
 pub mod icmp;
 pub mod io;

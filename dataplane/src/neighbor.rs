@@ -175,7 +175,21 @@ pub struct Neighbors {
     /// Entries without references, by last use.
     idle: BTreeSet<(Instant, u16)>,
     failed: VecDeque<NeighborId>,
+    /// What the fast path needs of each entry.
+    doors: Vec<Door>,
 }
+
+/// A neighbour that packets can leave to without further ado.
+#[derive(Clone, Copy, Debug)]
+struct Door {
+    mac: Mac,
+    /// Its [`NeighborId`], or [`CLOSED`].
+    id: u32,
+    port: PortId,
+}
+
+/// No id is like that: there are no more than 65,535 slots.
+const CLOSED: u32 = u32::MAX;
 
 impl Neighbors {
     /// A table for `capacity` neighbours, 1 to 65,535; about 150 bytes each.
@@ -189,6 +203,7 @@ impl Neighbors {
             timers: BTreeSet::new(),
             idle: BTreeSet::new(),
             failed: VecDeque::new(),
+            doors: Vec::with_capacity(usize::from(capacity)),
         }
     }
 
@@ -253,6 +268,29 @@ impl Neighbors {
         self.entry(id).map(|entry| (entry.port, entry.state.mac()))
     }
 
+    /// The port and the MAC address for a flow that [retains](Neighbors::retain) the neighbour, if the address is known and
+    /// will be asked for again in time: then [`Neighbors::want`] has nothing to do. `bits` are those of a [`NeighborId`].
+    #[inline]
+    #[must_use]
+    pub fn door(&self, bits: u32) -> Option<(PortId, Mac)> {
+        let door = self.doors.get(usize::from(NeighborId(bits).slot()))?;
+        (door.id == bits).then_some((door.port, door.mac))
+    }
+
+    /// Brings the door of an entry up to date.
+    fn hang(&mut self, slot: u16) {
+        let Some(entry) = self.entries.get(usize::from(slot)) else { return };
+        let id = NeighborId::new(slot, entry.generation).bits();
+        let door = match (entry.state, entry.due, entry.references) {
+            (State::Known { mac, .. }, Some(_), 1..) => Door { mac, id, port: entry.port },
+            _ => Door { mac: [0; 6], id: CLOSED, port: entry.port },
+        };
+        match self.doors.get_mut(usize::from(slot)) {
+            Some(old) => *old = door,
+            None => self.doors.push(door),
+        }
+    }
+
     /// Port and address of a neighbour.
     #[must_use]
     pub fn next_hop(&self, id: NeighborId) -> Option<(PortId, Address)> {
@@ -265,6 +303,7 @@ impl Neighbors {
         entry.references = entry.references.saturating_add(1);
         let key = (entry.last_used, id.slot());
         self.idle.remove(&key);
+        self.hang(id.slot());
         true
     }
 
@@ -277,6 +316,7 @@ impl Neighbors {
                 entry.references = 0;
                 entry.last_used = now;
                 self.idle.insert((now, id.slot()));
+                self.hang(id.slot());
             }
             more => entry.references = more - 1,
         }
@@ -371,6 +411,7 @@ impl Neighbors {
         };
         self.index.insert((port, address), slot);
         self.idle.insert((now, slot));
+        self.hang(slot);
         Some(slot)
     }
 
@@ -400,6 +441,7 @@ impl Neighbors {
         if let Some(due) = due {
             self.timers.insert((due, slot));
         }
+        self.hang(slot);
     }
 
     /// What a timer that has run out means for its entry.

@@ -32,6 +32,13 @@ impl Bucket {
         pairs.zip(0..).fold(0, |mask, ((&t, &e), n)| mask | u32::from((t == tag) & (e != 0)) << n)
     }
 
+    /// The entry of a tag; the last one if several have it.
+    #[inline]
+    fn entry_of(&self, tag: u32) -> Option<u32> {
+        let pairs = self.tags.iter().zip(&self.entries);
+        pairs.fold(0, |found, (&t, &entry)| if t == tag { entry } else { found }).checked_sub(1)
+    }
+
     fn free_slot(&self) -> Option<usize> {
         self.entries.iter().position(|&entry| entry == 0)
     }
@@ -68,12 +75,29 @@ impl Index {
         Ok(Index { buckets: Arena::zeroed(buckets as usize)? })
     }
 
-    /// Fetches both buckets of a hash.
+    /// Fetches the first bucket of a hash, where most entries are.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
-        let (_, first, second) = self.split(hash);
-        self.buckets.prefetch(first as usize);
-        self.buckets.prefetch(second as usize);
+        self.buckets.prefetch(self.first(hash) as usize);
+    }
+
+    /// Fetches the other bucket.
+    #[inline]
+    pub(super) fn prefetch_other(&self, hash: u64) {
+        self.buckets.prefetch(self.split(hash).2 as usize);
+    }
+
+    /// An entry that was inserted with this hash and is in its first bucket.
+    #[inline]
+    pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
+        self.buckets.get(self.first(hash) as usize)?.entry_of(hash as u32)
+    }
+
+    /// An entry that was inserted with this hash and is in its other bucket.
+    #[inline]
+    pub(super) fn candidate_in_other(&self, hash: u64) -> Option<u32> {
+        let (tag, _, second) = self.split(hash);
+        self.buckets.get(second as usize)?.entry_of(tag)
     }
 
     /// The entries that were inserted with this hash.
@@ -114,11 +138,17 @@ impl Index {
         }
     }
 
+    /// The first bucket of a hash.
+    #[inline]
+    fn first(&self, hash: u64) -> u32 {
+        scale((hash >> 32) as u32, self.count())
+    }
+
     /// Tag and the two buckets of a hash.
     #[inline]
     fn split(&self, hash: u64) -> (u32, u32, u32) {
         let tag = hash as u32;
-        let first = scale((hash >> 32) as u32, self.count());
+        let first = self.first(hash);
         (tag, first, self.other(first, tag))
     }
 

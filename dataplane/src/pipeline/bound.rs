@@ -88,8 +88,8 @@ impl<P: Policy> Pipeline<P> {
             return Verdict::Drop(DropReason::NoFlow);
         };
         let (key, hop) = match direction {
-            Direction::FromClient => (*flow.server_key(), NeighborId::from_bits(flow.server_hop)),
-            Direction::FromServer => (*flow.client_key(), NeighborId::from_bits(flow.client_hop)),
+            Direction::FromClient => (flow.server_key(), NeighborId::from_bits(flow.server_hop)),
+            Direction::FromServer => (flow.client_key(), NeighborId::from_bits(flow.client_hop)),
         };
         let Some((out, mac)) = self.neighbors.way(hop) else {
             return Verdict::Drop(DropReason::NoNeighbor);

@@ -17,6 +17,7 @@ mod datagram;
 mod decide;
 mod end;
 mod errors;
+mod fast;
 mod inspect;
 mod local;
 mod open;
@@ -38,6 +39,7 @@ use crate::balance::Balancer;
 use crate::channel::ConnectionRecord;
 use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowId, FlowTable};
+use crate::glance::{TAGGED, UNTAGGED};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
 use crate::neighbor::{NeighborId, Neighbors};
 use crate::parse::{self, Headers, Packet};
@@ -138,6 +140,7 @@ pub struct Pipeline<P: Policy> {
 const QUEUE: usize = 4096;
 
 /// What stage one found out about a packet.
+#[derive(Clone, Copy)]
 enum Parsed {
     Transport(Headers, u64),
     Other(Packet),
@@ -205,22 +208,10 @@ impl<P: Policy> Pipeline<P> {
         verdicts: &mut ArrayVec<Verdict, BURST>,
     ) {
         verdicts.clear();
-        let mut parsed: ArrayVec<Parsed, BURST> = ArrayVec::new();
-        for buf in burst.iter() {
-            let _ = parsed.try_push(self.parse_one(port, buf.bytes()));
-        }
-        for packet in &parsed {
-            if let Parsed::Transport(_, hash) = packet {
-                self.flows.prefetch_entry(*hash);
-            }
-        }
-        for (buf, packet) in burst.iter_mut().zip(parsed) {
-            let verdict = match packet {
-                Parsed::Drop(reason) => Verdict::Drop(reason),
-                Parsed::Other(packet) => self.local(now, port, buf, packet),
-                Parsed::Transport(headers, hash) => self.transport(now, buf, headers, hash),
-            };
-            let _ = verdicts.try_push(verdict);
+        let tagged = self.ports.get(port.index()).is_some_and(|settings| settings.vlan.is_some());
+        match tagged {
+            false => self.stages::<UNTAGGED, B>(now, port, burst, verdicts),
+            true => self.stages::<TAGGED, B>(now, port, burst, verdicts),
         }
     }
 
