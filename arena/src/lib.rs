@@ -4,6 +4,8 @@
 //! Huge pages make the walk shorter, touching every page at start keeps page faults off the packet path, and
 //! [`Arena::prefetch`] lets a burst fetch all its entries at once.
 //!
+//! [`matches`] finds the place of a number in a cache line's half.
+//!
 //! The crate knows nothing of packets and nothing of DPDK, so that whoever uses it builds and tests without them.
 
 mod mapping;
@@ -145,6 +147,36 @@ impl<T> Arena<T> {
     }
 }
 
+/// Where `wanted` is among the numbers: bit n is set for number n. Without a branch.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[must_use]
+pub fn matches(numbers: &[u32; 8], wanted: u32) -> u32 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi32,
+        _mm_setzero_si128,
+    };
+    let (low, high) = numbers.split_at(4);
+    // SAFETY: SSE2, which all of these belong to, is part of the x86-64 baseline; each half is four numbers, which are 16
+    // bytes to read, and a load that need not be aligned.
+    unsafe {
+        let wanted = _mm_set1_epi32(wanted as i32);
+        let low = _mm_cmpeq_epi32(_mm_loadu_si128(low.as_ptr().cast()), wanted);
+        let high = _mm_cmpeq_epi32(_mm_loadu_si128(high.as_ptr().cast()), wanted);
+        // From 32 bits per number to 16 and to 8, all ones or all zeros.
+        let bytes = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
+        _mm_movemask_epi8(bytes) as u32
+    }
+}
+
+/// Where `wanted` is among the numbers: bit n is set for number n.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+#[must_use]
+pub fn matches(numbers: &[u32; 8], wanted: u32) -> u32 {
+    numbers.iter().zip(0..).fold(0, |mask, (&number, n)| mask | u32::from(number == wanted) << n)
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn prefetch_line(address: *const i8) {
@@ -278,6 +310,16 @@ mod tests {
             arena.prefetch_part(index, 1 << 20);
         }
         assert!(arena.iter().all(|line| line.0 == [0; 8]));
+    }
+
+    #[test]
+    fn numbers_are_found_wherever_they_are() {
+        let numbers = [7, 0, u32::MAX, 7, 1 << 31, 0x1_0000, 7, 0x7fff_ffff];
+        for (wanted, mask) in
+            [(7, 0b0100_1001), (0, 2), (u32::MAX, 4), (1 << 31, 16), (0x1_0000, 32), (0x7fff_ffff, 128), (1, 0)]
+        {
+            assert_eq!(matches(&numbers, wanted), mask, "{wanted:#x}");
+        }
     }
 
     #[test]

@@ -26,8 +26,13 @@ pub struct FlowId {
 const LINE: usize = 64;
 
 /// Where a flow may be: what the fast path keeps of a packet between the stages of its lookup.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spot(u32);
+
+impl Spot {
+    /// There is no such flow: no entry of the index has this number.
+    pub(crate) const NONE: Spot = Spot(u32::MAX);
+}
 
 /// Why a flow or a key was not taken in. The table is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,28 +140,32 @@ impl FlowTable {
         }
     }
 
-    /// Second stage for the fast path: where [`plain_mut`](Self::plain_mut) will look, on its way from memory; `lines` cache
-    /// lines of it. `None` if the hash is not in the first of its two places; the other one is fetched.
+    /// Second stage for the fast path: where [`plain_mut`](Self::plain_mut) will look, on its way from memory; two cache lines
+    /// for TCP, one for UDP. [`Spot::NONE`] if the hash is not in the first of its two places; the other one is fetched.
     #[inline]
-    pub(crate) fn approach(&self, hash: u64, lines: usize) -> Option<Spot> {
+    pub(crate) fn approach(&self, hash: u64, tcp: bool) -> Spot {
         match self.index.candidate(hash) {
-            Some(entry) => {
-                self.flows.prefetch_part(place(entry).0, lines * LINE);
-                Some(Spot(entry))
-            }
+            Some(entry) => self.reach(entry, tcp),
             None => {
                 self.index.prefetch_other(hash);
-                None
+                Spot::NONE
             }
         }
     }
 
     /// The same for the other place.
+    #[cold]
+    pub(crate) fn approach_other(&self, hash: u64, tcp: bool) -> Spot {
+        self.index.candidate_in_other(hash).map_or(Spot::NONE, |entry| self.reach(entry, tcp))
+    }
+
     #[inline]
-    pub(crate) fn approach_other(&self, hash: u64, lines: usize) -> Option<Spot> {
-        let entry = self.index.candidate_in_other(hash)?;
-        self.flows.prefetch_part(place(entry).0, lines * LINE);
-        Some(Spot(entry))
+    fn reach(&self, entry: u32, tcp: bool) -> Spot {
+        match tcp {
+            false => self.flows.prefetch_part(place(entry).0, LINE),
+            true => self.flows.prefetch_part(place(entry).0, 2 * LINE),
+        }
+        Spot(entry)
     }
 
     /// Third stage for the fast path: the flow, if packets with this [narrow](FlowKey::narrow) key are to be translated

@@ -25,12 +25,31 @@ pub struct Glance {
     pub key: (u64, u64),
     /// Bytes of the IP packet.
     pub total: u16,
+    /// Bytes of the header above IP: [`UDP`], [`TCP`] or [`TCP_TIMESTAMPS`].
+    pub above: u16,
+}
+
+/// A UDP header.
+pub const UDP: u16 = UDP_LEN as u16;
+/// A TCP header without options.
+pub const TCP: u16 = TCP_LEN as u16;
+/// A TCP header with timestamps as the only option, behind two NOPs.
+pub const TCP_TIMESTAMPS: u16 = TCP + 12;
+
+impl Glance {
     /// Bytes above TCP or UDP.
-    pub payload: u16,
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> u16 {
+        self.total.wrapping_sub(self.above).wrapping_sub(IPV4_LEN as u16)
+    }
+
     /// For TCP, or else UDP.
-    pub tcp: bool,
-    /// With timestamps as the only option, behind two NOPs. Without this, a segment has no options.
-    pub timestamps: bool,
+    #[inline]
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.above >= TCP
+    }
 }
 
 /// Looks at a frame that arrived by a port with this address of its own. `LINK` is [`TAGGED`] if the port has the tag
@@ -54,45 +73,41 @@ pub fn glance<const LINK: usize>(frame: &[u8], mac: Mac, vlan: u16) -> Option<Gl
     // A sum of whole words with all carries is a multiple of 0xffff if the checksum is right (RFC 1071), and never 0 here.
     let sum = halves(first) + halves(second) + u64::from(third);
     let right = (first & FIXED == VERSION) & (ttl > 1) & sum.is_multiple_of(0xffff);
-    let above = usize::from(total).checked_sub(IPV4_LEN)?;
     if !right || usize::from(total) > packet.len() {
+        return None;
+    }
+    let above = match protocol {
+        PROTOCOL_UDP => UDP,
+        PROTOCOL_TCP => segment(packet, head)?,
+        _ => return None,
+    };
+    // What is left for the header above IP and what follows; UDP says the same.
+    let rest = total.checked_sub(IPV4_LEN as u16).filter(|rest| *rest >= above)?;
+    let [l0, l1, ..] = half::<24>(head).to_ne_bytes();
+    if above == UDP && u16::from_be_bytes([l0, l1]) != rest {
         return None;
     }
     let addresses: u64 = zerocopy::transmute!([source, third.to_ne_bytes()]);
     let rest: u64 = zerocopy::transmute!([fourth, u32::from_ne_bytes([protocol, 0, 0, 0])]);
-    let found = Glance { key: (addresses, rest), total, ..Glance::default() };
-    match protocol {
-        PROTOCOL_UDP => {
-            let [l0, l1, ..] = half::<24>(head).to_ne_bytes();
-            let payload = above.checked_sub(UDP_LEN)? as u16;
-            (u16::from_be_bytes([l0, l1]) == above as u16).then_some(Glance { payload, ..found })
+    Some(Glance { key: (addresses, rest), total, above })
+}
+
+/// The length of a TCP header with ACK, without SYN, FIN and RST, and without options other than timestamps.
+#[inline]
+fn segment(packet: &[u8], head: &[u8; HEAD]) -> Option<u16> {
+    /// The data offset, and FIN, SYN, RST and ACK.
+    const KIND: u16 = u16::from_ne_bytes([0xf0, 0x17]);
+    const PLAIN: u16 = u16::from_ne_bytes([0x50, 0x10]);
+    const LONGER: u16 = u16::from_ne_bytes([0x80, 0x10]);
+    let [offset, flags, ..] = half::<32>(head).to_ne_bytes();
+    match u16::from_ne_bytes([offset, flags]) & KIND {
+        PLAIN => Some(TCP),
+        LONGER => {
+            let packet = packet.first_chunk::<{ HEAD + 12 }>()?;
+            (half::<HEAD>(packet) == ALIGNED).then_some(TCP_TIMESTAMPS)
         }
-        PROTOCOL_TCP => segment(packet, head, above, found),
         _ => None,
     }
-}
-
-/// A TCP segment with ACK, and without SYN, FIN and RST.
-#[inline]
-fn segment(packet: &[u8], head: &[u8; HEAD], above: usize, found: Glance) -> Option<Glance> {
-    const FIN_SYN_RST_ACK: u8 = 0x17;
-    const ACK: u8 = 0x10;
-    let [offset, flags, ..] = half::<32>(head).to_ne_bytes();
-    let header = usize::from(offset >> 4) * 4;
-    let payload = above.checked_sub(header)? as u16;
-    if flags & FIN_SYN_RST_ACK != ACK {
-        return None;
-    }
-    let timestamps = header == TCP_LEN + TIMESTAMPS && has_timestamps(packet);
-    (header == TCP_LEN || timestamps).then_some(Glance { payload, tcp: true, timestamps, ..found })
-}
-
-/// Bytes of a timestamps option behind two NOPs.
-const TIMESTAMPS: usize = 12;
-
-#[inline]
-fn has_timestamps(packet: &[u8]) -> bool {
-    packet.first_chunk::<{ HEAD + TIMESTAMPS }>().is_some_and(|packet| half::<HEAD>(packet) == ALIGNED)
 }
 
 /// Two NOPs, kind and length of timestamps (RFC 7323, appendix A).

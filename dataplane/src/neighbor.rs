@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::counters::DropReason;
 use crate::frame::Link;
 use crate::header::{BROADCAST, Mac};
-use crate::io::{PacketBuf, PortId};
+use crate::io::{PacketBuf, PortId, PortSettings};
 
 /// Time between two requests for one neighbour (RFC 4861, 10: RETRANS_TIMER; RFC 1122, 2.3.2.1: not more often).
 pub const RETRANSMIT: Duration = Duration::from_secs(1);
@@ -177,15 +177,24 @@ pub struct Neighbors {
     failed: VecDeque<NeighborId>,
     /// What the fast path needs of each entry.
     doors: Vec<Door>,
+    ports: Vec<PortSettings>,
 }
 
-/// A neighbour that packets can leave to without further ado.
+/// A neighbour that packets of flows can leave to without further ado, with all that they need on the link.
 #[derive(Clone, Copy, Debug)]
-struct Door {
-    mac: Mac,
+pub struct Door {
+    /// Its MAC address, then the port's own.
+    pub macs: [u8; 12],
     /// Its [`NeighborId`], or [`CLOSED`].
     id: u32,
-    port: PortId,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// The port that leads there.
+    pub port: PortId,
+    /// Whether frames have a tag there.
+    pub tagged: bool,
+    /// Which one.
+    pub vlan: u16,
 }
 
 /// No id is like that: there are no more than 65,535 slots.
@@ -204,7 +213,14 @@ impl Neighbors {
             idle: BTreeSet::new(),
             failed: VecDeque::new(),
             doors: Vec::with_capacity(usize::from(capacity)),
+            ports: Vec::new(),
         }
+    }
+
+    /// The same for these ports: a table that does not know its ports has no [`Door`]s.
+    #[must_use]
+    pub fn with_ports(self, ports: &[PortSettings]) -> Self {
+        Neighbors { ports: ports.to_vec(), ..self }
     }
 
     /// Number of neighbours in the table.
@@ -268,22 +284,29 @@ impl Neighbors {
         self.entry(id).map(|entry| (entry.port, entry.state.mac()))
     }
 
-    /// The port and the MAC address for a flow that [retains](Neighbors::retain) the neighbour, if the address is known and
-    /// will be asked for again in time: then [`Neighbors::want`] has nothing to do. `bits` are those of a [`NeighborId`].
+    /// The way to a neighbour for a flow that [retains](Neighbors::retain) it, if its address is known and will be asked for
+    /// again in time: then [`Neighbors::want`] has nothing to do. `bits` are those of a [`NeighborId`].
     #[inline]
     #[must_use]
-    pub fn door(&self, bits: u32) -> Option<(PortId, Mac)> {
-        let door = self.doors.get(usize::from(NeighborId(bits).slot()))?;
-        (door.id == bits).then_some((door.port, door.mac))
+    pub fn door(&self, bits: u32) -> Option<&Door> {
+        self.doors.get(usize::from(NeighborId(bits).slot())).filter(|door| door.id == bits)
     }
 
     /// Brings the door of an entry up to date.
     fn hang(&mut self, slot: u16) {
         let Some(entry) = self.entries.get(usize::from(slot)) else { return };
-        let id = NeighborId::new(slot, entry.generation).bits();
-        let door = match (entry.state, entry.due, entry.references) {
-            (State::Known { mac, .. }, Some(_), 1..) => Door { mac, id, port: entry.port },
-            _ => Door { mac: [0; 6], id: CLOSED, port: entry.port },
+        let (mac, id) = match (entry.state, entry.due, entry.references) {
+            (State::Known { mac, .. }, Some(_), 1..) => (mac, self.id(slot)),
+            _ => ([0; 6], None),
+        };
+        let settings = self.ports.get(entry.port.index());
+        let door = Door {
+            macs: zerocopy::transmute!([mac, settings.map(|settings| settings.mac).unwrap_or_default()]),
+            id: id.filter(|_| settings.is_some()).map_or(CLOSED, NeighborId::bits),
+            mtu: settings.map_or(0, |settings| settings.mtu),
+            port: entry.port,
+            tagged: settings.is_some_and(|settings| settings.vlan.is_some()),
+            vlan: settings.and_then(|settings| settings.vlan).unwrap_or(0),
         };
         match self.doors.get_mut(usize::from(slot)) {
             Some(old) => *old = door,

@@ -25,18 +25,18 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Bit n is set where slot n holds the tag.
+    /// Bit n is set where slot n has the tag; a free slot has tag 0.
     #[inline]
     fn matches(&self, tag: u32) -> u32 {
-        let pairs = self.tags.iter().zip(&self.entries);
-        pairs.zip(0..).fold(0, |mask, ((&t, &e), n)| mask | u32::from((t == tag) & (e != 0)) << n)
+        arena::matches(&self.tags, tag)
     }
 
-    /// The entry of a tag; the last one if several have it.
+    /// The entry of a tag; one of them if several have it. Without a branch per slot: which one it is cannot be foreseen.
     #[inline]
     fn entry_of(&self, tag: u32) -> Option<u32> {
-        let pairs = self.tags.iter().zip(&self.entries);
-        pairs.fold(0, |found, (&t, &entry)| if t == tag { entry } else { found }).checked_sub(1)
+        let mask = self.matches(tag);
+        let slot = mask.trailing_zeros() as usize % SLOTS;
+        if mask == 0 { None } else { self.entries.get(slot)?.checked_sub(1) }
     }
 
     fn free_slot(&self) -> Option<usize> {
@@ -110,8 +110,9 @@ impl Index {
             std::iter::from_fn(move || {
                 let slot = mask.trailing_zeros() as usize;
                 mask &= mask.wrapping_sub(1);
-                bucket?.entries.get(slot)?.checked_sub(1)
+                bucket?.entries.get(slot).copied()
             })
+            .filter_map(|entry| entry.checked_sub(1))
         })
     }
 

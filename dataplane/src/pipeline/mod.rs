@@ -25,6 +25,7 @@ mod split;
 mod transmit;
 mod vips;
 
+pub use crate::io::PortSettings;
 pub use connection::{Connection, Held, Suspended};
 pub use transmit::Output;
 
@@ -66,17 +67,6 @@ pub enum Verdict {
     Consumed,
     /// Not wanted.
     Drop(DropReason),
-}
-
-/// A port as the pipeline needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortSettings {
-    /// Own MAC address.
-    pub mac: [u8; 6],
-    /// 802.1Q tag, `None` for untagged.
-    pub vlan: Option<u16>,
-    /// Largest IP packet in bytes.
-    pub mtu: u16,
 }
 
 /// Why a pipeline could not be made.
@@ -162,15 +152,16 @@ impl<P: Policy> Pipeline<P> {
             return Err(SetupError::Ports { interfaces, macs: macs.len() });
         }
         let ports = snapshot.interfaces.iter().zip(macs);
-        let ports = ports.map(|(i, mac)| PortSettings { mac: *mac, vlan: i.vlan, mtu: i.mtu }).collect();
+        let ports = ports.map(|(i, mac)| PortSettings { mac: *mac, vlan: i.vlan, mtu: i.mtu });
+        let ports: Vec<PortSettings> = ports.collect();
         let own = own_addresses(&snapshot);
         let limits = snapshot.limits;
         let mut pipeline = Pipeline {
+            neighbors: Neighbors::new(limits.neighbors).with_ports(&ports),
             ports,
             vips: Vips::new(&snapshot),
             own,
             routes: Routes::new(&snapshot),
-            neighbors: Neighbors::new(limits.neighbors),
             flows: FlowTable::new(limits.flows, seed as u64)?,
             wheel: Wheel::new(limits.flows, now)?,
             snat: SnatPorts::new(&snapshot.snat, (seed >> 64) as u64),
@@ -198,7 +189,8 @@ impl<P: Policy> Pipeline<P> {
         Ok(pipeline)
     }
 
-    /// Acts on a burst received on `port`. `verdicts` has one entry per packet, in order. The counters of the
+    /// Acts on a burst received on `port` and counts it as received. `verdicts` has one entry per packet, in order, or
+    /// none: then all packets leave by the port that is the result, as [`Verdict::Forward`] says. The counters of the
     /// verdicts are the worker's to move, because only it knows what the device took.
     pub fn process<B: PacketBuf>(
         &mut self,
@@ -206,7 +198,7 @@ impl<P: Policy> Pipeline<P> {
         port: PortId,
         burst: &mut Burst<B>,
         verdicts: &mut ArrayVec<Verdict, BURST>,
-    ) {
+    ) -> Option<PortId> {
         verdicts.clear();
         let tagged = self.ports.get(port.index()).is_some_and(|settings| settings.vlan.is_some());
         match tagged {
