@@ -153,8 +153,8 @@ impl<T> Arena<T> {
 #[must_use]
 pub fn matches(numbers: &[u32; 8], wanted: u32) -> u32 {
     use std::arch::x86_64::{
-        _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi32,
-        _mm_setzero_si128,
+        _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32,
+        _mm_set1_epi32, _mm_setzero_si128,
     };
     let (low, high) = numbers.split_at(4);
     // SAFETY: SSE2, which all of these belong to, is part of the x86-64 baseline; each half is four numbers, which are 16
@@ -315,9 +315,15 @@ mod tests {
     #[test]
     fn numbers_are_found_wherever_they_are() {
         let numbers = [7, 0, u32::MAX, 7, 1 << 31, 0x1_0000, 7, 0x7fff_ffff];
-        for (wanted, mask) in
-            [(7, 0b0100_1001), (0, 2), (u32::MAX, 4), (1 << 31, 16), (0x1_0000, 32), (0x7fff_ffff, 128), (1, 0)]
-        {
+        for (wanted, mask) in [
+            (7, 0b0100_1001),
+            (0, 2),
+            (u32::MAX, 4),
+            (1 << 31, 16),
+            (0x1_0000, 32),
+            (0x7fff_ffff, 128),
+            (1, 0),
+        ] {
             assert_eq!(matches(&numbers, wanted), mask, "{wanted:#x}");
         }
     }

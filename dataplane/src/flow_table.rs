@@ -140,32 +140,30 @@ impl FlowTable {
         }
     }
 
-    /// Second stage for the fast path: where [`plain_mut`](Self::plain_mut) will look, on its way from memory; two cache lines
-    /// for TCP, one for UDP. [`Spot::NONE`] if the hash is not in the first of its two places; the other one is fetched.
+    /// Second stage for the fast path: where [`plain_mut`](Self::plain_mut) will look. [`Spot::NONE`] if the hash is not in
+    /// the first of its two places.
     #[inline]
-    pub(crate) fn approach(&self, hash: u64, tcp: bool) -> Spot {
-        match self.index.candidate(hash) {
-            Some(entry) => self.reach(entry, tcp),
-            None => {
-                self.index.prefetch_other(hash);
-                Spot::NONE
-            }
-        }
+    pub(crate) fn spot(&self, hash: u64) -> Spot {
+        self.index.candidate(hash).map_or(Spot::NONE, Spot)
     }
 
-    /// The same for the other place.
-    #[cold]
-    pub(crate) fn approach_other(&self, hash: u64, tcp: bool) -> Spot {
-        self.index.candidate_in_other(hash).map_or(Spot::NONE, |entry| self.reach(entry, tcp))
+    /// Fetches the other place.
+    pub(crate) fn prefetch_other_bucket(&self, hash: u64) {
+        self.index.prefetch_other(hash);
     }
 
+    /// As [`spot`](Self::spot) for the other place.
+    pub(crate) fn other_spot(&self, hash: u64) -> Spot {
+        self.index.candidate_in_other(hash).map_or(Spot::NONE, Spot)
+    }
+
+    /// Fetches what the fast path needs of a flow: two cache lines for TCP, one for UDP.
     #[inline]
-    fn reach(&self, entry: u32, tcp: bool) -> Spot {
+    pub(crate) fn prefetch_spot(&self, Spot(entry): Spot, tcp: bool) {
         match tcp {
             false => self.flows.prefetch_part(place(entry).0, LINE),
             true => self.flows.prefetch_part(place(entry).0, 2 * LINE),
         }
-        Spot(entry)
     }
 
     /// Third stage for the fast path: the flow, if packets with this [narrow](FlowKey::narrow) key are to be translated
