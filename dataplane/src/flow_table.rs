@@ -179,9 +179,10 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn find(&self, hash: u64, key: &FlowKey) -> Option<(FlowId, Direction)> {
-        self.index.candidates(hash).find_map(|entry| {
+        let narrow = key.narrow();
+        self.index.find(hash, |entry| {
             let (index, direction) = place(entry);
-            let flow = self.flows.get(index).filter(|flow| flow.key(direction) == *key)?;
+            let flow = self.flows.get(index).filter(|flow| flow.has_key(direction, narrow, key))?;
             Some((FlowId { index: index as u32, generation: flow.generation }, direction))
         })
     }

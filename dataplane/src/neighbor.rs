@@ -6,12 +6,17 @@
 //! [`Neighbors::poll_failed`] after each burst; [`Neighbors::release`] when the flow ends. Packets that wait for an
 //! answer are kept in [`Pending`].
 
+mod door;
+mod keyed;
 mod pending;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use smoltcp::time::{Duration, Instant};
 
+pub use self::door::Door;
+use self::door::Doors;
+use self::keyed::Keyed;
 pub use self::pending::{PENDING_PER_NEIGHBOR, Pending};
 use crate::address::Address;
 use crate::counters::DropReason;
@@ -170,35 +175,13 @@ impl Entry {
 pub struct Neighbors {
     capacity: u16,
     entries: Vec<Entry>,
-    index: HashMap<(PortId, Address), u16>,
+    index: HashMap<(PortId, Address), u16, Keyed>,
     timers: BTreeSet<(Instant, u16)>,
     /// Entries without references, by last use.
     idle: BTreeSet<(Instant, u16)>,
     failed: VecDeque<NeighborId>,
-    /// What the fast path needs of each entry.
-    doors: Vec<Door>,
-    ports: Vec<PortSettings>,
+    doors: Doors,
 }
-
-/// A neighbour that packets of flows can leave to without further ado, with all that they need on the link.
-#[derive(Clone, Copy, Debug)]
-pub struct Door {
-    /// Its MAC address, then the port's own.
-    pub macs: [u8; 12],
-    /// Its [`NeighborId`], or [`CLOSED`].
-    id: u32,
-    /// Largest IP packet in bytes.
-    pub mtu: u16,
-    /// The port that leads there.
-    pub port: PortId,
-    /// Whether frames have a tag there.
-    pub tagged: bool,
-    /// Which one.
-    pub vlan: u16,
-}
-
-/// No id is like that: there are no more than 65,535 slots.
-const CLOSED: u32 = u32::MAX;
 
 impl Neighbors {
     /// A table for `capacity` neighbours, 1 to 65,535; about 150 bytes each.
@@ -208,19 +191,18 @@ impl Neighbors {
         Neighbors {
             capacity,
             entries: Vec::with_capacity(usize::from(capacity)),
-            index: HashMap::with_capacity(usize::from(capacity)),
+            index: HashMap::with_capacity_and_hasher(usize::from(capacity), Keyed::default()),
             timers: BTreeSet::new(),
             idle: BTreeSet::new(),
             failed: VecDeque::new(),
-            doors: Vec::with_capacity(usize::from(capacity)),
-            ports: Vec::new(),
+            doors: Doors::new(capacity),
         }
     }
 
     /// The same for these ports: a table that does not know its ports has no [`Door`]s.
     #[must_use]
     pub fn with_ports(self, ports: &[PortSettings]) -> Self {
-        Neighbors { ports: ports.to_vec(), ..self }
+        Neighbors { doors: self.doors.with_ports(ports), ..self }
     }
 
     /// Number of neighbours in the table.
@@ -289,28 +271,15 @@ impl Neighbors {
     #[inline]
     #[must_use]
     pub fn door(&self, bits: u32) -> Option<&Door> {
-        self.doors.get(usize::from(NeighborId(bits).slot())).filter(|door| door.id == bits)
+        self.doors.find(NeighborId(bits))
     }
 
     /// Brings the door of an entry up to date.
     fn hang(&mut self, slot: u16) {
-        let Some(entry) = self.entries.get(usize::from(slot)) else { return };
-        let (mac, id) = match (entry.state, entry.due, entry.references) {
-            (State::Known { mac, .. }, Some(_), 1..) => (mac, self.id(slot)),
-            _ => ([0; 6], None),
-        };
-        let settings = self.ports.get(entry.port.index());
-        let door = Door {
-            macs: zerocopy::transmute!([mac, settings.map(|settings| settings.mac).unwrap_or_default()]),
-            id: id.filter(|_| settings.is_some()).map_or(CLOSED, NeighborId::bits),
-            mtu: settings.map_or(0, |settings| settings.mtu),
-            port: entry.port,
-            tagged: settings.is_some_and(|settings| settings.vlan.is_some()),
-            vlan: settings.and_then(|settings| settings.vlan).unwrap_or(0),
-        };
-        match self.doors.get_mut(usize::from(slot)) {
-            Some(old) => *old = door,
-            None => self.doors.push(door),
+        let (Some(entry), Some(id)) = (self.entries.get(usize::from(slot)), self.id(slot)) else { return };
+        match (entry.state, entry.due, entry.references) {
+            (State::Known { mac, .. }, Some(_), 1..) => self.doors.open(id, entry.port, mac),
+            _ => self.doors.close(slot),
         }
     }
 

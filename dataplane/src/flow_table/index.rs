@@ -62,8 +62,7 @@ struct Step {
 /// Cuckoo hashing with two buckets per key and eight entries per bucket. A key is known by 32 bits of its hash, the tag;
 /// from a tag and one of its two buckets follows the other, so entries can be moved without their keys.
 ///
-/// It does not compare keys: [`candidates`](Self::candidates) may, with a chance of 2^-28, also give the entry of
-/// another key.
+/// It does not compare keys: [`find`](Self::find) may, with a chance of 2^-28, also come across the entry of another key.
 pub(super) struct Index {
     buckets: Arena<Bucket>,
 }
@@ -100,20 +99,33 @@ impl Index {
         self.buckets.get(second as usize)?.entry_of(tag)
     }
 
-    /// The entries that were inserted with this hash.
+    /// The first of what `f` makes of the entries that were inserted with this hash.
     #[inline]
-    pub(super) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
+    pub(super) fn find<T>(&self, hash: u64, mut f: impl FnMut(u32) -> Option<T>) -> Option<T> {
         let (tag, first, second) = self.split(hash);
-        [first, second].into_iter().flat_map(move |bucket| {
-            let bucket = self.buckets.get(bucket as usize);
-            let mut mask = bucket.map_or(0, |bucket| bucket.matches(tag));
-            std::iter::from_fn(move || {
-                let slot = mask.trailing_zeros() as usize;
+        for bucket in [first, second] {
+            let Some(bucket) = self.buckets.get(bucket as usize) else { continue };
+            let mut mask = bucket.matches(tag);
+            while mask != 0 {
+                let entry = bucket.entries.get(mask.trailing_zeros() as usize);
                 mask &= mask.wrapping_sub(1);
-                bucket?.entries.get(slot).copied()
-            })
-            .filter_map(|entry| entry.checked_sub(1))
-        })
+                if let Some(found) = entry.and_then(|entry| entry.checked_sub(1)).and_then(&mut f) {
+                    return Some(found);
+                }
+            }
+        }
+        None
+    }
+
+    /// The entries that were inserted with this hash.
+    #[cfg(test)]
+    fn candidates(&self, hash: u64) -> Vec<u32> {
+        let mut all = Vec::new();
+        let _: Option<()> = self.find(hash, |entry| {
+            all.push(entry);
+            None
+        });
+        all
     }
 
     /// Adds an entry (below `u32::MAX`). The same may be added twice.
@@ -246,7 +258,7 @@ mod tests {
     }
 
     fn holds(index: &Index, hash: u64, entry: u32) -> bool {
-        index.candidates(hash).any(|e| e == entry)
+        index.candidates(hash).contains(&entry)
     }
 
     #[test]
@@ -291,7 +303,7 @@ mod tests {
             index.insert(hash, entry).unwrap();
         }
         assert!(index.insert(hash, 16).is_err());
-        let mut found: Vec<u32> = index.candidates(hash).collect();
+        let mut found = index.candidates(hash);
         found.sort_unstable();
         assert_eq!(found, (0..16).collect::<Vec<_>>());
         index.remove(hash, 3);

@@ -254,7 +254,11 @@ fn a_packet_that_differs_gives_verdicts_to_those_before_it() {
     let mut twin = Twin::new([None, None], true);
     let good = DATAGRAM.frame([None, None], 1);
     let expired = Shot { ttl: 1, ..DATAGRAM }.frame([None, None], 1);
-    assert_eq!(twin.take(START, 0, &[good.clone()])[0].1, Verdict::Forward(PortId(1)), "opens the flow");
+    assert_eq!(
+        twin.take(START, 0, std::slice::from_ref(&good))[0].1,
+        Verdict::Forward(PortId(1)),
+        "opens the flow"
+    );
     let mut frames = vec![good; 20];
     frames[13] = expired;
     let verdicts: Vec<Verdict> = twin.take(START, 0, &frames).into_iter().map(|taken| taken.1).collect();
