@@ -52,7 +52,8 @@ pub enum FlowTableError {
 ///
 /// For a burst: [`hash`](Self::hash) and [`prefetch_bucket`](Self::prefetch_bucket) for all packets, then
 /// [`prefetch_entry`](Self::prefetch_entry) for all, then [`find`](Self::find) one by one: the misses in the cache
-/// overlap. For one flow: [`insert`](Self::insert), [`bind`](Self::bind) when its server is known (and
+/// overlap. The fast path has stages of its own with the same aim, which touch less: `prefetch_bucket`, `spot`,
+/// `prefetch_spot`, `plain_mut`. For one flow: [`insert`](Self::insert), [`bind`](Self::bind) when its server is known (and
 /// [`unbind`](Self::unbind) to try another), [`remove`](Self::remove).
 ///
 /// A flow costs 192 bytes and 22 bytes of index. All memory is there from the start. A lookup reads one or two cache

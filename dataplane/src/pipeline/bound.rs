@@ -1,4 +1,5 @@
-//! The fast path: a packet of a bound flow is translated in place and leaves. No allocation, no lock, no clock, no Lua.
+//! A packet of a bound flow is translated in place and leaves: all cases, those included that `fast.rs` leaves alone. No
+//! allocation, no lock, no clock, no Lua.
 
 use smoltcp::time::Instant;
 use tcp::{Flags, Judgement, Lifecycle, Segment, SeqNumber, Side};

@@ -1,10 +1,11 @@
 //! The packet core: a burst, the time and the tables in; bytes and a [`Verdict`] per packet out.
 //!
-//! Read in this order, it is a packet's walk: [`Pipeline::process`] here (parse and look up the whole burst, then
-//! act), `bound.rs` (the fast path: translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of a flow), `cookies.rs` (handshakes that are
-//! not kept), `decide.rs` (the script and the
-//! choice of a server), `binding.rs` (TCP before the splice), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound
-//! flows), `local.rs` (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
+//! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
+//! path), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of
+//! a flow), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
+//! (TCP before the splice), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `local.rs` (ARP, ND,
+//! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
+//! (timers, and how flows end).
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
