@@ -4,6 +4,8 @@
 //! Huge pages make the walk shorter, touching every page at start keeps page faults off the packet path, and
 //! [`Arena::prefetch`] lets a burst fetch all its entries at once.
 //!
+//! [`matches`] finds the place of a number in a cache line's half.
+//!
 //! The crate knows nothing of packets and nothing of DPDK, so that whoever uses it builds and tests without them.
 
 mod mapping;
@@ -124,10 +126,17 @@ impl<T> Arena<T> {
     /// As [`Arena::prefetch`], but all cache lines that the entry touches.
     #[inline]
     pub fn prefetch_whole(&self, index: usize) {
+        self.prefetch_part(index, size_of::<T>());
+    }
+
+    /// As [`Arena::prefetch`], but all cache lines that the first `bytes` bytes of the entry touch.
+    #[inline]
+    pub fn prefetch_part(&self, index: usize, bytes: usize) {
         if let Some(entry) = self.deref().get(index) {
             let start = std::ptr::from_ref(entry).cast::<i8>();
-            let into_line = start.addr() % CACHE_LINE;
-            for offset in (0..into_line + size_of::<T>()).step_by(CACHE_LINE) {
+            // A constant for types that are aligned to cache lines.
+            let into_line = if align_of::<T>() < CACHE_LINE { start.addr() % CACHE_LINE } else { 0 };
+            for offset in (0..into_line + bytes.min(size_of::<T>())).step_by(CACHE_LINE) {
                 prefetch_line(start.wrapping_add(offset));
             }
         }
@@ -136,6 +145,36 @@ impl<T> Arena<T> {
     fn first(&self) -> NonNull<T> {
         self.mapping.start().cast()
     }
+}
+
+/// Where `wanted` is among the numbers: bit n is set for number n. Without a branch.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[must_use]
+pub fn matches(numbers: &[u32; 8], wanted: u32) -> u32 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32,
+        _mm_set1_epi32, _mm_setzero_si128,
+    };
+    let (low, high) = numbers.split_at(4);
+    // SAFETY: SSE2, which all of these belong to, is part of the x86-64 baseline; each half is four numbers, which are 16
+    // bytes to read, and a load that need not be aligned.
+    unsafe {
+        let wanted = _mm_set1_epi32(wanted as i32);
+        let low = _mm_cmpeq_epi32(_mm_loadu_si128(low.as_ptr().cast()), wanted);
+        let high = _mm_cmpeq_epi32(_mm_loadu_si128(high.as_ptr().cast()), wanted);
+        // From 32 bits per number to 16 and to 8, all ones or all zeros.
+        let bytes = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
+        _mm_movemask_epi8(bytes) as u32
+    }
+}
+
+/// Where `wanted` is among the numbers: bit n is set for number n.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+#[must_use]
+pub fn matches(numbers: &[u32; 8], wanted: u32) -> u32 {
+    numbers.iter().zip(0..).fold(0, |mask, (&number, n)| mask | u32::from(number == wanted) << n)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -268,8 +307,25 @@ mod tests {
         for index in [0, 3, 4, usize::MAX] {
             arena.prefetch(index);
             arena.prefetch_whole(index);
+            arena.prefetch_part(index, 1 << 20);
         }
         assert!(arena.iter().all(|line| line.0 == [0; 8]));
+    }
+
+    #[test]
+    fn numbers_are_found_wherever_they_are() {
+        let numbers = [7, 0, u32::MAX, 7, 1 << 31, 0x1_0000, 7, 0x7fff_ffff];
+        for (wanted, mask) in [
+            (7, 0b0100_1001),
+            (0, 2),
+            (u32::MAX, 4),
+            (1 << 31, 16),
+            (0x1_0000, 32),
+            (0x7fff_ffff, 128),
+            (1, 0),
+        ] {
+            assert_eq!(matches(&numbers, wanted), mask, "{wanted:#x}");
+        }
     }
 
     #[test]

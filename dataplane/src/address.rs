@@ -105,6 +105,17 @@ impl FlowKey {
         }
     }
 
+    /// The whole key in two words, if both addresses are IPv4: the addresses, and the ports with the rest, all in the order
+    /// of the bytes on the wire.
+    #[inline]
+    #[must_use]
+    pub fn narrow(&self) -> Option<(u64, u64)> {
+        let addresses: [[u8; 4]; 2] = [self.source.v4()?, self.destination.v4()?];
+        let ports = [self.source_port.to_be_bytes(), self.destination_port.to_be_bytes()];
+        let rest = [ports, [[self.protocol, self.reserved], self.branch.to_ne_bytes()]];
+        Some((zerocopy::transmute!(addresses), zerocopy::transmute!(rest)))
+    }
+
     /// Source address and port.
     #[must_use]
     pub fn source_socket(&self) -> SocketAddr {

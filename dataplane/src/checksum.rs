@@ -78,6 +78,21 @@ impl Delta {
         Delta(self.0 + low(!old) + high(!old) + low(new) + high(new))
     }
 
+    /// The eight bytes of two IPv4 addresses change, or any others, in the byte order of the machine.
+    pub(crate) fn word(self, old: u64, new: u64) -> Self {
+        Delta(self.0 + halves(!old) + halves(new))
+    }
+
+    /// Four bytes change, in the byte order of the machine.
+    pub(crate) fn half(self, old: u32, new: u32) -> Self {
+        Delta(self.0 + u64::from(!old) + u64::from(new))
+    }
+
+    /// What others have summed up; see [`tcp::Splice::relay`].
+    pub(crate) fn sum(self, sum: u64) -> Self {
+        Delta(self.0 + sum)
+    }
+
     /// The new value of a checksum field (RFC 1624, 3, equation 3), host byte order.
     #[must_use]
     pub fn apply(self, checksum: u16) -> u16 {
@@ -100,12 +115,11 @@ fn halves(word: u64) -> u64 {
     (word & 0xffff_ffff) + (word >> 32)
 }
 
-/// The sum as 16 bits with all carries added back.
+/// The sum as 16 bits with all carries added back. The upper half of a number and its halves exchanged, added, is the sum
+/// of the halves with the carry.
 fn fold(sum: u64) -> u16 {
-    let sum = halves(halves(sum));
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 #[cfg(test)]

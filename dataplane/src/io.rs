@@ -18,6 +18,17 @@ impl PortId {
     }
 }
 
+/// A port as the pipeline needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSettings {
+    /// Own MAC address.
+    pub mac: [u8; 6],
+    /// 802.1Q tag, `None` for untagged.
+    pub vlan: Option<u16>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+}
+
 /// A burst of packets on its way through the pipeline; never more than [`BURST`].
 pub type Burst<B> = arrayvec::ArrayVec<B, BURST>;
 

@@ -12,6 +12,7 @@ pub mod flow;
 pub mod flow_table;
 pub mod fragments;
 pub mod frame;
+pub mod glance;
 pub mod header;
 pub mod icmp;
 pub mod io;

@@ -6,18 +6,23 @@
 //! [`Neighbors::poll_failed`] after each burst; [`Neighbors::release`] when the flow ends. Packets that wait for an
 //! answer are kept in [`Pending`].
 
+mod door;
+mod keyed;
 mod pending;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use smoltcp::time::{Duration, Instant};
 
+pub use self::door::Door;
+use self::door::Doors;
+use self::keyed::Keyed;
 pub use self::pending::{PENDING_PER_NEIGHBOR, Pending};
 use crate::address::Address;
 use crate::counters::DropReason;
 use crate::frame::Link;
 use crate::header::{BROADCAST, Mac};
-use crate::io::{PacketBuf, PortId};
+use crate::io::{PacketBuf, PortId, PortSettings};
 
 /// Time between two requests for one neighbour (RFC 4861, 10: RETRANS_TIMER; RFC 1122, 2.3.2.1: not more often).
 pub const RETRANSMIT: Duration = Duration::from_secs(1);
@@ -170,11 +175,12 @@ impl Entry {
 pub struct Neighbors {
     capacity: u16,
     entries: Vec<Entry>,
-    index: HashMap<(PortId, Address), u16>,
+    index: HashMap<(PortId, Address), u16, Keyed>,
     timers: BTreeSet<(Instant, u16)>,
     /// Entries without references, by last use.
     idle: BTreeSet<(Instant, u16)>,
     failed: VecDeque<NeighborId>,
+    doors: Doors,
 }
 
 impl Neighbors {
@@ -185,11 +191,18 @@ impl Neighbors {
         Neighbors {
             capacity,
             entries: Vec::with_capacity(usize::from(capacity)),
-            index: HashMap::with_capacity(usize::from(capacity)),
+            index: HashMap::with_capacity_and_hasher(usize::from(capacity), Keyed::default()),
             timers: BTreeSet::new(),
             idle: BTreeSet::new(),
             failed: VecDeque::new(),
+            doors: Doors::new(capacity),
         }
+    }
+
+    /// The same for these ports: a table that does not know its ports has no [`Door`]s.
+    #[must_use]
+    pub fn with_ports(self, ports: &[PortSettings]) -> Self {
+        Neighbors { doors: self.doors.with_ports(ports), ..self }
     }
 
     /// Number of neighbours in the table.
@@ -253,6 +266,23 @@ impl Neighbors {
         self.entry(id).map(|entry| (entry.port, entry.state.mac()))
     }
 
+    /// The way to a neighbour for a flow that [retains](Neighbors::retain) it, if its address is known and will be asked for
+    /// again in time: then [`Neighbors::want`] has nothing to do. `bits` are those of a [`NeighborId`].
+    #[inline]
+    #[must_use]
+    pub fn door(&self, bits: u32) -> Option<&Door> {
+        self.doors.find(NeighborId(bits))
+    }
+
+    /// Brings the door of an entry up to date.
+    fn hang(&mut self, slot: u16) {
+        let (Some(entry), Some(id)) = (self.entries.get(usize::from(slot)), self.id(slot)) else { return };
+        match (entry.state, entry.due, entry.references) {
+            (State::Known { mac, .. }, Some(_), 1..) => self.doors.open(id, entry.port, mac),
+            _ => self.doors.close(slot),
+        }
+    }
+
     /// Port and address of a neighbour.
     #[must_use]
     pub fn next_hop(&self, id: NeighborId) -> Option<(PortId, Address)> {
@@ -265,6 +295,7 @@ impl Neighbors {
         entry.references = entry.references.saturating_add(1);
         let key = (entry.last_used, id.slot());
         self.idle.remove(&key);
+        self.hang(id.slot());
         true
     }
 
@@ -277,6 +308,7 @@ impl Neighbors {
                 entry.references = 0;
                 entry.last_used = now;
                 self.idle.insert((now, id.slot()));
+                self.hang(id.slot());
             }
             more => entry.references = more - 1,
         }
@@ -371,6 +403,7 @@ impl Neighbors {
         };
         self.index.insert((port, address), slot);
         self.idle.insert((now, slot));
+        self.hang(slot);
         Some(slot)
     }
 
@@ -400,6 +433,7 @@ impl Neighbors {
         if let Some(due) = due {
             self.timers.insert((due, slot));
         }
+        self.hang(slot);
     }
 
     /// What a timer that has run out means for its entry.

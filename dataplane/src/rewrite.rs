@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::checksum::Delta;
 use crate::counters::DropReason;
 use crate::frame::set_macs;
+use crate::glance::{HEAD, half, word};
 use crate::header::{
     ETHERNET_LEN, ETHERTYPE_VLAN, Ipv4, Ipv6, Mac, PROTOCOL_TCP, PROTOCOL_UDP, TAG_LEN, Tag, Tcp, Udp,
 };
@@ -65,6 +66,30 @@ pub fn apply(frame: &mut [u8], headers: &Headers, translation: &Translation) -> 
         (true, Some(vlan)) => set_vlan(frame, vlan),
         (false, None) => Ok(()),
         _ => Err(DropReason::Vlan),
+    }
+}
+
+/// As [`apply`] for a packet that [`crate::glance`] has recognised: `head` are its IPv4 header and what follows. Source and
+/// destination in `addresses` and `ports` are as they lie in the packet; `above` is what was changed in a segment.
+#[inline]
+pub(crate) fn relabel(head: &mut [u8; HEAD], (addresses, ports): (u64, u32), above: Option<u64>) {
+    const TTL: u16 = u16::from_ne_bytes([1, 0]);
+    let [_, _, _, _, _, _, _, _, ttl, _, i0, i1, rest @ ..] = head;
+    let (old_addresses, old_ports) = (word::<0>(rest), half::<8>(rest));
+    let changed = Delta::default().word(old_addresses, addresses);
+    [*i0, *i1] = changed.half(u32::from(TTL), 0).apply(u16::from_be_bytes([*i0, *i1])).to_be_bytes();
+    *ttl = ttl.wrapping_sub(1);
+    let changed = changed.half(old_ports, ports);
+    let [to_addresses @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = rest;
+    to_addresses.copy_from_slice(&addresses.to_ne_bytes());
+    let [_, _, _, _, _, _, _, _, p0, p1, p2, p3, _, _, u0, u1, _, _, _, _, _, _, _, _, t0, t1, _, _] = rest;
+    [*p0, *p1, *p2, *p3] = ports.to_ne_bytes();
+    match above {
+        Some(above) => {
+            let changed = changed.sum(above);
+            [*t0, *t1] = changed.apply(u16::from_be_bytes([*t0, *t1])).to_be_bytes();
+        }
+        None => [*u0, *u1] = changed.apply_udp(u16::from_be_bytes([*u0, *u1])).to_be_bytes(),
     }
 }
 

@@ -35,7 +35,8 @@ pub struct Worker<I: PacketIo, P: Policy> {
     pipeline: Pipeline<P>,
     end: WorkerEnd,
     mesh: Mesh<I::Buf>,
-    received: Burst<I::Buf>,
+    /// Boxed, so that a whole burst changes places with that of a queue.
+    received: Box<Burst<I::Buf>>,
     verdicts: ArrayVec<Verdict, BURST>,
     ports: Vec<PortQueues<I::Buf>>,
     pending: Pending<(PortId, I::Buf)>,
@@ -45,7 +46,7 @@ pub struct Worker<I: PacketIo, P: Policy> {
 
 /// What leaves by one port in this round.
 struct PortQueues<B> {
-    forward: Burst<B>,
+    forward: Box<Burst<B>>,
     own: Burst<B>,
 }
 
@@ -79,13 +80,13 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         mesh: Mesh<I::Buf>,
     ) -> Result<Self, hdrhistogram::errors::CreationError> {
         let ports =
-            (0..io.ports()).map(|_| PortQueues { forward: Burst::new(), own: Burst::new() }).collect();
+            (0..io.ports()).map(|_| PortQueues { forward: Box::default(), own: Burst::new() }).collect();
         Ok(Worker {
             io,
             pipeline,
             end,
             mesh,
-            received: Burst::new(),
+            received: Box::default(),
             verdicts: ArrayVec::new(),
             ports,
             pending: Pending::new(MOST_PENDING),
@@ -170,12 +171,10 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         if count == 0 {
             return 0;
         }
-        let bytes: usize = self.received.iter().map(|buf| buf.bytes().len()).sum();
-        let counters = self.pipeline.counters_mut();
-        counters.rx += count as u64;
-        counters.rx_bytes += bytes as u64;
-        self.pipeline.process(now, port, &mut self.received, &mut self.verdicts);
-        self.carry_out(port);
+        match self.pipeline.process(now, port, &mut self.received, &mut self.verdicts) {
+            Some(out) => self.forward_all(out, port),
+            None => self.carry_out(port),
+        }
         self.flush();
         count
     }
@@ -191,8 +190,10 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             }
             taken += count;
             self.pipeline.counters_mut().taken_over += count as u64;
-            self.pipeline.process_handed_over(now, port, &mut self.received, &mut self.verdicts);
-            self.carry_out(port);
+            match self.pipeline.process_handed_over(now, port, &mut self.received, &mut self.verdicts) {
+                Some(out) => self.forward_all(out, port),
+                None => self.carry_out(port),
+            }
             self.flush();
         }
         for _ in 0..NEWS {
@@ -236,6 +237,19 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         for port in 0..self.ports.len() {
             self.flush_forward(PortId(port as u8));
             self.flush_own(PortId(port as u8));
+        }
+    }
+
+    /// The whole burst leaves by this port.
+    fn forward_all(&mut self, port: PortId, from: PortId) {
+        match self.ports.get_mut(port.index()) {
+            Some(queues) if queues.forward.is_empty() => {
+                std::mem::swap(&mut self.received, &mut queues.forward);
+            }
+            _ => {
+                self.verdicts = self.received.iter().map(|_| Verdict::Forward(port)).collect();
+                self.carry_out(from);
+            }
         }
     }
 
@@ -445,13 +459,16 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
 /// Hands a burst to a device, with a few more attempts when its queue is full. What is left in `burst` was not taken.
 /// Returns packets and bytes that were.
 fn send<I: PacketIo>(io: &mut I, port: PortId, burst: &mut Burst<I::Buf>) -> (u64, u64) {
+    if burst.is_empty() {
+        return (0, 0);
+    }
     let length = |burst: &Burst<I::Buf>| burst.iter().map(|buf| buf.bytes().len() as u64).sum::<u64>();
     let (packets, bytes) = (burst.len(), length(burst));
     for _ in 0..TX_ATTEMPTS {
+        io.tx_burst(port, burst);
         if burst.is_empty() {
             break;
         }
-        io.tx_burst(port, burst);
     }
     ((packets - burst.len()) as u64, bytes - length(burst))
 }

@@ -66,7 +66,10 @@ fn main() -> anyhow::Result<()> {
         true => Effort { rounds: 5, windows: 100 },
         false => Effort { rounds: 9, windows: 1000 },
     };
-    let chosen = if arguments.scenario.is_empty() { ALL.to_vec() } else { arguments.scenario };
+    let chosen = match arguments.scenario.is_empty() {
+        true => ALL.into_iter().filter(|scenario| !scenario.is_large()).collect(),
+        false => arguments.scenario,
+    };
     let lab = Lab::open(arguments.cpu)?;
     let hertz = tsc::hertz();
     println!("{}", report::HEAD);

@@ -14,7 +14,7 @@ use crate::frame::{self, PEER_MAC, Scratch, endpoint};
 /// Clients are `10.0.0.1` and those after it, behind the gateway.
 const FIRST_CLIENT: u32 = 0x0a00_0001;
 /// Clients repeat after that many.
-const CLIENTS: u32 = 1 << 23;
+const CLIENTS: u32 = 15_000_000;
 const CLIENT_CLOCK: u32 = 1_000_000;
 const SERVER_CLOCK: u32 = 2_000_000;
 /// Bytes of a datagram's payload: a frame of 60 bytes, 64 with its FCS.

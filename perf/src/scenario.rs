@@ -49,11 +49,12 @@ const fn row(name: &'static str, kind: Kind, flows: u32, text: &'static str) -> 
 }
 
 /// In the order in which they are run.
-pub const ALL: [Scenario; 9] = [
+pub const ALL: [Scenario; 10] = [
     row("parse", Kind::Parse, 1, "parse only"),
     row("udp-1", Kind::Datagrams, 1, "established UDP full NAT, 1 flow"),
     row("udp-10k", Kind::Datagrams, 10_000, "established UDP full NAT, 10,000 flows"),
     row("udp-1m", Kind::Datagrams, 1_000_000, "established UDP full NAT, 1,000,000 flows"),
+    row("udp-10m", Kind::Datagrams, 10_000_000, "established UDP full NAT, 10,000,000 flows"),
     row("tcp-1", Kind::Segments, 1, "established TCP splice, 1 flow"),
     row("tcp-10k", Kind::Segments, 10_000, "established TCP splice, 10,000 flows"),
     row("tcp-1m", Kind::Segments, 1_000_000, "established TCP splice, 1,000,000 flows"),
@@ -75,6 +76,11 @@ impl Scenario {
     /// How its connections go.
     pub fn talk(&self) -> Talk {
         if self.kind == Kind::Connections { Talk::Whole } else { Talk::Hold }
+    }
+
+    /// Takes gigabytes and minutes: run only when it is asked for.
+    pub fn is_large(&self) -> bool {
+        self.flows > 1 << 22
     }
 
     /// What one unit of the result is.
@@ -111,8 +117,9 @@ impl Scenario {
             "[[interface]]\nname = \"lan\"\ndevice = \"net_ring0\"\naddresses = [\"192.0.2.1/24\"]\n\
              [[route]]\nto = \"10.0.0.0/8\"\nvia = \"192.0.2.254\"\n",
         );
-        // 32 addresses with 62,976 ports each, per server.
-        let snat: Vec<String> = (100..132).map(|last| format!("\"192.0.2.{last}\"")).collect();
+        // Each address has 62,976 ports per server.
+        let addresses = if self.is_large() { 64 } else { 32 };
+        let snat: Vec<String> = (100..100 + addresses).map(|last| format!("\"192.0.2.{last}\"")).collect();
         let _ = writeln!(text, "[snat]\naddresses = [{}]", snat.join(", "));
         for pool in ["other", "main"] {
             let server = |n: u8| format!("{{ address = \"192.0.2.{}\", port = 8080 }}", 20 + n);
@@ -125,7 +132,7 @@ impl Scenario {
             let _ = writeln!(text, "pools = [\"main\", \"other\"]");
         }
         text.push_str(&self.service());
-        let flows = self.flows.max(STEADY) * 2;
+        let flows = if self.is_large() { self.flows / 4 * 5 } else { self.flows.max(STEADY) * 2 };
         let _ = writeln!(text, "[limits]\nflows = {flows}\nembryonic = 8192\nwaiting = 8192");
         text
     }

@@ -57,6 +57,8 @@ pub(crate) struct Slot {
     /// The last look at the clock.
     looked: u64,
     overrun: bool,
+    /// VM instructions between two looks at the clock, as the hook is set; 0 before it is set.
+    interval: c_int,
     need: usize,
     /// Registry reference of the text raised at the end of the budget.
     overrun_text: c_int,
@@ -226,6 +228,10 @@ unsafe extern "C-unwind" fn enter<N: Native>(state: *mut lua_State) -> c_int {
         let arguments = Arguments { state, count: ffi::lua_gettop(state), stack: PhantomData };
         match attempt::<N>(arguments, &mut *slot) {
             Done::Reply(Reply::Wait) => ffi::lua_yield(state, 0),
+            Done::Reply(Reply::LookOften) => {
+                look_every(state, slot, SLOW_HOOK_INSTRUCTIONS);
+                0
+            }
             Done::Reply(reply) => push_reply(state, reply),
             Done::Raise => {
                 let text: *const Vec<u8> = &raw const (*slot).scratch;
@@ -242,11 +248,7 @@ unsafe fn push_reply(state: *mut lua_State, reply: Reply<'_>) -> c_int {
     // SAFETY: at most two values fit into the stack that Lua grants a C function; more are asked for.
     unsafe {
         match reply {
-            Reply::Nothing | Reply::Wait => 0,
-            Reply::LookOften => {
-                ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, SLOW_HOOK_INSTRUCTIONS);
-                0
-            }
+            Reply::Nothing | Reply::Wait | Reply::LookOften => 0,
             Reply::One(value) => {
                 push(state, value);
                 1
@@ -324,6 +326,21 @@ unsafe fn script_level(state: *mut lua_State) -> c_int {
     1
 }
 
+/// Lets the hook look at the clock after each so many instructions. Setting it is dear, so it stays from run to run; it is
+/// one for all coroutines.
+///
+/// # Safety
+/// `state` must be alive, `slot` valid and its own.
+unsafe fn look_every(state: *mut lua_State, slot: *mut Slot, instructions: c_int) {
+    // SAFETY: setting a hook neither allocates nor raises.
+    unsafe {
+        if (*slot).interval != instructions {
+            ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, instructions);
+            (*slot).interval = instructions;
+        }
+    }
+}
+
 /// Ends a run whose time is over: from here on every instruction raises, so that no `pcall` survives.
 ///
 /// # Safety
@@ -332,7 +349,7 @@ unsafe fn stop(state: *mut lua_State, slot: *mut Slot) -> c_int {
     // SAFETY: the reference was made by `Machine::new`; hooks and C functions have free stack positions.
     unsafe {
         (*slot).overrun = true;
-        ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, 1);
+        look_every(state, slot, 1);
         ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, (*slot).overrun_text);
         ffi::lua_error(state)
     }
@@ -352,7 +369,7 @@ unsafe extern "C-unwind" fn hook(state: *mut lua_State, _ar: *mut ffi::lua_Debug
             stop(state, slot);
         }
         if now.saturating_sub((*slot).looked) > SLOW {
-            ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, SLOW_HOOK_INSTRUCTIONS);
+            look_every(state, slot, SLOW_HOOK_INSTRUCTIONS);
         }
         (*slot).looked = now;
     }
@@ -400,6 +417,7 @@ impl Machine {
             deadline: 0,
             looked: 0,
             overrun: false,
+            interval: 0,
             need: 0,
             overrun_text: ffi::LUA_NOREF,
             scratch: Vec::new(),
@@ -560,9 +578,8 @@ impl Machine {
             (*slot).looked = ((*slot).clock)();
             (*slot).deadline = (*slot).looked.saturating_add(budget);
             (*slot).overrun = false;
-            ffi::lua_sethook(thread, Some(hook), ffi::LUA_MASKCOUNT, HOOK_INSTRUCTIONS);
+            look_every(thread, slot, HOOK_INSTRUCTIONS);
             let status = ffi::lua_resume_(thread, arguments);
-            ffi::lua_sethook(thread, None, 0, 0);
             (*slot).context = ptr::null_mut();
             (status, (*slot).overrun, (*slot).need)
         };

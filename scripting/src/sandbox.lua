@@ -385,7 +385,8 @@ setmetatable(plain, {
 local environment = { __index = plain, __metatable = false }
 
 local function fresh()
-  local globals = setmetatable({ avi = avi }, environment)
+  -- Room for both names from the start: a table that grows is two allocations more.
+  local globals = setmetatable({ avi = avi, _G = false }, environment)
   globals._G = globals
   return globals
 end

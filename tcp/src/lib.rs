@@ -12,6 +12,7 @@ mod cookie;
 mod event;
 mod lifecycle;
 mod reassembly;
+mod relay;
 mod replay;
 mod segment;
 mod seq;

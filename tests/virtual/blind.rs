@@ -52,7 +52,7 @@ impl Connected {
     /// A segment in the name of a side.
     fn forge(&mut self, side: Side, flags: &str, seq: u32, ack: u32, payload: &[u8]) {
         let (_, flow) = self.scene.world.worker.pipeline().flows().iter().next().unwrap();
-        let key = if side == Side::Client { *flow.client_key() } else { *flow.server_key() };
+        let key = if side == Side::Client { flow.client_key() } else { flow.server_key() };
         let packet =
             wire::tcp(key.source_socket(), key.destination_socket(), wire::flags(flags, seq, ack), payload);
         let host = if side == Side::Client { self.scene.client } else { self.scene.a };
@@ -202,7 +202,7 @@ fn a_flow_is_kept_until_both_have_heard_the_other() {
         let late = [(Side::Client, seq, ack), (Side::Server, server_seq, server_ack)];
         for (side, seq, ack) in late {
             let (_, flow) = connection.scene.world.worker.pipeline().flows().iter().next().unwrap();
-            let key = if side == Side::Client { *flow.client_key() } else { *flow.server_key() };
+            let key = if side == Side::Client { flow.client_key() } else { flow.server_key() };
             let packet =
                 wire::tcp(key.source_socket(), key.destination_socket(), wire::flags("FA", seq, ack), b"");
             let (host, port) = if side == Side::Client {

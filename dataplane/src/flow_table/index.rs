@@ -25,11 +25,18 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Bit n is set where slot n holds the tag.
+    /// Bit n is set where slot n has the tag; a free slot has tag 0.
     #[inline]
     fn matches(&self, tag: u32) -> u32 {
-        let pairs = self.tags.iter().zip(&self.entries);
-        pairs.zip(0..).fold(0, |mask, ((&t, &e), n)| mask | u32::from((t == tag) & (e != 0)) << n)
+        arena::matches(&self.tags, tag)
+    }
+
+    /// The entry of a tag; one of them if several have it. Without a branch per slot: which one it is cannot be foreseen.
+    #[inline]
+    fn entry_of(&self, tag: u32) -> Option<u32> {
+        let mask = self.matches(tag);
+        let slot = mask.trailing_zeros() as usize % SLOTS;
+        if mask == 0 { None } else { self.entries.get(slot)?.checked_sub(1) }
     }
 
     fn free_slot(&self) -> Option<usize> {
@@ -55,8 +62,7 @@ struct Step {
 /// Cuckoo hashing with two buckets per key and eight entries per bucket. A key is known by 32 bits of its hash, the tag;
 /// from a tag and one of its two buckets follows the other, so entries can be moved without their keys.
 ///
-/// It does not compare keys: [`candidates`](Self::candidates) may, with a chance of 2^-28, also give the entry of
-/// another key.
+/// It does not compare keys: [`find`](Self::find) may, with a chance of 2^-28, also come across the entry of another key.
 pub(super) struct Index {
     buckets: Arena<Bucket>,
 }
@@ -68,27 +74,58 @@ impl Index {
         Ok(Index { buckets: Arena::zeroed(buckets as usize)? })
     }
 
-    /// Fetches both buckets of a hash.
+    /// Fetches the first bucket of a hash, where most entries are.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
-        let (_, first, second) = self.split(hash);
-        self.buckets.prefetch(first as usize);
-        self.buckets.prefetch(second as usize);
+        self.buckets.prefetch(self.first(hash) as usize);
+    }
+
+    /// Fetches the other bucket.
+    #[inline]
+    pub(super) fn prefetch_other(&self, hash: u64) {
+        self.buckets.prefetch(self.split(hash).2 as usize);
+    }
+
+    /// An entry that was inserted with this hash and is in its first bucket.
+    #[inline]
+    pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
+        self.buckets.get(self.first(hash) as usize)?.entry_of(hash as u32)
+    }
+
+    /// An entry that was inserted with this hash and is in its other bucket.
+    #[inline]
+    pub(super) fn candidate_in_other(&self, hash: u64) -> Option<u32> {
+        let (tag, _, second) = self.split(hash);
+        self.buckets.get(second as usize)?.entry_of(tag)
+    }
+
+    /// The first of what `f` makes of the entries that were inserted with this hash.
+    #[inline]
+    pub(super) fn find<T>(&self, hash: u64, mut f: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let (tag, first, second) = self.split(hash);
+        for bucket in [first, second] {
+            let Some(bucket) = self.buckets.get(bucket as usize) else { continue };
+            let mut mask = bucket.matches(tag);
+            while mask != 0 {
+                let entry = bucket.entries.get(mask.trailing_zeros() as usize);
+                mask &= mask.wrapping_sub(1);
+                if let Some(found) = entry.and_then(|entry| entry.checked_sub(1)).and_then(&mut f) {
+                    return Some(found);
+                }
+            }
+        }
+        None
     }
 
     /// The entries that were inserted with this hash.
-    #[inline]
-    pub(super) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
-        let (tag, first, second) = self.split(hash);
-        [first, second].into_iter().flat_map(move |bucket| {
-            let bucket = self.buckets.get(bucket as usize);
-            let mut mask = bucket.map_or(0, |bucket| bucket.matches(tag));
-            std::iter::from_fn(move || {
-                let slot = mask.trailing_zeros() as usize;
-                mask &= mask.wrapping_sub(1);
-                bucket?.entries.get(slot)?.checked_sub(1)
-            })
-        })
+    #[cfg(test)]
+    fn candidates(&self, hash: u64) -> Vec<u32> {
+        let mut all = Vec::new();
+        let _: Option<()> = self.find(hash, |entry| {
+            all.push(entry);
+            None
+        });
+        all
     }
 
     /// Adds an entry (below `u32::MAX`). The same may be added twice.
@@ -114,11 +151,17 @@ impl Index {
         }
     }
 
+    /// The first bucket of a hash.
+    #[inline]
+    fn first(&self, hash: u64) -> u32 {
+        scale((hash >> 32) as u32, self.count())
+    }
+
     /// Tag and the two buckets of a hash.
     #[inline]
     fn split(&self, hash: u64) -> (u32, u32, u32) {
         let tag = hash as u32;
-        let first = scale((hash >> 32) as u32, self.count());
+        let first = self.first(hash);
         (tag, first, self.other(first, tag))
     }
 
@@ -215,7 +258,7 @@ mod tests {
     }
 
     fn holds(index: &Index, hash: u64, entry: u32) -> bool {
-        index.candidates(hash).any(|e| e == entry)
+        index.candidates(hash).contains(&entry)
     }
 
     #[test]
@@ -260,7 +303,7 @@ mod tests {
             index.insert(hash, entry).unwrap();
         }
         assert!(index.insert(hash, 16).is_err());
-        let mut found: Vec<u32> = index.candidates(hash).collect();
+        let mut found = index.candidates(hash);
         found.sort_unstable();
         assert_eq!(found, (0..16).collect::<Vec<_>>());
         index.remove(hash, 3);

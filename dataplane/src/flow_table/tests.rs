@@ -121,7 +121,7 @@ fn a_stale_id_reaches_nothing() {
     table.unbind(old);
     assert!(!table.remove(old));
     let flow = table.flow(new).unwrap();
-    assert_eq!((flow.client_bytes, flow.is_bound(), *flow.client_key()), (0, false, client(2)));
+    assert_eq!((flow.client_bytes, flow.is_bound(), flow.client_key()), (0, false, client(2)));
 }
 
 #[test]
@@ -235,8 +235,7 @@ impl Pair {
             assert_eq!(self.table.lookup(&server(n)), expected);
         }
         for id in &self.ids {
-            let keys =
-                self.table.flow(*id).map(|f| (*f.client_key(), f.is_bound().then_some(*f.server_key())));
+            let keys = self.table.flow(*id).map(|f| (f.client_key(), f.is_bound().then_some(f.server_key())));
             assert_eq!(keys, self.model.get(id).map(|f| (client(f.0), f.1.map(server))));
         }
     }

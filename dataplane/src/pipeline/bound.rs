@@ -1,4 +1,5 @@
-//! The fast path: a packet of a bound flow is translated in place and leaves. No allocation, no lock, no clock, no Lua.
+//! A packet of a bound flow is translated in place and leaves: all cases, those included that `fast.rs` leaves alone. No
+//! allocation, no lock, no clock, no Lua.
 
 use smoltcp::time::Instant;
 use tcp::{Flags, Judgement, Lifecycle, Segment, SeqNumber, Side};
@@ -89,8 +90,8 @@ impl<P: Policy> Pipeline<P> {
             return Verdict::Drop(DropReason::NoFlow);
         };
         let (key, hop) = match direction {
-            Direction::FromClient => (*flow.server_key(), NeighborId::from_bits(flow.server_hop)),
-            Direction::FromServer => (*flow.client_key(), NeighborId::from_bits(flow.client_hop)),
+            Direction::FromClient => (flow.server_key(), NeighborId::from_bits(flow.server_hop)),
+            Direction::FromServer => (flow.client_key(), NeighborId::from_bits(flow.client_hop)),
         };
         let Some((out, mac)) = self.neighbors.way(hop) else {
             return Verdict::Drop(DropReason::NoNeighbor);

@@ -139,7 +139,7 @@ impl<P: Policy> Pipeline<P> {
         let Some(flow) = self.flows.flow(id) else {
             return Err(Refusal::reset(DropReason::NoFlow));
         };
-        let (client_key, service) = (*flow.client_key(), ServiceId(flow.service));
+        let (client_key, service) = (flow.client_key(), ServiceId(flow.service));
         let protocol = if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp };
         if self.attached >= self.snapshot.limits.spliced {
             return Err(Refusal::reset(DropReason::SplicedLimit));

@@ -141,8 +141,8 @@ fn passed_on(
 ) -> Option<Vec<u8>> {
     // An error from the side of the server is about a packet of the client, and the other way round.
     let (sender, key) = match direction {
-        Direction::FromServer => (Side::Client, *flow.client_key()),
-        Direction::FromClient => (Side::Server, *flow.server_key()),
+        Direction::FromServer => (Side::Client, flow.client_key()),
+        Direction::FromClient => (Side::Server, flow.server_key()),
     };
     let shift = flow.splice.to_client(SeqNumber::new(0)).value();
     let (seq, ack) = match sender {

@@ -2,11 +2,12 @@
 //!
 //! A packet whose flow is not found may be another worker's: [`crate::steering`].
 //!
-//! Read in this order, it is a packet's walk: [`Pipeline::process`] here (parse and look up the whole burst, then
-//! act), `bound.rs` (the fast path: translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of a flow), `cookies.rs` (handshakes that are
-//! not kept), `decide.rs` (the script and the
-//! choice of a server), `binding.rs` (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound
-//! flows), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end).
+//! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
+//! path), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of
+//! a flow), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
+//! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
+//! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
+//! (timers, and how flows end).
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
@@ -19,6 +20,7 @@ mod datagram;
 mod decide;
 mod end;
 mod errors;
+mod fast;
 mod fragments;
 mod inspect;
 mod local;
@@ -28,6 +30,7 @@ mod split;
 mod transmit;
 mod vips;
 
+pub use crate::io::PortSettings;
 pub use connection::{Connection, Held, Suspended};
 pub use transmit::Output;
 
@@ -43,6 +46,7 @@ use crate::channel::ConnectionRecord;
 use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowId, FlowTable};
 use crate::fragments::{Linear, Outgoing, Reassembly};
+use crate::glance::{TAGGED, UNTAGGED};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
 use crate::mesh::News;
 use crate::neighbor::{NeighborId, Neighbors};
@@ -73,17 +77,6 @@ pub enum Verdict {
     Consumed,
     /// Not wanted.
     Drop(DropReason),
-}
-
-/// A port as the pipeline needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortSettings {
-    /// Own MAC address.
-    pub mac: [u8; 6],
-    /// 802.1Q tag, `None` for untagged.
-    pub vlan: Option<u16>,
-    /// Largest IP packet in bytes.
-    pub mtu: u16,
 }
 
 /// Why a pipeline could not be made.
@@ -156,6 +149,7 @@ const NEWS: usize = 256;
 const QUEUE: usize = 4096;
 
 /// What stage one found out about a packet.
+#[derive(Clone, Copy)]
 enum Parsed {
     Transport(Headers, u64),
     Other(Packet),
@@ -178,17 +172,18 @@ impl<P: Policy> Pipeline<P> {
             return Err(SetupError::Ports { interfaces, macs: macs.len() });
         }
         let ports = snapshot.interfaces.iter().zip(macs);
-        let ports = ports.map(|(i, mac)| PortSettings { mac: *mac, vlan: i.vlan, mtu: i.mtu }).collect();
+        let ports = ports.map(|(i, mac)| PortSettings { mac: *mac, vlan: i.vlan, mtu: i.mtu });
+        let ports: Vec<PortSettings> = ports.collect();
         let own = own_addresses(&snapshot);
         let limits = snapshot.limits;
         let mut pipeline = Pipeline {
             steering: Steering::new(seat),
             news: VecDeque::new(),
+            neighbors: Neighbors::new(limits.neighbors).with_ports(&ports),
             ports,
             vips: Vips::new(&snapshot),
             own,
             routes: Routes::new(&snapshot),
-            neighbors: Neighbors::new(limits.neighbors),
             flows: FlowTable::new(limits.flows, seed as u64)?,
             wheel: Wheel::new(limits.flows, now)?,
             snat: SnatPorts::new(&snapshot.snat, seat.of, (seed >> 64) as u64),
@@ -222,7 +217,8 @@ impl<P: Policy> Pipeline<P> {
         Ok(pipeline)
     }
 
-    /// Acts on a burst received on `port`. `verdicts` has one entry per packet, in order. The counters of the
+    /// Acts on a burst received on `port` and counts it as received. `verdicts` has one entry per packet, in order, or
+    /// none: then all packets leave by the port that is the result, as [`Verdict::Forward`] says. The counters of the
     /// verdicts are the worker's to move, because only it knows what the device took.
     pub fn process<B: PacketBuf>(
         &mut self,
@@ -230,39 +226,29 @@ impl<P: Policy> Pipeline<P> {
         port: PortId,
         burst: &mut Burst<B>,
         verdicts: &mut ArrayVec<Verdict, BURST>,
-    ) {
+    ) -> Option<PortId> {
         verdicts.clear();
-        let mut parsed: ArrayVec<Parsed, BURST> = ArrayVec::new();
-        for buf in burst.iter() {
-            let _ = parsed.try_push(self.parse_one(port, buf.bytes()));
-        }
-        for packet in &parsed {
-            if let Parsed::Transport(_, hash) = packet {
-                self.flows.prefetch_entry(*hash);
-            }
-        }
-        for (buf, packet) in burst.iter_mut().zip(parsed) {
-            let verdict = match packet {
-                Parsed::Drop(DropReason::Fragment) => self.fragment(now, port, buf.bytes()),
-                Parsed::Drop(reason) => Verdict::Drop(reason),
-                Parsed::Other(packet) => self.local(now, port, buf, packet),
-                Parsed::Transport(headers, hash) => self.transport(now, buf, headers, hash),
-            };
-            let _ = verdicts.try_push(verdict);
+        let tagged = self.ports.get(port.index()).is_some_and(|settings| settings.vlan.is_some());
+        match tagged {
+            false => self.stages::<UNTAGGED, B>(now, port, burst, verdicts),
+            true => self.stages::<TAGGED, B>(now, port, burst, verdicts),
         }
     }
 
-    /// As [`Pipeline::process`], for packets that another worker handed over.
+    /// As [`Pipeline::process`], for packets that another worker handed over and has counted as received.
     pub fn process_handed_over<B: PacketBuf>(
         &mut self,
         now: Instant,
         port: PortId,
         burst: &mut Burst<B>,
         verdicts: &mut ArrayVec<Verdict, BURST>,
-    ) {
+    ) -> Option<PortId> {
+        let (rx, rx_bytes) = (self.counters.rx, self.counters.rx_bytes);
         self.steering.set_handed_over(true);
-        self.process(now, port, burst, verdicts);
+        let common = self.process(now, port, burst, verdicts);
         self.steering.set_handed_over(false);
+        (self.counters.rx, self.counters.rx_bytes) = (rx, rx_bytes);
+        common
     }
 
     /// Stage one: headers, key, hash; the flow's bucket is on its way from memory when it returns.

@@ -1,0 +1,238 @@
+//! A burst of packets, stage by stage, so that the misses in the cache of all its packets overlap; and the last stage of those
+//! that nearly all are: packets of bound flows over IPv4.
+//!
+//! What is done here to a packet is what [`Pipeline::translate`] would do to it; whatever needs more than that, or is
+//! not allowed, takes the way around ([`Pipeline::detour`]), which begins with the general parser.
+
+use arrayvec::ArrayVec;
+use smoltcp::time::Instant;
+
+use super::bound::side;
+use super::{Parsed, Pipeline, Verdict};
+use crate::counters::DropReason;
+use crate::flow::{Direction, Flow, milliseconds};
+use crate::flow_table::Spot;
+use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, glance};
+use crate::header::ETHERNET_LEN;
+use crate::io::{BURST, Burst, PacketBuf, PortId};
+use crate::policy::Policy;
+use crate::rewrite;
+
+/// What is known of a packet between the stages: 32 bytes.
+#[derive(Clone, Copy)]
+struct Lane {
+    glance: Glance,
+    spot: Spot,
+    /// That of the key; 0 for a packet that is not like nearly all.
+    hash: u64,
+}
+
+impl Lane {
+    const EMPTY: Lane =
+        Lane { glance: Glance { key: (0, 0), total: 0, above: 0 }, spot: Spot::NONE, hash: 0 };
+}
+
+/// Packets that are in the same stage at the same time.
+///
+/// A line from memory takes as long as some four hundred cycles of work. While those of one group are on their way, two other
+/// groups are worked on. Within a group the fetches are made in a loop of their own: each retires only when its address is
+/// translated, which for a big table in a virtual machine takes a hundred cycles by itself, and only in a short loop the
+/// translations overlap.
+const GROUP: usize = 8;
+
+type Lanes = [Lane; GROUP];
+
+/// A burst on its way through the stages.
+struct Walk<'a> {
+    now: Instant,
+    millis: u32,
+    port: PortId,
+    verdicts: &'a mut ArrayVec<Verdict, BURST>,
+    /// Those that are not like nearly all, in order, and how many of them have been acted on.
+    parsed: ArrayVec<Parsed, BURST>,
+    acted: usize,
+    /// The port by which all packets have left so far that have no verdict.
+    common: Option<PortId>,
+}
+
+impl<P: Policy> Pipeline<P> {
+    /// All stages for one burst; see [`Pipeline::process`]. `LINK` is the length of the link header at this port.
+    pub(super) fn stages<const LINK: usize, B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        burst: &mut Burst<B>,
+        verdicts: &mut ArrayVec<Verdict, BURST>,
+    ) -> Option<PortId> {
+        let (parsed, millis) = (ArrayVec::new(), milliseconds(now));
+        let mut walk = Walk { now, millis, port, verdicts, parsed, acted: 0, common: None };
+        let mut lanes = [[Lane::EMPTY; GROUP]; BURST / GROUP];
+        let groups = burst.len().div_ceil(GROUP);
+        for turn in 0..groups + 2 {
+            if let (Some(lanes), Some(bufs)) = (lanes.get_mut(turn), burst.chunks(GROUP).nth(turn)) {
+                self.look::<LINK, B>(bufs, lanes, &mut walk);
+            }
+            if let Some(lanes) = turn.checked_sub(1).and_then(|turn| lanes.get_mut(turn)) {
+                self.approach(lanes);
+            }
+            let turn = turn.wrapping_sub(2);
+            if let (Some(lanes), Some(bufs)) = (lanes.get(turn), burst.chunks_mut(GROUP).nth(turn)) {
+                self.act::<LINK, B>(turn * GROUP, bufs, lanes, &mut walk);
+            }
+        }
+        self.counters.rx += burst.len() as u64;
+        walk.common.filter(|_| walk.verdicts.is_empty())
+    }
+
+    /// Stage one: keys and hashes; where the index would know them is on its way from memory when it returns.
+    #[inline]
+    fn look<const LINK: usize, B: PacketBuf>(&mut self, bufs: &[B], lanes: &mut Lanes, walk: &mut Walk<'_>) {
+        let settings = self.ports.get(walk.port.index());
+        let (mac, vlan) = settings.map_or(([0; 6], 0), |settings| (settings.mac, settings.vlan.unwrap_or(0)));
+        let mut bytes = 0;
+        for (buf, lane) in bufs.iter().zip(lanes.iter_mut()) {
+            let frame = buf.bytes();
+            bytes += frame.len();
+            match glance::<LINK>(frame, mac, vlan) {
+                Some(glance) => {
+                    // 0 means something else, and another hash does no harm: it finds no flow.
+                    let hash = self.flows.hash_narrow(glance.key).max(1);
+                    *lane = Lane { glance, spot: Spot::NONE, hash };
+                }
+                None => self.look_closer(frame, walk),
+            }
+        }
+        for lane in lanes {
+            self.flows.prefetch_bucket(lane.hash);
+        }
+        self.counters.rx_bytes += bytes as u64;
+    }
+
+    /// Stage one for a packet that is not like nearly all.
+    #[cold]
+    fn look_closer(&self, frame: &[u8], walk: &mut Walk<'_>) {
+        let _ = walk.parsed.try_push(self.parse_one(walk.port, frame));
+    }
+
+    /// Stage two: the flows are on their way from memory when it returns.
+    #[inline]
+    fn approach(&self, lanes: &mut Lanes) {
+        let mut elsewhere = false;
+        for lane in lanes.iter_mut() {
+            lane.spot = self.flows.spot(lane.hash);
+            elsewhere |= lane.spot == Spot::NONE;
+        }
+        if elsewhere {
+            self.approach_others(lanes);
+        }
+        for lane in lanes {
+            self.flows.prefetch_spot(lane.spot, lane.glance.is_tcp());
+        }
+    }
+
+    /// Looks in the other place of the index where the first one did not know the hash.
+    #[cold]
+    fn approach_others(&self, lanes: &mut Lanes) {
+        let missed = |lane: &&mut Lane| lane.spot == Spot::NONE && lane.hash != 0;
+        for lane in lanes.iter_mut().filter(missed) {
+            self.flows.prefetch_other_bucket(lane.hash);
+        }
+        for lane in lanes.iter_mut().filter(missed) {
+            lane.spot = self.flows.other_spot(lane.hash);
+        }
+    }
+
+    /// Stage three: each packet becomes what it has to, in the order in which they came.
+    #[inline]
+    fn act<const LINK: usize, B: PacketBuf>(
+        &mut self,
+        first: usize,
+        bufs: &mut [B],
+        lanes: &Lanes,
+        walk: &mut Walk<'_>,
+    ) {
+        for (place, (buf, lane)) in (first..).zip(bufs.iter_mut().zip(lanes)) {
+            let verdict = match self.shortcut::<LINK, B>(walk.millis, buf, lane) {
+                Some(out) if walk.verdicts.is_empty() && *walk.common.get_or_insert(out) == out => continue,
+                Some(out) => Verdict::Forward(out),
+                None => self.detour(buf, lane, walk),
+            };
+            // The first that differs: those before it were alike.
+            while let (true, Some(out)) = (walk.verdicts.len() < place, walk.common) {
+                let _ = walk.verdicts.try_push(Verdict::Forward(out));
+            }
+            let _ = walk.verdicts.try_push(verdict);
+        }
+    }
+
+    /// Stage three for packets of bound flows: translated in place. `None`, and nothing done, for all others.
+    #[inline]
+    fn shortcut<const LINK: usize, B: PacketBuf>(
+        &mut self,
+        millis: u32,
+        buf: &mut B,
+        lane: &Lane,
+    ) -> Option<PortId> {
+        let glance = &lane.glance;
+        let (flow, direction) = self.flows.plain_mut(lane.spot, glance.key)?;
+        let (addresses, ports, hop) = flow.onward(direction);
+        let door = self.neighbors.door(hop)?;
+        if glance.total > door.mtu || door.tagged != (LINK == TAGGED) {
+            return None;
+        }
+        let (link, packet) = buf.bytes_mut().split_first_chunk_mut::<LINK>()?;
+        let (head, rest) = packet.split_first_chunk_mut()?;
+        let payload = glance.payload();
+        let mut above = None;
+        if glance.is_tcp() {
+            if !flow.splice.is_plain() || is_too_large(flow, glance.total, direction) {
+                return None;
+            }
+            let options = if glance.above == TCP_TIMESTAMPS { rest.first_chunk_mut() } else { None };
+            let header = head.last_chunk_mut()?;
+            let length = u32::from(payload);
+            above = Some(flow.splice.relay(&mut flow.track, side(direction), header, options, length));
+        }
+        rewrite::relabel(head, (addresses, ports), above);
+        let (ethernet, tag) = link.split_first_chunk_mut::<ETHERNET_LEN>()?;
+        *ethernet.first_chunk_mut()? = door.macs;
+        if let (TAGGED, [c0, c1, ..]) = (LINK, tag) {
+            let [v0, v1] = door.vlan.to_be_bytes();
+            (*c0, *c1) = (*c0 & 0xf0 | v0 & 0x0f, v1);
+        }
+        flow.touch_at(millis);
+        flow.count(direction, u64::from(payload));
+        Some(door.port)
+    }
+
+    /// Stage three for all others: by what the general parser says, now or in stage one.
+    #[cold]
+    #[inline(never)]
+    fn detour<B: PacketBuf>(&mut self, buf: &mut B, lane: &Lane, walk: &mut Walk<'_>) -> Verdict {
+        let parsed = if lane.hash == 0 {
+            walk.acted += 1;
+            walk.parsed.get(walk.acted - 1).copied()
+        } else {
+            None
+        };
+        match parsed.unwrap_or_else(|| self.parse_one(walk.port, buf.bytes())) {
+            Parsed::Drop(DropReason::Fragment) => self.fragment(walk.now, walk.port, buf.bytes()),
+            Parsed::Drop(reason) => Verdict::Drop(reason),
+            Parsed::Other(packet) => self.local(walk.now, walk.port, buf, packet),
+            Parsed::Transport(headers, hash) => self.transport(walk.now, buf, headers, hash),
+        }
+    }
+}
+
+/// IPv4 and TCP without options: what is not counted by an MSS (RFC 6691, 2).
+const HEADERS: u16 = 40;
+
+/// True if the segment is larger than the server takes.
+#[inline]
+fn is_too_large(flow: &Flow, total: u16, direction: Direction) -> bool {
+    let mss = flow.splice.server_mss();
+    mss != 0 && direction == Direction::FromClient && total > mss.saturating_add(HEADERS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+use std::sync::Arc;
+
+use etherparse::PacketBuilder;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use smoltcp::time::Duration;
+use zerocopy::IntoBytes;
+
+use super::*;
+use crate::address::Address;
+use crate::balance::fixture::ip;
+use crate::counters::DropReason;
+use crate::flow::INSPECT;
+use crate::flow_table::FlowId;
+use crate::frame::tests::TestBuf;
+use crate::glance::UNTAGGED;
+use crate::neighbor::{Evidence, Observation};
+use crate::policy::{Context, Event, Outcome, RunId, ScriptReport};
+use crate::snapshot::{
+    Algorithm, Interface, Limits, PortRange, Prefix, Protocol, ServiceId, Snapshot, Target, TcpProfile,
+};
+use crate::steering::Seat;
+
+const OWN: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+const CLIENT: [u8; 4] = [10, 0, 0, 9];
+const VIP: [u8; 4] = [10, 0, 0, 1];
+const CLIENT_MAC: [u8; 6] = [6, 0, 0, 0, 0, 9];
+const SERVER_MAC: [u8; 6] = [6, 0, 0, 0, 0, 8];
+const START: Instant = Instant::from_micros_const(7_000_000);
+
+/// Nobody's scripts.
+struct NoScripts;
+
+impl Policy for NoScripts {
+    fn handles(&self, _: ServiceId, _: Event) -> bool {
+        false
+    }
+    fn start(&mut self, _: &mut Context<'_>) -> Outcome {
+        Outcome::Done
+    }
+    fn resume(&mut self, _: RunId, _: &mut Context<'_>) -> Outcome {
+        Outcome::Done
+    }
+    fn cancel(&mut self, _: RunId) {}
+    fn idle(&mut self) {}
+    fn report(&self) -> Vec<ScriptReport> {
+        Vec::new()
+    }
+}
+
+fn snapshot(vlans: [Option<u16>; 2]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for (n, vlan) in (0u8..).zip(vlans) {
+        let address = [10, n, 0, 2].into();
+        let addresses = vec![Prefix { address, length: 16 }];
+        snapshot.interfaces.push(Interface { name: format!("p{n}"), addresses, vlan, mtu: 1500 });
+    }
+    snapshot.snat.addresses = vec![ip("10.1.0.3")];
+    let pool = snapshot.add_pool("pool", Algorithm::RoundRobin, &["10.1.0.8:8080"]);
+    snapshot.add_service("vs", Some(Target::Pool(pool)), 0);
+    snapshot.services[0].addresses = vec![VIP.into()];
+    let range = |protocol| PortRange { protocol, first: 53, last: 53 };
+    snapshot.services[0].ports = vec![range(Protocol::Udp), range(Protocol::Tcp)];
+    snapshot.services[0].tcp.profile = TcpProfile::FastPath;
+    snapshot.limits = Limits { flows: 64, neighbors: 16, spliced: 64, ..snapshot.limits };
+    snapshot
+}
+
+/// One of the two that are compared.
+struct Twin {
+    pipeline: Pipeline<NoScripts>,
+    fast: bool,
+}
+
+impl Twin {
+    fn new(vlans: [Option<u16>; 2], fast: bool) -> Self {
+        let mut pipeline =
+            Pipeline::new(Arc::new(snapshot(vlans)), Seat::ALONE, &OWN, NoScripts, 5, START).unwrap();
+        for (port, address, mac) in [(0, CLIENT, CLIENT_MAC), (1, [10, 1, 0, 8], SERVER_MAC)] {
+            let (port, address) = (PortId(port), Address::from_v4(address));
+            let seen = Observation { port, address, mac: Some(mac), evidence: Evidence::Request };
+            pipeline.neighbors_mut().learn(START, &seen);
+        }
+        Twin { pipeline, fast }
+    }
+
+    /// What becomes of a burst: frames and verdicts.
+    fn take(&mut self, now: Instant, port: u8, frames: &[Vec<u8>]) -> Vec<(Vec<u8>, Verdict)> {
+        let mut burst: Burst<TestBuf> = frames.iter().map(|frame| TestBuf::holding(frame)).collect();
+        let mut verdicts = ArrayVec::new();
+        if self.fast {
+            if let Some(out) = self.pipeline.process(now, PortId(port), &mut burst, &mut verdicts) {
+                assert!(verdicts.is_empty());
+                verdicts = burst.iter().map(|_| Verdict::Forward(out)).collect();
+            }
+        } else {
+            let (parsed, millis) = (ArrayVec::new(), milliseconds(now));
+            let mut none = ArrayVec::new();
+            let port = PortId(port);
+            let mut walk = Walk { now, millis, port, verdicts: &mut none, parsed, acted: 0, common: None };
+            for buf in &mut burst {
+                verdicts.push(self.pipeline.detour(buf, &Lane::EMPTY, &mut walk));
+            }
+        }
+        assert_eq!(verdicts.len(), burst.len());
+        burst.iter().map(|buf| buf.bytes().to_vec()).zip(verdicts).collect()
+    }
+
+    fn flows(&self) -> Vec<(FlowId, Vec<u8>)> {
+        self.pipeline.flows().iter().map(|(id, flow)| (id, flow.as_bytes().to_vec())).collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Shot {
+    tcp: bool,
+    server: bool,
+    flags: u8,
+    ttl: u8,
+    numbers: (u32, u32, u16),
+    payload: usize,
+    damage: Option<(usize, u8)>,
+    pause: u64,
+}
+
+fn shot() -> impl Strategy<Value = Shot> {
+    let flags =
+        prop_oneof![8 => Just(0x10u8), 2 => Just(0x18), 1 => Just(0x11), 1 => Just(0x02), 1 => any::<u8>()];
+    let ttl = prop_oneof![20 => Just(64u8), 1 => 0..3u8];
+    let payload = prop_oneof![4 => 0..40usize, 1 => 1400..1480usize];
+    let damage = prop_oneof![6 => Just(None), 1 => (0..60usize, any::<u8>()).prop_map(Some)];
+    let numbers = (0..4000u32, 0..4000u32, any::<u16>());
+    (any::<bool>(), any::<bool>(), flags, ttl, numbers, payload, damage, 0..1_000_000u64).prop_map(
+        |(tcp, server, flags, ttl, numbers, payload, damage, pause)| Shot {
+            tcp,
+            server,
+            flags,
+            ttl,
+            numbers,
+            payload,
+            damage,
+            pause,
+        },
+    )
+}
+
+impl Shot {
+    /// The frame; `snat` is the port that weir has chosen for the flow.
+    fn frame(&self, vlans: [Option<u16>; 2], snat: u16) -> Vec<u8> {
+        let port = usize::from(self.server);
+        let (source, destination, ports) = match self.server {
+            false => (CLIENT, VIP, (4000, 53)),
+            true => ([10, 1, 0, 8], [10, 1, 0, 3], (8080, snat)),
+        };
+        let builder = PacketBuilder::ethernet2([6; 6], OWN[port]);
+        let ip =
+            etherparse::Ipv4Header::new(0, self.ttl, etherparse::IpNumber(0), source, destination).unwrap();
+        let ip = etherparse::IpHeaders::Ipv4(ip, Default::default());
+        let builder = match vlans[port] {
+            Some(vlan) => builder.single_vlan(vlan.try_into().unwrap()).ip(ip),
+            None => builder.ip(ip),
+        };
+        let (mut frame, payload) = (Vec::new(), vec![7; self.payload]);
+        if self.tcp {
+            let (seq, ack, window) = self.numbers;
+            let mut header = etherparse::TcpHeader::new(ports.0, ports.1, seq, window);
+            header.acknowledgment_number = ack;
+            let flag = |bit: u8| self.flags & bit != 0;
+            (header.fin, header.syn, header.rst) = (flag(1), flag(2), flag(4));
+            (header.psh, header.ack, header.urg) = (flag(8), flag(16), flag(32));
+            builder.tcp_header(header).write(&mut frame, &payload).unwrap();
+        } else {
+            builder.udp(ports.0, ports.1).write(&mut frame, &payload).unwrap();
+        }
+        frame.resize(frame.len().max(60), 0);
+        if let Some((at, value)) = self.damage {
+            frame[at] = value;
+        }
+        frame
+    }
+}
+
+fn snat_port(twin: &Twin, tcp: bool) -> u16 {
+    let flows = twin.pipeline.flows().iter().find(|(_, flow)| flow.is_tcp() == tcp);
+    flows.map_or(1, |(_, flow)| flow.server_key().destination_port)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 400, rng_seed: RngSeed::Fixed(0xfa57), failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    /// Whatever comes, in whatever bursts: the fast path leaves frames, verdicts and flows as the long way does.
+    #[test]
+    fn the_shortcut_leads_where_the_detour_leads(
+        shots in proptest::collection::vec((shot(), 1..34usize), 1..24), tags: (bool, bool), inspect: bool,
+    ) {
+        let vlans = [tags.0.then_some(7), tags.1.then_some(9)];
+        let (mut fast, mut slow) = (Twin::new(vlans, true), Twin::new(vlans, false));
+        let mut now = START;
+        for (shot, copies) in shots {
+            now += Duration::from_micros(shot.pause);
+            let frame = shot.frame(vlans, snat_port(&slow, shot.tcp));
+            let frames = vec![frame; copies.min(BURST)];
+            let port = u8::from(shot.server);
+            prop_assert_eq!(fast.take(now, port, &frames), slow.take(now, port, &frames));
+            prop_assert_eq!(fast.flows(), slow.flows());
+            for twin in [&mut fast, &mut slow] {
+                while twin.pipeline.neighbors_mut().poll_transmit(now).is_some() {}
+                let ids: Vec<FlowId> = twin.pipeline.flows.iter().map(|(id, _)| id).collect();
+                for flow in ids.into_iter().filter(|_| inspect) {
+                    twin.pipeline.flows.flow_mut(flow).unwrap().flags ^= INSPECT;
+                }
+            }
+        }
+        prop_assert_eq!(fast.pipeline.counters().dropped, slow.pipeline.counters().dropped);
+    }
+}
+
+const DATAGRAM: Shot = Shot {
+    tcp: false,
+    server: false,
+    flags: 0,
+    ttl: 64,
+    numbers: (0, 0, 0),
+    payload: 9,
+    damage: None,
+    pause: 0,
+};
+
+/// A burst whose packets are all translated has no verdicts, and only the shortcut gives none.
+#[test]
+fn packets_of_bound_flows_take_the_shortcut() {
+    let vlans = [Some(7), Some(9)];
+    let mut twin = Twin::new(vlans, true);
+    let segment = |flags, server| Shot { tcp: true, flags, server, numbers: (5, 5, 100), ..DATAGRAM };
+    for opening in [DATAGRAM, segment(2, false)] {
+        assert_eq!(twin.take(START, 0, &[opening.frame(vlans, 1)])[0].1, Verdict::Forward(PortId(1)));
+    }
+    let (udp, tcp) = (snat_port(&twin, false), snat_port(&twin, true));
+    let answer = Shot { server: true, ..DATAGRAM };
+    for (shot, snat) in [(DATAGRAM, 1), (answer, udp), (segment(0x10, false), 1), (segment(0x18, true), tcp)]
+    {
+        let mut burst: Burst<TestBuf> =
+            (0..BURST).map(|_| TestBuf::holding(&shot.frame(vlans, snat))).collect();
+        let mut verdicts = ArrayVec::new();
+        let (from, to) = if shot.server { (PortId(1), PortId(0)) } else { (PortId(0), PortId(1)) };
+        assert_eq!(twin.pipeline.process(START, from, &mut burst, &mut verdicts), Some(to), "{shot:?}");
+        assert!(verdicts.is_empty());
+    }
+}
+
+/// A packet that is something else than those before it gives verdicts to all.
+#[test]
+fn a_packet_that_differs_gives_verdicts_to_those_before_it() {
+    let mut twin = Twin::new([None, None], true);
+    let good = DATAGRAM.frame([None, None], 1);
+    let expired = Shot { ttl: 1, ..DATAGRAM }.frame([None, None], 1);
+    assert_eq!(
+        twin.take(START, 0, std::slice::from_ref(&good))[0].1,
+        Verdict::Forward(PortId(1)),
+        "opens the flow"
+    );
+    let mut frames = vec![good; 20];
+    frames[13] = expired;
+    let verdicts: Vec<Verdict> = twin.take(START, 0, &frames).into_iter().map(|taken| taken.1).collect();
+    let expected =
+        |n| if n == 13 { Verdict::Drop(DropReason::TtlExpired) } else { Verdict::Forward(PortId(1)) };
+    assert_eq!(verdicts, (0..20).map(expected).collect::<Vec<_>>());
+    let rx = (twin.pipeline.counters().rx, twin.pipeline.counters().rx_bytes);
+    assert_eq!(rx, (21, 21 * 60));
+    let mut buf = TestBuf::holding(&frames[0]);
+    assert_eq!(twin.pipeline.shortcut::<UNTAGGED, _>(0, &mut buf, &Lane::EMPTY), None);
+    assert_eq!(buf.bytes(), frames[0], "nothing is done without a flow");
+}
