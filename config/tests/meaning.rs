@@ -72,6 +72,7 @@ fn the_defaults_of_a_service_are_the_documented_ones() {
     assert_eq!(service.datascript.on_error, Fallback::Close);
     let tables = service.tables;
     assert_eq!((tables.entries, tables.key_bytes, tables.value_bytes), (16384, 256, 256));
+    assert_eq!(tables.bytes, 16384 * 512);
 }
 
 #[test]
@@ -203,7 +204,7 @@ connections = "/var/log/weir.log"
         neighbors: 1024 * 150,
         waiting: 1000 * 65536,
         scripts: 16 << 20,
-        tables: 2 * 16384 * (256 + 256 + 200),
+        tables: 2 * 16384 * (256 + 256 + 350),
         mbufs: 16383 * (2048 + 320),
     };
     assert_eq!(config.memory(), memory);
@@ -227,7 +228,7 @@ pool dns: 10.0.0.40:53 10.0.0.41:53 by round robin; udp every 10s
 datascript by-server-name: request server_name.lua, response by-server-name:response_inline; parsers Default-TLS
 datascript by-code: request by-code:request_inline, response log_answer.lua; parsers first-byte
 limits: 65536 flows (16 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB)
-scripts: 1ms per run, 16 MiB of Lua memory, tables up to 33.3 MiB
+scripts: 1ms per run, 16 MiB of Lua memory, tables up to 40.4 MiB
 packet buffers: 16383 (36.9 MiB)
 ";
     assert_eq!(example("full.toml").summary(), expected);

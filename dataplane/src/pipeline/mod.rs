@@ -45,7 +45,7 @@ use crate::policy::Policy;
 use crate::route::Routes;
 use crate::snapshot::Snapshot;
 use crate::snat::SnatPorts;
-use crate::table::TableStore;
+use crate::table::{Replica, TableStore};
 use crate::wheel::Wheel;
 use connection::Connections;
 use transmit::Originated;
@@ -172,7 +172,7 @@ impl<P: Policy> Pipeline<P> {
             wheel: Wheel::new(limits.flows, now)?,
             snat: SnatPorts::new(&snapshot.snat, (seed >> 64) as u64),
             balancer: Balancer::new(&snapshot),
-            tables: TableStore::new(&snapshot),
+            tables: TableStore::new(&snapshot, Replica::ALONE),
             policy,
             connections: Connections::new(),
             counters: Counters::default(),

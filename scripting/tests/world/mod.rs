@@ -12,7 +12,7 @@ use dataplane::snapshot::{
     PortRange, Protocol, ScriptSet, ScriptSetId, Server, ServerId, Service, ServiceDatascript, ServiceId,
     ServiceTcp, ServiceUdp, Snapshot, Source, SynCookies, TableLimits, Target, TcpProfile,
 };
-use dataplane::table::TableStore;
+use dataplane::table::{Replica, TableStore};
 use scripting::LuaPolicy;
 use smoltcp::time::{Duration, Instant};
 
@@ -126,7 +126,7 @@ fn service(script_sets: Vec<ScriptSetId>) -> Service {
             buffer: 65536,
         },
         datascript: ServiceDatascript { every_payload: false, on_error: Fallback::Close, debug_log: false },
-        tables: TableLimits { entries: 1000, key_bytes: 256, value_bytes: 1024 },
+        tables: TableLimits { entries: 1000, key_bytes: 256, value_bytes: 1024, bytes: 1 << 20 },
         log_connections: true,
     }
 }
@@ -155,7 +155,7 @@ impl World {
         };
         World {
             balancer: Balancer::new(&snapshot),
-            tables: TableStore::new(&snapshot),
+            tables: TableStore::new(&snapshot, Replica::ALONE),
             snapshot,
             policy,
             record: Record::default(),
