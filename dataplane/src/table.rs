@@ -22,10 +22,11 @@
 //! that the peers know of, so an entry in use costs a message per lifetime. Extensions that several workers add do not
 //! add up: the latest end counts.
 //!
-//! What has ended stays for some seconds, unreadable, so that news on the way find it. News that are [`peers::BACKLOG`]
-//! changes behind are dropped and the peer is told everything anew (a resync), which forgets nothing meanwhile; who
-//! learns late that what it had was out of date tells it on. Each replica takes an eighth more from its peers than it
-//! takes itself; what does not fit even there is counted, and asked for again once there is room.
+//! What has ended stays for some seconds, unreadable, so that news on the way find it. A peer that is thousands of
+//! changes behind is told everything anew instead (a resync); meanwhile nothing is forgotten. News that were on the way
+//! for seconds count only for their removals, and their sender is asked for a resync. Who learns late that what it had
+//! was out of date tells it on. Each replica takes an eighth more from its peers than it takes itself; what does not fit
+//! even there is counted, and asked for again once there is room.
 //!
 //! # Cost
 //! Each entry costs its key and value and about 350 bytes. Maps are keyed at random per process against collisions
@@ -40,7 +41,7 @@ use smoltcp::time::{Duration, Instant};
 
 use crate::snapshot::{ServiceId, Snapshot};
 use entry::later;
-use peers::{Change, News, Peers};
+use peers::{News, Peers, Walk};
 pub use peers::{Replica, TableNews};
 use service::ServiceTables;
 
@@ -207,7 +208,7 @@ impl TableStore {
         exten_s: u32,
     ) -> Option<(&[u8], u64)> {
         let tables = self.services.get_mut(service.index())?;
-        let extended = |ends| later(ends, exten_s).min(later(now, u32::MAX));
+        let extended = |ends| if exten_s == 0 { now } else { later(ends, exten_s).min(later(now, u32::MAX)) };
         let (value, ends) = tables.prolong(&mut self.peers, now, table, key, extended)?;
         Some((value, (ends - now).total_micros().div_ceil(1_000_000)))
     }
@@ -253,10 +254,10 @@ impl TableStore {
     pub fn hear(&mut self, now: Instant, news: TableNews) {
         match &news.0 {
             News::Again { from } => self.peers.resync(*from),
-            News::Key { service, place, state } => {
-                self.peers.heard(state.latest());
+            News::Key { from, sent, service, place, state } => {
+                let late = !self.peers.heard(now, *from, *sent, state.latest());
                 if let Some(tables) = self.services.get_mut(service.index()) {
-                    tables.hear(&mut self.peers, now, place, state);
+                    tables.hear(&mut self.peers, now, place, state, late);
                 }
             }
         }
@@ -272,27 +273,22 @@ impl TableStore {
         if let Some(news) = self.peers.take_returned(peer) {
             return Some(news);
         }
-        while let Some(change) = self.peers.next_change(peer) {
-            let news = match change {
-                Change::Again => Some(TableNews(News::Again { from: self.peers.number() })),
-                Change::Key(service, place) => {
-                    self.services.get(service.index()).and_then(|tables| tables.news(&place))
-                }
-            };
-            if news.is_some() {
-                return news;
+        let from = (self.peers.number(), self.peers.now);
+        if self.peers.take_ask(peer) {
+            return Some(TableNews(News::Again { from: from.0 }));
+        }
+        while let Some((service, place)) = self.peers.next_change(peer) {
+            let tables = self.services.get(service.index());
+            if let Some(news) = tables.and_then(|tables| tables.news(from, &place)) {
+                return Some(news);
             }
         }
-        self.resync_step(peer)
-    }
-
-    fn resync_step(&mut self, peer: u8) -> Option<TableNews> {
         let walk = self.peers.walk_mut(peer)?;
         while let Some(tables) = self.services.get(walk.service) {
-            if let Some(news) = tables.walk(walk) {
+            if let Some(news) = tables.walk(from, walk) {
                 return news;
             }
-            *walk = peers::Walk { service: walk.service + 1, ..peers::Walk::default() };
+            *walk = Walk { service: walk.service + 1, ..Walk::default() };
         }
         self.peers.finish_walk(peer);
         None
@@ -310,7 +306,7 @@ impl TableStore {
         }
         if asked {
             self.ask_at = now + ASK_EVERY;
-            self.peers.tell(Change::Again);
+            self.peers.ask_all(now);
         }
     }
 
@@ -349,6 +345,8 @@ impl TableStore {
     }
 }
 
+#[cfg(test)]
+mod replica_model;
 #[cfg(test)]
 mod replica_tests;
 #[cfg(test)]

@@ -22,15 +22,15 @@ impl Replica {
     pub const ALONE: Replica = Replica { number: 0, of: 1 };
 }
 
-/// How long what has ended is remembered, so that news on the way find it.
+/// How long what has ended is remembered, so that news on the way find it; more than twice [`LATE`].
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long before the end that the peers know of they are told of a later one.
 pub(super) const LEAD: Duration = Duration::from_secs(2);
-/// News that are older than this when they are heard came to one who was cut off, and are told on; less than
-/// [`GRACE`] by more than news take.
+/// News that were on the way for longer count only for the removals in them, and their sender is asked for everything
+/// anew. What is heard of for longer than this after it was done came to one who was cut off, and is told on.
 pub(super) const LATE: Duration = Duration::from_secs(2);
-/// A worker that did not look at its tables for this long may have old news in its rings.
-const STALL: Duration = Duration::from_secs(1);
+/// Changes that wait this long wait for a peer that is cut off.
+const BEHIND: Duration = Duration::from_secs(1);
 /// Changes that wait to be told. A peer that is further behind is told everything anew.
 pub(super) const BACKLOG: usize = 4096;
 
@@ -45,9 +45,9 @@ pub struct TableNews(pub(super) News);
 
 #[derive(Clone, Debug)]
 pub(super) enum News {
-    /// All that is known about a key.
-    Key { service: ServiceId, place: Place, state: KeyState },
-    /// This worker could not keep something for lack of room and now has room: it wants everything anew.
+    /// All that `from` knew about a key at the time `sent`.
+    Key { from: u8, sent: Instant, service: ServiceId, place: Place, state: KeyState },
+    /// `from` lacks something and wants to be told everything anew.
     Again { from: u8 },
 }
 
@@ -60,12 +60,8 @@ impl TableNews {
     }
 }
 
-/// A change that is to be told. What is told is the state at the time of telling.
-#[derive(Clone, Debug)]
-pub(super) enum Change {
-    Key(ServiceId, Place),
-    Again,
-}
+/// Where something changed that is to be told. What is told is the state at the time of telling.
+pub(super) type Change = (ServiceId, Place);
 
 /// How far a resync of one peer has come.
 #[derive(Debug, Default)]
@@ -81,10 +77,22 @@ pub(super) struct Walk {
 struct Peer {
     /// The next change to tell, counted from the start; `u64::MAX` for the worker itself.
     cursor: u64,
+    /// It is to be asked for everything, and when that was decided last.
+    ask: bool,
+    asked: Instant,
     /// What its ring did not take; told first.
     returned: Option<TableNews>,
     /// The resync that is under way.
     walk: Option<Walk>,
+}
+
+impl Peer {
+    fn returned_since(&self) -> Option<Instant> {
+        match self.returned.as_ref()?.0 {
+            News::Key { sent, .. } => Some(sent),
+            News::Again { .. } => None,
+        }
+    }
 }
 
 /// The other workers as one store sees them.
@@ -93,14 +101,16 @@ pub(super) struct Peers {
     number: u8,
     /// By worker, itself included; empty if there is no other.
     peers: Vec<Peer>,
-    /// Changes that some peer has not been told yet.
-    log: VecDeque<Change>,
+    /// Changes that some peer has not been told yet, and since when.
+    log: VecDeque<(Instant, Change)>,
+    /// The most that `log` holds, [`BACKLOG`].
+    pub(super) backlog: usize,
     /// The number of the log's first change.
     base: u64,
     /// The latest time in a stamp made or heard, in microseconds.
-    latest: u64,
-    /// When [`Peers::may_collect`] was asked last.
-    seen: Instant,
+    pub(super) latest: u64,
+    /// The latest `now` of any call.
+    pub(super) now: Instant,
     /// Nothing that has ended is forgotten before.
     keep_until: Instant,
     /// Resyncs begun.
@@ -111,14 +121,21 @@ impl Peers {
     pub(super) fn new(replica: Replica) -> Self {
         let others = if replica.of > 1 { replica.of } else { 0 };
         let cursor = |worker| if worker == replica.number { u64::MAX } else { 0 };
-        let peer = |worker| Peer { cursor: cursor(worker), returned: None, walk: None };
+        let peer = |worker| Peer {
+            cursor: cursor(worker),
+            ask: false,
+            asked: Instant::ZERO,
+            returned: None,
+            walk: None,
+        };
         Peers {
             number: replica.number,
             peers: (0..others).map(peer).collect(),
             log: VecDeque::with_capacity(if others > 0 { BACKLOG } else { 0 }),
+            backlog: BACKLOG,
             base: 0,
             latest: 0,
-            seen: Instant::ZERO,
+            now: Instant::ZERO,
             keep_until: Instant::ZERO,
             resyncs: 0,
         }
@@ -140,20 +157,44 @@ impl Peers {
 
     /// A stamp later than all that were made or heard here, and not before `now`.
     pub(super) fn stamp(&mut self, now: Instant) -> Stamp {
+        self.now = self.now.max(now);
         self.latest = u64::try_from(now.total_micros()).unwrap_or(0).max(self.latest + 1);
         Stamp::new(self.latest, self.number)
     }
 
-    pub(super) fn heard(&mut self, stamp: Stamp) {
-        self.latest = self.latest.max(stamp.micros());
+    /// Notes the latest stamp in news. False if they were on the way for too long, so that all but their removals may
+    /// be out of date: then their sender is asked for everything anew.
+    pub(super) fn heard(&mut self, now: Instant, from: u8, sent: Instant, latest: Stamp) -> bool {
+        self.now = self.now.max(now);
+        self.latest = self.latest.max(latest.micros());
+        let in_time = sent + LATE >= now;
+        if !in_time
+            && let Some(peer) = self.peer_mut(from)
+            && (sent > peer.asked || peer.asked == Instant::ZERO)
+        {
+            (peer.ask, peer.asked) = (true, now);
+        }
+        in_time
+    }
+
+    /// All peers are to be asked for everything.
+    pub(super) fn ask_all(&mut self, now: Instant) {
+        for peer in &mut self.peers {
+            (peer.ask, peer.asked) = (true, now);
+        }
+    }
+
+    /// Whether the peer is to be asked now; once.
+    pub(super) fn take_ask(&mut self, peer: u8) -> bool {
+        self.peer_mut(peer).is_some_and(|peer| std::mem::take(&mut peer.ask))
     }
 
     /// Every peer has to be told this. One that is [`BACKLOG`] changes behind is resynchronised instead.
-    pub(super) fn tell(&mut self, change: Change) {
+    pub(super) fn tell(&mut self, now: Instant, change: Change) {
         if self.alone() {
             return;
         }
-        if self.log.len() >= BACKLOG {
+        if self.log.len() >= self.backlog {
             let base = self.base;
             for peer in 0..=u8::MAX {
                 match self.peers.get(usize::from(peer)) {
@@ -163,7 +204,7 @@ impl Peers {
                 }
             }
         }
-        self.log.push_back(change);
+        self.log.push_back((now, change));
     }
 
     /// The whole state has to be told to this peer, and of the changes those from now on.
@@ -191,7 +232,7 @@ impl Peers {
     pub(super) fn next_change(&mut self, peer: u8) -> Option<Change> {
         let base = self.base;
         let cursor = self.peer_mut(peer)?.cursor;
-        let change = self.log.get(usize::try_from(cursor.checked_sub(base)?).ok()?)?.clone();
+        let (_, change) = self.log.get(usize::try_from(cursor.checked_sub(base)?).ok()?)?.clone();
         self.peer_mut(peer)?.cursor = cursor + 1;
         self.trim();
         Some(change)
@@ -208,16 +249,18 @@ impl Peers {
         }
     }
 
-    /// Whether what ended a [`GRACE`] ago may be forgotten; not while a peer is being resynchronised, nor just after
-    /// this worker stood still, because what it has not heard yet may be about it.
+    /// Whether what ended a [`GRACE`] ago may be forgotten: not while a peer is being resynchronised or is behind.
     pub(super) fn may_collect(&mut self, now: Instant) -> bool {
         if self.alone() {
             return true;
         }
-        if now > self.seen + STALL || self.peers.iter().any(|peer| peer.walk.is_some()) {
+        self.now = self.now.max(now);
+        let old = |since: Instant| now > since + BEHIND;
+        if self.log.front().is_some_and(|(since, _)| old(*since))
+            || self.peers.iter().any(|peer| peer.walk.is_some() || peer.returned_since().is_some_and(old))
+        {
             self.keep_until = now + GRACE;
         }
-        self.seen = self.seen.max(now);
         now >= self.keep_until
     }
 

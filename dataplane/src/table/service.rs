@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smoltcp::time::{Duration, Instant};
 
 use super::entry::{Entry, Index, after, later};
-use super::peers::{Change, LATE, News, Peers, Place, TableNews, Turn, Walk};
+use super::peers::{LATE, News, Peers, Place, TableNews, Turn, Walk};
 use super::state::{Birth, KeyState, Stamp};
 use super::{Inserted, MINIMUM_LIFETIME_S, NAMED_TABLES, TableEntry, TableStats};
 use crate::snapshot::{ServiceId, TableLimits};
@@ -105,10 +105,9 @@ impl ServiceTables {
         (table, key, value): (Option<&[u8]>, &[u8], &[u8]),
         expires: Instant,
     ) -> Inserted {
-        let freed = self
-            .index
-            .get(table, key)
-            .map_or(0, |entry| entry.state.life(now).map_or(0, |life| entry.state.replaced_bytes(&life)));
+        let old = self.index.get(table, key).map(|entry| &entry.state);
+        let old = old.and_then(|state| state.last(&state.life(now)?));
+        let freed = old.map_or(0, |birth| birth.value.len());
         let bytes = value.len().saturating_sub(freed);
         if bytes > 0 && !self.make_room(peers, now, &Need { table, entries: 0, bytes, heard: false }) {
             self.stats.refused_full += 1;
@@ -119,7 +118,7 @@ impl ServiceTables {
         entry.state.replace(&life, peers.stamp(now), value);
         entry.state.prolong(&life, expires);
         self.bytes = (self.bytes + value.len()).saturating_sub(freed);
-        tell(self.id, &self.order, peers, entry);
+        tell(self.id, &self.order, peers, now, entry);
         Inserted::Renewed
     }
 
@@ -152,7 +151,7 @@ impl ServiceTables {
         self.stats.inserted += 1;
         self.merge(peers, now, (table, key), &state, None);
         if let Some(entry) = self.index.get_mut(table, key) {
-            tell(self.id, &self.order, peers, entry);
+            tell(self.id, &self.order, peers, now, entry);
         }
         Inserted::New
     }
@@ -168,10 +167,11 @@ impl ServiceTables {
     ) -> Option<(&[u8], Instant)> {
         let entry = self.index.get_mut(table, key)?;
         let mut life = entry.state.life(now)?;
-        life.ends = life.ends.max(until(life.ends));
-        entry.state.prolong(&life, life.ends);
+        let until = until(life.ends);
+        entry.state.prolong(&life, until);
+        life.ends = life.ends.max(until);
         if !peers.alone() && Entry::outlives(&life, now) {
-            tell(self.id, &self.order, peers, entry);
+            tell(self.id, &self.order, peers, now, entry);
         }
         Some((entry.state.value(&life)?, life.ends))
     }
@@ -193,13 +193,20 @@ impl ServiceTables {
         state.raise_floor(peers.stamp(now));
         self.merge(peers, now, (table, key), &state, None);
         if let Some(entry) = self.index.get_mut(table, key) {
-            tell(self.id, &self.order, peers, entry);
+            tell(self.id, &self.order, peers, now, entry);
         }
         true
     }
 
-    /// Merges what a peer told about a key.
-    pub(super) fn hear(&mut self, peers: &mut Peers, now: Instant, place: &Place, news: &KeyState) {
+    /// Merges what a peer told about a key; only its removals if it was `late`.
+    pub(super) fn hear(
+        &mut self,
+        peers: &mut Peers,
+        now: Instant,
+        place: &Place,
+        news: &KeyState,
+        late: bool,
+    ) {
         self.stats.news_heard += 1;
         let (table, key) = (place.0.as_deref(), &*place.1);
         let (entries, bytes) = match self.index.get(table, key) {
@@ -208,16 +215,16 @@ impl ServiceTables {
             None => (news.entries(), key.len() + news.bytes()),
         };
         let need = Need { table, entries, bytes, heard: true };
-        if entries + bytes == 0 || self.make_room(peers, now, &need) {
+        if !late && (entries + bytes == 0 || self.make_room(peers, now, &need)) {
             self.merge(peers, now, (table, key), news, Some(place));
             return;
         }
-        self.stats.news_no_room += 1;
-        self.missed = true;
+        if !late {
+            self.stats.news_no_room += 1;
+            self.missed = true;
+        }
         if self.index.get(table, key).is_some() {
-            let mut removal = KeyState::default();
-            removal.raise_floor(news.floor());
-            self.merge(peers, now, (table, key), &removal, Some(place));
+            self.merge(peers, now, (table, key), &news.removals(), Some(place));
         }
     }
 
@@ -260,7 +267,7 @@ impl ServiceTables {
             self.stats.conflicts_lost += u64::from(lost(&before, &entry.state, now, peers.number()));
             let late = |fact: Stamp| fact.time() + LATE < now;
             if !before.births().is_empty() && entry.state.oldest_since(&before).is_some_and(late) {
-                tell(self.id, &self.order, peers, entry);
+                tell(self.id, &self.order, peers, now, entry);
             }
         }
     }
@@ -363,7 +370,7 @@ impl ServiceTables {
         }
         if !peers.alone() && entry.state.life(now).is_some_and(|life| Entry::outlives(&life, now)) {
             entry.state.tell();
-            peers.tell(Change::Key(self.id, place.clone()));
+            peers.tell(now, (self.id, place.clone()));
         }
         self.entries = (self.entries + entry.state.entries()).saturating_sub(held.0);
         self.bytes = (self.bytes + entry.state.bytes()).saturating_sub(held.1);
@@ -382,19 +389,19 @@ impl ServiceTables {
     }
 
     /// The news about a key; `None` if it is forgotten.
-    pub(super) fn news(&self, place: &Place) -> Option<TableNews> {
-        let entry = self.index.get(place.0.as_deref(), &place.1)?;
-        Some(TableNews(News::Key { service: self.id, place: place.clone(), state: entry.state.clone() }))
+    pub(super) fn news(&self, (from, sent): (u8, Instant), place: &Place) -> Option<TableNews> {
+        let state = self.index.get(place.0.as_deref(), &place.1)?.state.clone();
+        Some(TableNews(News::Key { from, sent, service: self.id, place: place.clone(), state }))
     }
 
     /// Takes a resync on to the next entry; `None` when there is none in this service, and news if there are any.
-    pub(super) fn walk(&self, walk: &mut Walk) -> Option<Option<TableNews>> {
+    pub(super) fn walk(&self, from: (u8, Instant), walk: &mut Walk) -> Option<Option<TableNews>> {
         let below = *walk.below.get_or_insert(self.next_number);
         let start = walk.after.map_or(Bound::Unbounded, Bound::Excluded);
         for (count, (turn, place)) in self.order.range((start, Bound::Unbounded)).enumerate() {
             walk.after = Some(*turn);
             if turn.1 < below {
-                return Some(self.news(place));
+                return Some(self.news(from, place));
             }
             if count >= WALK_STEPS {
                 return Some(None);
@@ -414,13 +421,19 @@ impl ServiceTables {
 }
 
 /// Notes that the peers have to be told about an entry.
-fn tell(service: ServiceId, order: &BTreeMap<Turn, Place>, peers: &mut Peers, entry: &mut Entry) {
+fn tell(
+    service: ServiceId,
+    order: &BTreeMap<Turn, Place>,
+    peers: &mut Peers,
+    now: Instant,
+    entry: &mut Entry,
+) {
     if peers.alone() {
         return;
     }
     entry.state.tell();
     if let Some(place) = order.get(&entry.turn) {
-        peers.tell(Change::Key(service, place.clone()));
+        peers.tell(now, (service, place.clone()));
     }
 }
 

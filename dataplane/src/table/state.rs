@@ -41,7 +41,8 @@ pub(super) struct Birth {
     pub(super) written: Stamp,
     pub(super) value: Arc<[u8]>,
     pub(super) expires: Instant,
-    /// The expiry that the peers were told; never later than `expires`. Of no meaning in news.
+    /// The expiry that a worker has told all others; never later than `expires`. A peer may be told of a later one by
+    /// chance, with another change: that does not count.
     pub(super) told: Instant,
 }
 
@@ -169,14 +170,13 @@ impl KeyState {
         Some(&others.iter().fold(first, later).value)
     }
 
-    /// The birth that renewals belong to: the last one, because a removal that came between takes those before it.
     fn last_mut(&mut self, life: &Life) -> Option<&mut Birth> {
         self.births.as_mut_slice().get_mut(life.to.checked_sub(1)?)
     }
 
-    /// Bytes of the value that a replacement would free.
-    pub(super) fn replaced_bytes(&self, life: &Life) -> usize {
-        self.of(life).last().map_or(0, |birth| birth.value.len())
+    /// The birth that renewals and replacements belong to: a removal that came between takes those before it.
+    pub(super) fn last(&self, life: &Life) -> Option<&Birth> {
+        self.of(life).last()
     }
 
     pub(super) fn prolong(&mut self, life: &Life, until: Instant) {
@@ -203,13 +203,18 @@ impl KeyState {
         self.births.retain(|birth| birth.born > floor);
     }
 
+    /// What it knows of removals.
+    pub(super) fn removals(&self) -> KeyState {
+        KeyState { floor: self.floor, births: Births::None }
+    }
+
     /// Takes over what another replica knows.
     pub(super) fn join(&mut self, other: &KeyState) {
         self.raise_floor(other.floor);
         for birth in other.births().iter().filter(|birth| birth.born > self.floor) {
             match self.births.as_mut_slice().iter_mut().find(|own| own.born == birth.born) {
                 Some(own) => own.join(birth),
-                None => self.births.add(Birth { told: birth.expires, ..birth.clone() }),
+                None => self.births.add(birth.clone()),
             }
         }
     }
@@ -287,7 +292,7 @@ impl KeyState {
 impl Birth {
     fn join(&mut self, other: &Birth) {
         self.expires = self.expires.max(other.expires);
-        self.told = self.told.max(other.expires);
+        self.told = self.told.max(other.told);
         if other.written > self.written {
             self.written = other.written;
             self.value = other.value.clone();
