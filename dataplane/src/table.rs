@@ -346,6 +346,8 @@ impl TableStore {
 }
 
 #[cfg(test)]
+mod propagation;
+#[cfg(test)]
 mod replica_model;
 #[cfg(test)]
 mod replica_tests;
