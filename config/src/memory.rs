@@ -9,7 +9,7 @@ pub(crate) const FLOW_BYTES: u64 = 256;
 /// Bytes per ARP or ND entry, about, without packets that wait for it.
 pub(crate) const NEIGHBOR_BYTES: u64 = 150;
 /// Bytes per table entry besides key and value, about.
-pub(crate) const TABLE_ENTRY_BYTES: u64 = 200;
+pub(crate) const TABLE_ENTRY_BYTES: u64 = 350;
 /// Bytes per packet buffer besides the room for a frame: the mbuf's own header, headroom and the pool's bookkeeping.
 const MBUF_OVERHEAD: u64 = 128 + 128 + 64;
 /// Smallest room for a frame.
@@ -63,8 +63,12 @@ fn buffer(service: &Service) -> u64 {
 }
 
 pub(crate) fn table_bytes(limits: &TableLimits) -> u64 {
-    let entry = u64::from(limits.key_bytes) + u64::from(limits.value_bytes) + TABLE_ENTRY_BYTES;
-    u64::from(limits.entries) * entry
+    limits.bytes.min(longest_entries(limits)) + u64::from(limits.entries) * TABLE_ENTRY_BYTES
+}
+
+/// Keys and values of as many entries as there may be, all as long as they may be, in bytes.
+pub(crate) fn longest_entries(limits: &TableLimits) -> u64 {
+    u64::from(limits.entries) * (u64::from(limits.key_bytes) + u64::from(limits.value_bytes))
 }
 
 /// A size for people: "12.5 MiB".
@@ -100,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_table_costs_its_entries() {
-        let limits = TableLimits { entries: 1000, key_bytes: 100, value_bytes: 200 };
-        assert_eq!(table_bytes(&limits), 500_000);
+        let limits = TableLimits { entries: 1000, key_bytes: 100, value_bytes: 200, bytes: 1 << 30 };
+        assert_eq!(table_bytes(&limits), 650_000);
+        assert_eq!(table_bytes(&TableLimits { bytes: 40_000, ..limits }), 390_000);
     }
 }

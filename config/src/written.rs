@@ -205,6 +205,7 @@ section! {
         entries: Given<Int<0, 16_777_216>>,
         key_bytes: Given<Size<1, 65536>>,
         value_bytes: Given<Size<1, { 1 << 20 }>>,
+        bytes: Given<Size<0, { 64 << 30 }>>,
     }
 }
 

@@ -106,6 +106,7 @@ fn the_defaults_of_a_service_are_the_documented_ones() {
     assert_eq!(service.datascript.on_error, Fallback::Close);
     let tables = service.tables;
     assert_eq!((tables.entries, tables.key_bytes, tables.value_bytes), (16384, 256, 256));
+    assert_eq!(tables.bytes, 16384 * 512);
 }
 
 #[test]
@@ -241,7 +242,7 @@ connections = "/var/log/weir.log"
         fragments: 1 << 20,
         waiting: 1000 * 65536,
         scripts: 16 << 20,
-        tables: 2 * 16384 * (256 + 256 + 200),
+        tables: 2 * 16384 * (256 + 256 + 350),
         mbufs: 16383 * (2048 + 320),
     };
     assert_eq!(config.memory(), memory);
@@ -265,7 +266,7 @@ pool dns: 10.0.0.40:53 10.0.0.41:53 by round robin; udp every 10s
 datascript by-server-name: request server_name.lua, response by-server-name:response_inline; parsers Default-TLS
 datascript by-code: request by-code:request_inline, response log_answer.lua; parsers first-byte
 limits: 65536 flows (16 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB); fragments 4 MiB
-scripts: 1ms per run, 16 MiB of Lua memory, tables up to 33.3 MiB
+scripts: 1ms per run, 16 MiB of Lua memory, tables up to 40.4 MiB
 packet buffers: 32767 (73.9 MiB)
 workers: 2; each has these limits and this memory for itself, but for the packet buffers
 ";

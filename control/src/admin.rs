@@ -152,8 +152,9 @@ impl Admin {
         if format == Format::Json {
             return Ok(json_line(&json!({ "services": stats, "entries": entries })));
         }
+        let replicas = text::table(REPLICA_COLUMNS, &stats, "no services");
         let stats = text::table(TABLE_STATS_COLUMNS, &stats, "no services");
-        Ok(stats + &text::table(TABLE_COLUMNS, &entries, "no entries"))
+        Ok(stats + &replicas + &text::table(TABLE_COLUMNS, &entries, "no entries"))
     }
 
     fn metrics(&self) -> Result<String, String> {
@@ -267,6 +268,7 @@ const TABLE_STATS_COLUMNS: &[&str] = &[
     "service",
     "entries",
     "limit",
+    "bytes",
     "named_tables",
     "inserted",
     "expired",
@@ -274,6 +276,8 @@ const TABLE_STATS_COLUMNS: &[&str] = &[
     "refused_too_long",
     "raised_lifetimes",
 ];
+const REPLICA_COLUMNS: &[&str] =
+    &["service", "news_sent", "news_heard", "news_refused", "news_no_room", "resyncs", "conflicts_lost"];
 const PORT_COLUMNS: &[&str] =
     &["port", "mac", "link", "rx_packets", "tx_packets", "rx_missed", "rx_errors", "tx_errors"];
 const WORKER_COLUMNS: &[&str] = &[

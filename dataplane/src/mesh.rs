@@ -10,6 +10,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::io::{Burst, PortId};
 use crate::neighbor::Observation;
 use crate::steering::Seat;
+use crate::table::TableNews;
 
 /// Packets on their way from one worker to another, for each port.
 const PACKETS: usize = 1024;
@@ -17,7 +18,7 @@ const PACKETS: usize = 1024;
 const NEWS: usize = 1024;
 
 /// What a worker tells another one, or all of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum News {
     /// It saw this ARP or ND message. Cards give such messages to one queue, whoever asked.
     Neighbor(Observation),
@@ -28,6 +29,8 @@ pub enum News {
         /// The frame that they make.
         frame: Box<[u8]>,
     },
+    /// What became of a key of a script's table.
+    Table(TableNews),
 }
 
 /// What one worker sends to another.
@@ -114,11 +117,12 @@ impl<B> Mesh<B> {
         }
     }
 
-    /// Tells another worker something; `false`: its queue is full.
-    #[must_use]
-    pub fn tell(&self, to: u8, news: News) -> bool {
-        let lane = self.outbound.get(usize::from(to)).and_then(Option::as_ref);
-        lane.is_some_and(|lane| lane.news.push(news).is_ok())
+    /// Tells another worker something; gives it back when that worker's queue is full.
+    pub fn tell(&self, to: u8, news: News) -> Result<(), News> {
+        match self.outbound.get(usize::from(to)).and_then(Option::as_ref) {
+            Some(lane) => lane.news.push(news),
+            None => Err(news),
+        }
     }
 
     /// The next thing that another worker told.
@@ -154,7 +158,10 @@ mod tests {
         meshes[0].hand_over(2, B, 8).unwrap();
         meshes[0].hand_over(2, A, 9).unwrap();
         meshes[1].hand_over(2, B, 10).unwrap();
-        assert!(meshes[0].tell(2, news(1)) && meshes[0].tell(2, news(2)));
+        meshes[0].tell(2, news(1)).unwrap();
+        meshes[0].tell(2, news(2)).unwrap();
+        let heard = |from| format!("{:?}", meshes[2].hear(from));
+        let said = |last| format!("{:?}", Some(news(last)));
         let taken = |from, port| {
             let mut burst = Burst::new();
             meshes[2].take_over(from, port, &mut burst);
@@ -163,9 +170,9 @@ mod tests {
         assert_eq!(taken(0, B), [7, 8]);
         assert_eq!(taken(0, B), [0; 0]);
         assert_eq!((taken(0, A), taken(1, B)), (vec![9], vec![10]));
-        assert_eq!(meshes[2].hear(0), Some(news(1)));
-        assert_eq!((meshes[2].hear(1), meshes[1].hear(0)), (None, None));
-        assert_eq!((meshes[2].hear(0), meshes[2].hear(0)), (Some(news(2)), None));
+        assert_eq!((heard(0), heard(1)), (said(1), "None".to_owned()));
+        assert!(meshes[1].hear(0).is_none());
+        assert_eq!((heard(0), heard(0)), (said(2), "None".to_owned()));
     }
 
     #[test]
@@ -181,8 +188,8 @@ mod tests {
         meshes[1].take_over(0, A, &mut burst);
         assert_eq!(burst.len(), crate::io::BURST);
         meshes[0].hand_over(1, A, 5000).unwrap();
-        assert!((0..NEWS).all(|_| meshes[0].tell(1, news(1))));
-        assert!(!meshes[0].tell(1, news(1)));
-        assert!(!Mesh::<u8>::alone().tell(1, news(1)));
+        assert!((0..NEWS).all(|_| meshes[0].tell(1, news(1)).is_ok()));
+        assert!(meshes[0].tell(1, news(1)).is_err());
+        assert!(Mesh::<u8>::alone().tell(1, news(1)).is_err());
     }
 }

@@ -386,6 +386,8 @@ pub struct TableLimits {
     pub key_bytes: u32,
     /// Longest value in bytes.
     pub value_bytes: u32,
+    /// Keys and values, all tables of the service together, in bytes.
+    pub bytes: u64,
 }
 
 /// A DataScript set: scripts per event and what they may name.

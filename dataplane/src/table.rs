@@ -2,17 +2,49 @@
 //!
 //! One [`TableStore`] per worker. Keys and values are bytes. An entry lives until its expiry and not a microsecond
 //! longer, whether or not it has been swept; [`TableStore::expire`], called between bursts, gives memory back.
-//! All tables of a service share one bound on entries; a full store reclaims what has expired and else refuses.
+//! All tables of a service share the bounds on entries and bytes; a full store reclaims what has expired and else
+//! refuses.
 //!
-//! Each entry costs its key and value and about 200 bytes. Maps are keyed at random per process against collisions
-//! made on purpose. Reading and renewing do not allocate.
+//! # Replicas
+//! With several workers the stores are replicas: each works on its own copy at once and tells the others. After a burst
+//! the worker asks [`TableStore::poll_news`] for each peer until there is nothing more, puts what it gets into the
+//! ring to that peer (what the ring does not take goes back with [`TableStore::news_refused`]), and hands what it finds
+//! in its own rings to [`TableStore::hear`].
+//!
+//! All replicas that have heard the same come to the same, whatever the order: what a single table would hold had it
+//! been given the inserts and removals in the order of their stamps. A stamp is a time in microseconds and, between
+//! equal ones, the worker's number; it is later than all that its worker had made or heard before. So
+//! - of two inserts of a key the earlier wins, and the later one only renews it;
+//! - of two replacements the later wins;
+//! - a removal ends what was inserted before it, and with it the renewals and replacements that others made meanwhile.
+//!
+//! Inserts, replacements and removals are told at once. Renewals, a `lookup` included, are told shortly before the end
+//! that the peers know of, so an entry in use costs a message per lifetime. Extensions that several workers add do not
+//! add up: the latest end counts.
+//!
+//! What has ended stays for some seconds, unreadable, so that news on the way find it. A peer that is thousands of
+//! changes behind is told everything anew instead (a resync); meanwhile nothing is forgotten. News that were on the way
+//! for seconds count only for their removals, and their sender is asked for a resync. Who learns late that what it had
+//! was out of date tells it on. Each replica takes an eighth more from its peers than it takes itself; what does not fit
+//! even there is counted, and asked for again once there is room.
+//!
+//! # Cost
+//! Each entry costs its key and value and about 350 bytes. Maps are keyed at random per process against collisions
+//! made on purpose. Reading and renewing do not allocate. Keys and values are shared between workers, read only.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+mod entry;
+mod peers;
+mod service;
+mod state;
 
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 
-use crate::snapshot::{ServiceId, Snapshot, TableLimits};
+use crate::snapshot::{ServiceId, Snapshot};
+use crate::steering::Seat;
+use entry::later;
+pub use peers::TableNews;
+use peers::{News, Peers, Walk};
+use service::ServiceTables;
 
 /// Lifetime of an entry that was given none, and what a lookup adds to it, in seconds.
 pub const DEFAULT_LIFETIME_S: u32 = 300;
@@ -20,8 +52,8 @@ pub const DEFAULT_LIFETIME_S: u32 = 300;
 pub const MINIMUM_LIFETIME_S: u32 = 300;
 /// Most named tables of a service that have entries.
 pub const NAMED_TABLES: usize = 256;
-/// Steps that an insert into a full store spends on finding an expired entry.
-const RECLAIM_STEPS: usize = 256;
+/// A replica that missed something for lack of room asks for it at most this often.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// What an insert came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +76,14 @@ impl Inserted {
     }
 }
 
-/// Numbers of one service for the operator. Counts are since start.
+/// Numbers of one service in one worker for the operator. Counts are since start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableStats {
-    /// Entries held now, expired ones that are not yet swept included.
+    /// Entries held now, ended ones that are not yet swept and second inserts at the same moment included. Replicas
+    /// hold about the same, all other numbers but `bytes` and `named_tables` are each worker's own.
     pub entries: usize,
+    /// Bytes of keys and values held now.
+    pub bytes: u64,
     /// Named tables that have entries now.
     pub named_tables: usize,
     /// New entries.
@@ -59,8 +94,40 @@ pub struct TableStats {
     pub refused_too_long: u64,
     /// Lifetimes below [`MINIMUM_LIFETIME_S`] that were raised to it.
     pub raised_lifetimes: u64,
-    /// Entries that ended by their expiry.
+    /// Of the entries inserted here, those that ended by their expiry.
     pub expired: u64,
+    /// News given out for the peers.
+    pub news_sent: u64,
+    /// News heard from the peers.
+    pub news_heard: u64,
+    /// News that a ring did not take at once.
+    pub news_refused: u64,
+    /// News heard for which there was no room.
+    pub news_no_room: u64,
+    /// Resyncs of a peer that were begun, of the whole store.
+    pub resyncs: u64,
+    /// Inserts made here that gave way to an earlier one of a peer.
+    pub conflicts_lost: u64,
+}
+
+impl TableStats {
+    /// Adds the numbers of another worker: counts add up, of what is held the most counts.
+    pub fn add(&mut self, other: &TableStats) {
+        self.entries = self.entries.max(other.entries);
+        self.bytes = self.bytes.max(other.bytes);
+        self.named_tables = self.named_tables.max(other.named_tables);
+        self.inserted += other.inserted;
+        self.refused_full += other.refused_full;
+        self.refused_too_long += other.refused_too_long;
+        self.raised_lifetimes += other.raised_lifetimes;
+        self.expired += other.expired;
+        self.news_sent += other.news_sent;
+        self.news_heard += other.news_heard;
+        self.news_refused += other.news_refused;
+        self.news_no_room += other.news_no_room;
+        self.resyncs += other.resyncs;
+        self.conflicts_lost += other.conflicts_lost;
+    }
 }
 
 /// One entry for the operator.
@@ -76,36 +143,6 @@ pub struct TableEntry<'a> {
     pub expires: Instant,
 }
 
-/// A place in the order of expiry: time and a number that makes it unique.
-type Turn = (Instant, u64);
-
-#[derive(Debug)]
-struct Entry {
-    value: Box<[u8]>,
-    expires: Instant,
-    /// Where the entry stands in [`ServiceTables::order`]; never later than `expires`.
-    turn: Turn,
-}
-
-type Table = HashMap<Arc<[u8]>, Entry>;
-
-/// Name of the table, `None` for the default one, and key.
-type Place = (Option<Arc<[u8]>>, Arc<[u8]>);
-
-/// All tables of one service.
-#[derive(Debug)]
-struct ServiceTables {
-    limits: TableLimits,
-    default: Table,
-    /// Never holds an empty table.
-    named: HashMap<Arc<[u8]>, Table>,
-    /// All entries, by a time that is at most their expiry: renewing does not move an entry, its turn does.
-    order: BTreeMap<Turn, Place>,
-    next_number: u64,
-    /// All but the numbers of entries and tables.
-    stats: TableStats,
-}
-
 /// All tables of all services; one per worker.
 #[derive(Debug)]
 pub struct TableStore {
@@ -113,14 +150,18 @@ pub struct TableStore {
     services: Vec<ServiceTables>,
     /// The service that [`TableStore::expire`] swept last.
     sweep: usize,
+    peers: Peers,
+    /// When something that was missed may be asked for.
+    ask_at: Instant,
 }
 
 impl TableStore {
     /// Empty tables with the bounds of this configuration.
     #[must_use]
-    pub fn new(snapshot: &Snapshot) -> Self {
-        let services = snapshot.services.iter().map(|service| ServiceTables::new(service.tables));
-        TableStore { services: services.collect(), sweep: 0 }
+    pub fn new(snapshot: &Snapshot, seat: Seat) -> Self {
+        let services = (0..).zip(&snapshot.services);
+        let services = services.map(|(id, service)| ServiceTables::new(ServiceId(id), service.tables));
+        TableStore { services: services.collect(), sweep: 0, peers: Peers::new(seat), ask_at: Instant::ZERO }
     }
 
     /// Adds an entry that lives `lifetime_s` seconds, at least [`MINIMUM_LIFETIME_S`] (raising is counted). A live
@@ -135,7 +176,7 @@ impl TableStore {
         lifetime_s: u32,
     ) -> Inserted {
         let Some(tables) = self.services.get_mut(service.index()) else { return Inserted::Full };
-        tables.put(now, table, key, value, lifetime_s, false)
+        tables.put(&mut self.peers, now, (table, key, value), lifetime_s, false)
     }
 
     /// As [`TableStore::insert`], but a live key takes the new value.
@@ -149,7 +190,7 @@ impl TableStore {
         lifetime_s: u32,
     ) -> Inserted {
         let Some(tables) = self.services.get_mut(service.index()) else { return Inserted::Full };
-        tables.put(now, table, key, value, lifetime_s, true)
+        tables.put(&mut self.peers, now, (table, key, value), lifetime_s, true)
     }
 
     /// Value and remaining seconds (rounded up, never 0) of a live entry, after `exten_s` seconds were added to its
@@ -162,10 +203,10 @@ impl TableStore {
         key: &[u8],
         exten_s: u32,
     ) -> Option<(&[u8], u64)> {
-        let entry = self.services.get_mut(service.index())?.live(now, table, key)?;
-        entry.expires = later(entry.expires, exten_s).min(later(now, u32::MAX));
-        let left = (entry.expires - now).total_micros().div_ceil(1_000_000);
-        Some((&entry.value, left))
+        let tables = self.services.get_mut(service.index())?;
+        let extended = |ends| if exten_s == 0 { now } else { later(ends, exten_s).min(later(now, u32::MAX)) };
+        let (value, ends) = tables.prolong(&mut self.peers, now, table, key, extended)?;
+        Some((value, (ends - now).total_micros().div_ceil(1_000_000)))
     }
 
     /// Makes a live entry last until `now + exten_s` if that is later; `false` if the key is not there.
@@ -178,24 +219,105 @@ impl TableStore {
         exten_s: u32,
     ) -> bool {
         let Some(tables) = self.services.get_mut(service.index()) else { return false };
-        let Some(entry) = tables.live(now, table, key) else { return false };
-        entry.expires = entry.expires.max(later(now, exten_s));
-        true
+        tables.prolong(&mut self.peers, now, table, key, |_| later(now, exten_s)).is_some()
     }
 
     /// Ends an entry; `true` if there was one (perhaps expired and not yet swept).
-    pub fn remove(&mut self, service: ServiceId, table: Option<&[u8]>, key: &[u8]) -> bool {
-        self.services.get_mut(service.index()).is_some_and(|tables| tables.remove(table, key))
+    pub fn remove(&mut self, now: Instant, service: ServiceId, table: Option<&[u8]>, key: &[u8]) -> bool {
+        let Some(tables) = self.services.get_mut(service.index()) else { return false };
+        tables.remove(&mut self.peers, now, table, key)
     }
 
-    /// Frees expired entries in at most `budget` steps, each of which looks at one entry whose time may have come;
-    /// services are served in turn. Returns the number of entries freed.
+    /// The next thing that worker `peer` has to be told; `None` if there is nothing for now.
+    pub fn poll_news(&mut self, peer: u8) -> Option<TableNews> {
+        let news = self.next_news(peer)?;
+        if let Some(stats) = self.stats_of(&news) {
+            stats.news_sent += 1;
+        }
+        Some(news)
+    }
+
+    /// Takes back what the ring to `peer` had no room for; it is given out again first.
+    pub fn news_refused(&mut self, peer: u8, news: TableNews) {
+        if let Some(stats) = self.stats_of(&news) {
+            stats.news_sent = stats.news_sent.saturating_sub(1);
+            stats.news_refused += 1;
+        }
+        self.peers.returned(peer, news);
+    }
+
+    /// Takes in what a peer told.
+    pub fn hear(&mut self, now: Instant, news: TableNews) {
+        match &news.0 {
+            News::Again { from } => self.peers.resync(*from),
+            News::Key { from, sent, service, place, state } => {
+                let late = !self.peers.heard(now, *from, *sent, state.latest());
+                if let Some(tables) = self.services.get_mut(service.index()) {
+                    tables.hear(&mut self.peers, now, place, state, late);
+                }
+            }
+        }
+    }
+
+    fn stats_of(&mut self, news: &TableNews) -> Option<&mut TableStats> {
+        let service = news.service()?;
+        self.services.get_mut(service.index()).map(|tables| &mut tables.stats)
+    }
+
+    /// Changes first, then a resync that is under way.
+    fn next_news(&mut self, peer: u8) -> Option<TableNews> {
+        if let Some(news) = self.peers.take_returned(peer) {
+            return Some(news);
+        }
+        let from = (self.peers.number(), self.peers.now);
+        if self.peers.take_ask(peer) {
+            return Some(TableNews(News::Again { from: from.0 }));
+        }
+        while let Some((service, place)) = self.peers.next_change(peer) {
+            let tables = self.services.get(service.index());
+            if let Some(news) = tables.and_then(|tables| tables.news(from, &place)) {
+                return Some(news);
+            }
+        }
+        let walk = self.peers.walk_mut(peer)?;
+        while let Some(tables) = self.services.get(walk.service) {
+            if let Some(news) = tables.walk(from, walk) {
+                return news;
+            }
+            *walk = Walk { service: walk.service + 1, ..Walk::default() };
+        }
+        self.peers.finish_walk(peer);
+        None
+    }
+
+    /// Has the peers tell everything anew if something that they told found no room and now would.
+    fn ask_again(&mut self, now: Instant) {
+        if now < self.ask_at {
+            return;
+        }
+        let mut asked = false;
+        for tables in self.services.iter_mut().filter(|tables| tables.missed && tables.has_room()) {
+            tables.missed = false;
+            asked = true;
+        }
+        if asked {
+            self.ask_at = now + ASK_EVERY;
+            self.peers.ask_all(now);
+        }
+    }
+
+    /// Frees expired entries, and tells the peers of renewed ones, in at most `budget` steps, each of which looks at
+    /// one entry whose time may have come; services are served in turn. Returns the number of entries freed.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
         let (mut freed, mut left) = (0, budget);
+        if !self.peers.alone() {
+            self.peers.may_collect(now);
+            self.ask_again(now);
+        }
         for _ in 0..self.services.len() {
             self.sweep = if self.sweep + 1 < self.services.len() { self.sweep + 1 } else { 0 };
             let Some(tables) = self.services.get_mut(self.sweep) else { break };
-            let (steps, count) = tables.expire(now, left, usize::MAX);
+            let (steps, count) = tables.expire(&mut self.peers, now, left);
             freed += count;
             left = left.saturating_sub(steps);
             if left == 0 {
@@ -209,7 +331,7 @@ impl TableStore {
     #[must_use]
     pub fn stats(&self, service: ServiceId) -> TableStats {
         let Some(tables) = self.services.get(service.index()) else { return TableStats::default() };
-        TableStats { entries: tables.order.len(), named_tables: tables.named.len(), ..tables.stats }
+        TableStats { resyncs: self.peers.resyncs, ..tables.stats() }
     }
 
     /// Up to `limit` entries of a service, those that expire first (about) first.
@@ -219,162 +341,11 @@ impl TableStore {
     }
 }
 
-impl ServiceTables {
-    fn new(limits: TableLimits) -> Self {
-        ServiceTables {
-            limits,
-            default: Table::new(),
-            named: HashMap::new(),
-            order: BTreeMap::new(),
-            next_number: 0,
-            stats: TableStats::default(),
-        }
-    }
-
-    fn table(&mut self, table: Option<&[u8]>) -> Option<&mut Table> {
-        match table {
-            None => Some(&mut self.default),
-            Some(name) => self.named.get_mut(name),
-        }
-    }
-
-    fn live(&mut self, now: Instant, table: Option<&[u8]>, key: &[u8]) -> Option<&mut Entry> {
-        self.table(table)?.get_mut(key).filter(|entry| entry.expires > now)
-    }
-
-    fn put(
-        &mut self,
-        now: Instant,
-        table: Option<&[u8]>,
-        key: &[u8],
-        value: &[u8],
-        lifetime_s: u32,
-        replace: bool,
-    ) -> Inserted {
-        if !self.fits(table, key, value) {
-            self.stats.refused_too_long += 1;
-            return Inserted::TooLong;
-        }
-        if lifetime_s < MINIMUM_LIFETIME_S {
-            self.stats.raised_lifetimes += 1;
-        }
-        let expires = later(now, lifetime_s.max(MINIMUM_LIFETIME_S));
-        if let Some(entry) = self.live(now, table, key) {
-            entry.expires = entry.expires.max(expires);
-            if replace && *entry.value != *value {
-                entry.value = value.into();
-            }
-            return Inserted::Renewed;
-        }
-        if !self.make_room(now, table, key) {
-            self.stats.refused_full += 1;
-            return Inserted::Full;
-        }
-        self.add(table, key, value, expires);
-        Inserted::New
-    }
-
-    fn fits(&self, table: Option<&[u8]>, key: &[u8], value: &[u8]) -> bool {
-        let within = |bytes: &[u8], limit: u32| u32::try_from(bytes.len()).is_ok_and(|len| len <= limit);
-        within(key, self.limits.key_bytes)
-            && within(value, self.limits.value_bytes)
-            && table.is_none_or(|name| within(name, self.limits.key_bytes))
-    }
-
-    /// Sees to it that a key which is not live can be added; `false` if it cannot.
-    fn make_room(&mut self, now: Instant, table: Option<&[u8]>, key: &[u8]) -> bool {
-        if self.remove(table, key) {
-            self.stats.expired += 1;
-        }
-        let full = |tables: &Self| {
-            tables.order.len() >= tables.limits.entries as usize
-                || table.is_some_and(|name| {
-                    tables.named.len() >= NAMED_TABLES && !tables.named.contains_key(name)
-                })
-        };
-        if full(self) {
-            // A slot of a named table may need more than one entry to go.
-            let enough = if self.named.len() >= NAMED_TABLES { usize::MAX } else { 1 };
-            self.expire(now, RECLAIM_STEPS, enough);
-        }
-        !full(self)
-    }
-
-    fn add(&mut self, table: Option<&[u8]>, key: &[u8], value: &[u8], expires: Instant) {
-        let key: Arc<[u8]> = key.into();
-        let turn = (expires, self.next_number);
-        self.next_number = self.next_number.wrapping_add(1);
-        let entry = Entry { value: value.into(), expires, turn };
-        let name: Option<Arc<[u8]>> = table.map(|name| match self.named.get_key_value(name) {
-            Some((name, _)) => name.clone(),
-            None => name.into(),
-        });
-        let table = match &name {
-            None => &mut self.default,
-            Some(name) => self.named.entry(name.clone()).or_default(),
-        };
-        table.insert(key.clone(), entry);
-        self.order.insert(turn, (name, key));
-        self.stats.inserted += 1;
-    }
-
-    fn remove(&mut self, table: Option<&[u8]>, key: &[u8]) -> bool {
-        let Some(entry) = self.table(table).and_then(|t| t.remove(key)) else { return false };
-        self.order.remove(&entry.turn);
-        self.drop_if_empty(table);
-        true
-    }
-
-    fn drop_if_empty(&mut self, table: Option<&[u8]>) {
-        if let Some(name) = table
-            && self.named.get(name).is_some_and(HashMap::is_empty)
-        {
-            self.named.remove(name);
-        }
-    }
-
-    /// Looks at entries whose turn has come until `steps` are done or `enough` are freed; returns both counts.
-    fn expire(&mut self, now: Instant, steps: usize, enough: usize) -> (usize, usize) {
-        let (mut done, mut freed) = (0, 0);
-        while done < steps && freed < enough {
-            let Some(first) = self.order.first_entry().filter(|e| e.key().0 <= now) else { break };
-            let ((_, number), (name, key)) = first.remove_entry();
-            done += 1;
-            let Some(table) = self.table(name.as_deref()) else { continue };
-            match table.get_mut(&key) {
-                Some(entry) if entry.expires > now => {
-                    entry.turn = (entry.expires, number);
-                    let turn = entry.turn;
-                    self.order.insert(turn, (name, key));
-                }
-                _ => {
-                    table.remove(&key);
-                    self.drop_if_empty(name.as_deref());
-                    self.stats.expired += 1;
-                    freed += 1;
-                }
-            }
-        }
-        (done, freed)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = TableEntry<'_>> {
-        self.order.values().filter_map(|(name, key)| {
-            let table = match name {
-                None => &self.default,
-                Some(name) => self.named.get(name)?,
-            };
-            let entry = table.get(key)?;
-            Some(TableEntry { table: name.as_deref(), key, value: &entry.value, expires: entry.expires })
-        })
-    }
-}
-
-/// `seconds` after `time`, at the end of time at the latest.
-fn later(time: Instant, seconds: u32) -> Instant {
-    let micros = i64::from(seconds).saturating_mul(1_000_000);
-    Instant::from_micros(time.total_micros().saturating_add(micros))
-}
-
+#[cfg(test)]
+mod propagation;
+#[cfg(test)]
+mod replica_model;
+#[cfg(test)]
+mod replica_tests;
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ const TX_ATTEMPTS: usize = 4;
 const COMMANDS: usize = 16;
 /// Bursts of own packets sent between two bursts received.
 const OWN_BURSTS: usize = 8;
-/// News of each other worker that are heard between two bursts.
+/// News that are heard from each other worker, and told it of tables, between two bursts.
 const NEWS: usize = 64;
 /// Rounds of own packets sent at the end for each lot of connections that are reset.
 const GOODBYE_ROUNDS: usize = 16;
@@ -198,7 +198,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         }
         for _ in 0..NEWS {
             let Some(news) = self.mesh.hear(peer) else { break };
-            self.pipeline.hear(now, &news);
+            self.pipeline.hear(now, news);
         }
         taken
     }
@@ -211,11 +211,25 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
                 (_, news) => self.tell(whom, &news),
             }
         }
+        for peer in self.mesh.peers() {
+            self.tell_of_tables(peer);
+        }
+    }
+
+    /// What the queue has no room for is told later.
+    fn tell_of_tables(&mut self, peer: u8) {
+        for _ in 0..NEWS {
+            let Some(news) = self.pipeline.tables_mut().poll_news(peer) else { return };
+            if let Err(News::Table(news)) = self.mesh.tell(peer, News::Table(news)) {
+                self.pipeline.tables_mut().news_refused(peer, news);
+                return;
+            }
+        }
     }
 
     fn tell(&mut self, whom: Option<u8>, news: &News) {
         for peer in self.mesh.peers().filter(|peer| whom.is_none_or(|whom| whom == *peer)) {
-            if !self.mesh.tell(peer, news.clone()) {
+            if self.mesh.tell(peer, news.clone()).is_err() {
                 self.pipeline.counters_mut().news_lost += 1;
             }
         }
@@ -223,7 +237,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
 
     /// The last of its fragments was counted as consumed.
     fn hand_over_whole(&mut self, worker: u8, whole: News) {
-        let told = self.mesh.tell(worker, whole);
+        let told = self.mesh.tell(worker, whole).is_ok();
         let counters = self.pipeline.counters_mut();
         counters.consumed -= 1;
         if told {

@@ -198,6 +198,44 @@ fn errors_about_a_flow_reach_its_worker() {
     world.finish();
 }
 
+/// Each flow inserts its own key and the one that all share, and looks up what the flow before it inserted.
+const TABLES: &str = r#"
+    local mine, before = avi.l4.read(2), avi.l4.read(2, 2)
+    avi.vs.table_insert(mine, "of " .. mine)
+    avi.vs.table_insert("shared", mine)
+    avi.vs.log(avi.vs.table_lookup(before) or "nothing", ", ", avi.vs.table_lookup("shared"))
+    avi.pool.select("a")
+"#;
+
+#[test]
+fn what_one_worker_inserts_all_can_read_and_the_first_insert_stays() {
+    let pools = pools(&[("a", &["10.0.0.22:443"])]);
+    let service = with_sets("udp/443", "a", &["a"], Some(TABLES), None);
+    let queue = |frame: &[u8]| rss(frame, usize::from(WORKERS));
+    let mut world = World::with_workers(&format!("{TWO_ARMS}{pools}{service}"), WORKERS, queue);
+    let (client, _server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.22"));
+    for n in 11..51u16 {
+        let payload = format!("{n}{}", n - 1);
+        world.datagram(client, 5000 + n, "192.0.2.10:443", payload.as_bytes());
+        world.settle();
+    }
+    // What is told in the last round is heard in the next one.
+    world.round();
+    for worker in world.workers() {
+        assert!(worker.pipeline().counters().flows_created >= 5, "all workers run the script");
+        let service = dataplane::snapshot::ServiceId(0);
+        assert_eq!(worker.pipeline().tables().entries(service, 100).count(), 41);
+    }
+    world.seconds(40);
+    let mut logs: Vec<String> = (0..world.records.len()).map(|record| world.log(record)).collect();
+    logs.sort();
+    let mut expected: Vec<String> = (12..51).map(|n| format!("of {}, 11", n - 1)).collect();
+    expected.push("nothing, 11".to_owned());
+    expected.sort();
+    assert_eq!(logs, expected);
+    world.finish();
+}
+
 /// Fragments are hashed without ports, so they come together at one worker, and their flow is mostly another's.
 #[test]
 fn datagrams_in_fragments_reach_the_worker_of_their_flow() {

@@ -2,7 +2,7 @@
 
 use dataplane::snapshot::{Limits, TableLimits};
 
-use crate::memory::{FLOW_BYTES, size_text, table_bytes};
+use crate::memory::{FLOW_BYTES, longest_entries, size_text, table_bytes};
 use crate::problem::Problems;
 use crate::read::{At, Part};
 use crate::value::quantity::{Int, MS, Size, Time};
@@ -73,16 +73,30 @@ fn check_flow_memory(written: &written::Limits, flows: u32, problems: &mut Probl
 }
 
 pub(super) fn tables(written: &Part<written::TableSizes>, problems: &mut Problems) -> TableLimits {
-    let limits = TableLimits {
+    let mut limits = TableLimits {
         entries: written.entries.or(Int::new(16384)).into_type(),
         key_bytes: written.key_bytes.or(Size::new(256)).bytes(),
         value_bytes: written.value_bytes.or(Size::new(256)).bytes(),
+        bytes: 0,
+    };
+    limits.bytes = match &written.bytes.0 {
+        None => longest_entries(&limits),
+        Some(at) => {
+            let bytes = at.value.many_bytes();
+            let longest = u64::from(limits.key_bytes) + u64::from(limits.value_bytes);
+            if bytes < longest.min(longest_entries(&limits)) {
+                let message = "`bytes` has no room for one entry as long as it may be";
+                let help = format!("allowed: at least `key_bytes` + `value_bytes`, {longest}");
+                problems.error(&at.span, message).help(help);
+            }
+            bytes
+        }
     };
     let bytes = table_bytes(&limits);
     if let Some(span) = written.span().filter(|_| bytes > MOST_MEMORY) {
         let message = format!("full tables of this service take {} per worker", size_text(bytes));
         let help = format!(
-            "entries × (key_bytes + value_bytes + {}) must stay below {}",
+            "`bytes`, by default entries × (key_bytes + value_bytes), and {} for each entry must stay below {}",
             crate::memory::TABLE_ENTRY_BYTES,
             size_text(MOST_MEMORY)
         );

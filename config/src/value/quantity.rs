@@ -125,6 +125,11 @@ impl<const MIN: u64, const MAX: u64> Size<MIN, MAX> {
     pub(crate) fn bytes(self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }
+
+    /// For bounds beyond `u32`.
+    pub(crate) fn many_bytes(self) -> u64 {
+        self.0
+    }
 }
 
 impl<const MIN: u64, const MAX: u64> Value for Size<MIN, MAX> {

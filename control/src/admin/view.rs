@@ -108,6 +108,13 @@ pub(super) struct TableStatsRow {
     refused_full: u64,
     refused_too_long: u64,
     raised_lifetimes: u64,
+    bytes: u64,
+    news_sent: u64,
+    news_heard: u64,
+    news_refused: u64,
+    news_no_room: u64,
+    resyncs: u64,
+    conflicts_lost: u64,
 }
 
 #[derive(Serialize)]
@@ -238,6 +245,13 @@ pub(super) fn table_stats(snapshot: &Snapshot, view: &TableStatsView) -> TableSt
         refused_full: view.stats.refused_full,
         refused_too_long: view.stats.refused_too_long,
         raised_lifetimes: view.stats.raised_lifetimes,
+        bytes: view.stats.bytes,
+        news_sent: view.stats.news_sent,
+        news_heard: view.stats.news_heard,
+        news_refused: view.stats.news_refused,
+        news_no_room: view.stats.news_no_room,
+        resyncs: view.stats.resyncs,
+        conflicts_lost: view.stats.conflicts_lost,
     }
 }
 

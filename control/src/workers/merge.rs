@@ -12,9 +12,9 @@ pub(super) fn add(sum: &mut Answer, other: Answer) {
         (Answer::Counters(sum), Answer::Counters(other)) => sum.add(&other),
         (Answer::Flows(sum), Answer::Flows(other)) => sum.extend(other),
         (Answer::Pools(sum), Answer::Pools(other)) => sum.iter_mut().zip(&other).for_each(add_server),
-        (Answer::Tables(entries, stats), Answer::Tables(other_entries, other_stats)) => {
-            entries.extend(other_entries);
-            stats.iter_mut().zip(&other_stats).for_each(add_stats);
+        // Entries are replicas of each other.
+        (Answer::Tables(_, stats), Answer::Tables(_, other)) => {
+            stats.iter_mut().zip(&other).for_each(add_stats);
         }
         (Answer::Latency(sum), Answer::Latency(other)) => add_histogram(sum, &other),
         (Answer::Scripts(sum), Answer::Scripts(other)) => sum.iter_mut().zip(&other).for_each(add_script),
@@ -37,14 +37,7 @@ fn add_server((sum, other): (&mut ServerView, &ServerView)) {
 }
 
 fn add_stats((sum, other): (&mut TableStatsView, &TableStatsView)) {
-    let (sum, other) = (&mut sum.stats, &other.stats);
-    sum.entries += other.entries;
-    sum.named_tables += other.named_tables;
-    sum.inserted += other.inserted;
-    sum.refused_full += other.refused_full;
-    sum.refused_too_long += other.refused_too_long;
-    sum.raised_lifetimes += other.raised_lifetimes;
-    sum.expired += other.expired;
+    sum.stats.add(&other.stats);
 }
 
 fn add_script((sum, other): (&mut ScriptReport, &ScriptReport)) {

@@ -96,7 +96,7 @@ fn service(name: &str) -> Service {
             buffer: 16384,
         },
         datascript: ServiceDatascript { every_payload: false, on_error: Fallback::Close, debug_log: false },
-        tables: TableLimits { entries: 1000, key_bytes: 256, value_bytes: 1024 },
+        tables: TableLimits { entries: 1000, key_bytes: 256, value_bytes: 1024, bytes: 1 << 20 },
         log_connections: true,
     }
 }

@@ -64,7 +64,7 @@ impl Context<'_> {
 
     /// `avi.vs.table_remove`: ends an entry, if there is one.
     pub fn table_remove(&mut self, table: Option<&[u8]>, key: &[u8]) {
-        self.tables.remove(self.facts.service, table, key);
+        self.tables.remove(self.now, self.facts.service, table, key);
     }
 
     /// `avi.vs.persist`: selects the server that the default table holds for `key` if it is up, and renews the
@@ -173,9 +173,9 @@ pub fn record_persistence(
 }
 
 /// Removes the entry that a script's `persist` asked for, if it did: the flow found no server.
-pub fn forget_persistence(tables: &mut TableStore, service: ServiceId, record: &Record) {
+pub fn forget_persistence(now: Instant, tables: &mut TableStore, service: ServiceId, record: &Record) {
     if let Some(persist) = &record.persist {
-        tables.remove(service, None, &persist.key);
+        tables.remove(now, service, None, &persist.key);
     }
 }
 

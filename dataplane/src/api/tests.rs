@@ -9,6 +9,7 @@ use crate::policy::{FlowFacts, Selection};
 use crate::snapshot::{
     Algorithm, FailAction, PoolGroupId, PoolId, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot, Target,
 };
+use crate::steering::Seat;
 use crate::table::TableStore;
 
 const SET: ScriptSetId = ScriptSetId(0);
@@ -45,7 +46,7 @@ fn world() -> World {
     snapshot.add_service("shop", Some(Target::Pool(web)), 4);
     World {
         balancer: Balancer::new(&snapshot),
-        tables: TableStore::new(&snapshot),
+        tables: TableStore::new(&snapshot, Seat::ALONE),
         snapshot,
         record: Record::default(),
         now: Instant::from_secs(1000),
@@ -487,7 +488,7 @@ fn the_entry_records_the_server_finally_used() {
     assert_eq!(world.entry(b"key"), entry("10.0.1.1-8443", 300));
     record_persistence(world.now, &world.snapshot, &mut world.tables, SERVICE, &world.record, ServerId(3));
     assert_eq!(world.entry(b"key"), entry("10.0.1.1-8443", 300));
-    forget_persistence(&mut world.tables, SERVICE, &world.record);
+    forget_persistence(world.now, &mut world.tables, SERVICE, &world.record);
     assert_eq!(world.entry(b"key"), None);
     let silent = Record::default();
     record_persistence(world.now, &world.snapshot, &mut world.tables, SERVICE, &silent, ServerId(3));

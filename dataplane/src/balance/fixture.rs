@@ -112,7 +112,7 @@ impl Snapshot {
                 on_error: Fallback::Close,
                 debug_log: false,
             },
-            tables: TableLimits { entries, key_bytes: 64, value_bytes: 64 },
+            tables: TableLimits { entries, key_bytes: 64, value_bytes: 64, bytes: u64::from(entries) * 128 },
             log_connections: true,
         });
     }

@@ -196,7 +196,8 @@ impl<P: Policy> Pipeline<P> {
             self.cancel_runs(connection);
             self.counters.originate_failed += connection.held.len() as u64;
             if fate.reason == Some(DropReason::NoServer) {
-                api::forget_persistence(&mut self.tables, ServiceId(flow.service), &connection.record);
+                let service = ServiceId(flow.service);
+                api::forget_persistence(now, &mut self.tables, service, &connection.record);
             }
         }
         if fate.termination.phase == Phase::Handshake {

@@ -188,7 +188,7 @@ impl<P: Policy> Pipeline<P> {
             wheel: Wheel::new(limits.flows, now)?,
             snat: SnatPorts::new(&snapshot.snat, seat.of, (seed >> 64) as u64),
             balancer: Balancer::new(&snapshot),
-            tables: TableStore::new(&snapshot),
+            tables: TableStore::new(&snapshot, seat),
             policy,
             connections: Connections::new(),
             counters: Counters::default(),
@@ -282,10 +282,11 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// Takes in what another worker told.
-    pub fn hear(&mut self, now: Instant, news: &News) {
+    pub fn hear(&mut self, now: Instant, news: News) {
         match news {
-            News::Neighbor(seen) => self.resolved.extend(self.neighbors.learn(now, seen)),
-            News::Whole { port, frame } => self.take_whole(now, *port, frame),
+            News::Neighbor(seen) => self.resolved.extend(self.neighbors.learn(now, &seen)),
+            News::Whole { port, frame } => self.take_whole(now, port, &frame),
+            News::Table(news) => self.tables.hear(now, news),
         }
     }
 
@@ -341,6 +342,11 @@ impl<P: Policy> Pipeline<P> {
     #[must_use]
     pub fn tables(&self) -> &TableStore {
         &self.tables
+    }
+
+    /// Script tables, for what other workers have to know of them.
+    pub fn tables_mut(&mut self) -> &mut TableStore {
+        &mut self.tables
     }
 
     /// Flows.

@@ -8,7 +8,7 @@ fn store(entries: u32) -> TableStore {
     let mut snapshot = Snapshot::default();
     snapshot.add_service("first", None, entries);
     snapshot.add_service("second", None, entries);
-    TableStore::new(&snapshot)
+    TableStore::new(&snapshot, Seat::ALONE)
 }
 
 fn at(seconds: i64) -> Instant {
@@ -111,8 +111,8 @@ fn tables_and_services_are_apart() {
     assert_eq!(store.peek(at(0), Some(b"t"), b"k"), found(b"named", 300));
     assert_eq!(store.peek(at(0), Some(b""), b"k"), found(b"empty name", 300));
     assert_eq!(store.lookup(at(0), ServiceId(1), None, b"k", 0), None);
-    assert!(store.remove(SERVICE, Some(b"t"), b"k"));
-    assert!(!store.remove(SERVICE, Some(b"t"), b"k"));
+    assert!(store.remove(at(0), SERVICE, Some(b"t"), b"k"));
+    assert!(!store.remove(at(0), SERVICE, Some(b"t"), b"k"));
     assert_eq!(store.peek(at(0), Some(b"t"), b"k"), None);
     assert_eq!(store.stats(SERVICE).named_tables, 1, "an empty table is dropped");
     assert_eq!(store.stats(SERVICE).entries, 2);
@@ -211,7 +211,7 @@ fn an_unknown_service_has_no_tables() {
     assert_eq!(store.replace(at(0), far, None, b"k", b"v", 300), Inserted::Full);
     assert_eq!(store.lookup(at(0), far, None, b"k", 0), None);
     assert!(!store.refresh(at(0), far, None, b"k", 0));
-    assert!(!store.remove(far, None, b"k"));
+    assert!(!store.remove(at(0), far, None, b"k"));
     assert_eq!(store.stats(far), TableStats::default());
 }
 
@@ -285,7 +285,7 @@ fn the_store_agrees_with_a_model_over_many_random_steps() {
                 }
             }
             4 if random(4) == 0 => {
-                store.remove(SERVICE, name, &[key]);
+                store.remove(at(0), SERVICE, name, &[key]);
                 model.0.remove(&place);
             }
             _ => {

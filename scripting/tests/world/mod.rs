@@ -12,6 +12,7 @@ use dataplane::snapshot::{
     PortRange, Protocol, ScriptSet, ScriptSetId, Server, ServerId, Service, ServiceDatascript, ServiceId,
     ServiceTcp, ServiceUdp, Snapshot, Source, SynCookies, TableLimits, Target, TcpProfile,
 };
+use dataplane::steering::Seat;
 use dataplane::table::TableStore;
 use scripting::LuaPolicy;
 use smoltcp::time::{Duration, Instant};
@@ -128,7 +129,7 @@ fn service(script_sets: Vec<ScriptSetId>) -> Service {
             buffer: 65536,
         },
         datascript: ServiceDatascript { every_payload: false, on_error: Fallback::Close, debug_log: false },
-        tables: TableLimits { entries: 1000, key_bytes: 256, value_bytes: 1024 },
+        tables: TableLimits { entries: 1000, key_bytes: 256, value_bytes: 1024, bytes: 1 << 20 },
         log_connections: true,
     }
 }
@@ -157,7 +158,7 @@ impl World {
         };
         World {
             balancer: Balancer::new(&snapshot),
-            tables: TableStore::new(&snapshot),
+            tables: TableStore::new(&snapshot, Seat::ALONE),
             snapshot,
             policy,
             record: Record::default(),
