@@ -203,7 +203,7 @@ const TABLES: &str = r#"
     local mine, before = avi.l4.read(2), avi.l4.read(2, 2)
     avi.vs.table_insert(mine, "of " .. mine)
     avi.vs.table_insert("shared", mine)
-    avi.vs.log(avi.vs.table_lookup(before) or "nothing", ", ", avi.vs.table_lookup("shared"))
+    avi.vs.log((avi.vs.table_lookup(before)) or "nothing", ", ", (avi.vs.table_lookup("shared")))
     avi.pool.select("a")
 "#;
 
