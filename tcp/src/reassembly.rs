@@ -67,8 +67,8 @@ impl Reassembly {
         mut beyond: Box<Beyond>,
     ) -> Result<usize, TooManyHoles> {
         let base = self.contiguous;
-        let end = start + fresh.len();
-        if self.bytes.len() < end {
+        let (end, before) = (start + fresh.len(), self.bytes.len());
+        if before < end {
             self.reserve(end, limit);
             self.bytes.resize(end, 0);
         }
@@ -80,6 +80,10 @@ impl Reassembly {
         }
         copy(&mut self.bytes, start, fresh, from, end);
         let added = ranges.add(start - base, fresh.len());
+        if added.is_err() {
+            // What is left of it in holes is written over; behind them nothing may be left.
+            self.bytes.truncate(before);
+        }
         let grown = ranges.remove_front();
         self.contiguous += grown;
         if !ranges.is_empty() {
@@ -173,6 +177,20 @@ fn copy(bytes: &mut [u8], start: usize, fresh: &[u8], from: usize, to: usize) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Found by the fuzz target: what was refused stood behind everything else, and became part of the stream later.
+    #[test]
+    fn what_was_refused_leaves_nothing_behind() {
+        let mut bytes = Reassembly::default();
+        for hole in 0..32 {
+            bytes.insert(2 * hole + 1, b"a", 1000).unwrap();
+        }
+        assert_eq!(bytes.insert(100, b"refused", 1000), Err(TooManyHoles));
+        bytes.insert(0, &[b'b'; 64], 1000).unwrap();
+        assert_eq!((bytes.contiguous().len(), bytes.has_holes()), (64, false));
+        bytes.insert(64, &[b'c'; 60], 1000).unwrap();
+        assert_eq!(bytes.contiguous()[64..], [b'c'; 60]);
+    }
 
     /// One cell per byte; the first write stays.
     struct Model(Vec<Option<u8>>);

@@ -152,6 +152,8 @@ fn answers_that_cannot_be_sent_are_not_counted_as_sent() {
         let now = scene.world.now;
         scene.world.worker.pipeline_mut().process(now, PortId(OUTSIDE), &mut burst, &mut verdicts);
         assert_eq!(verdicts[..], [Verdict::Consumed]);
+        // As the worker would.
+        scene.world.worker.pipeline_mut().counters_mut().consumed += 1;
         burst.clear();
     }
     let counters = scene.world.worker.pipeline().counters().clone();
