@@ -23,6 +23,9 @@ mod wire;
 mod world;
 
 use dataplane::counters::DropReason;
+use dataplane::snapshot::ServiceId;
+use dataplane::steering::Seat;
+use dataplane::table::TableStore;
 use inside::*;
 use smoltcp::time::Duration;
 use world::*;
@@ -166,4 +169,36 @@ fn fragments_that_are_joined_and_packets_that_are_cut_allocate_nothing() {
     let counters = world.worker.pipeline().counters();
     assert_eq!((counters.reassembled, counters.fragmented), (80, 80));
     assert_eq!(counters.originate_failed, 0);
+}
+
+#[test]
+fn reading_and_renewing_entries_of_tables_allocates_nothing_even_when_it_has_to_be_told() {
+    let world = World::new(&format!("{}{}", pools(&[("a", &["10.0.0.21:443"])]), plain("udp/443", "a")));
+    for seat in [Seat::ALONE, Seat { number: 0, of: 3 }] {
+        let mut store = TableStore::new(world.worker.pipeline().snapshot(), seat);
+        let (service, start) = (ServiceId(0), world.now);
+        for key in 0..100u8 {
+            store.insert(start, service, Some(b"t"), &[key], b"value", 300);
+        }
+        while store.poll_news(1).or_else(|| store.poll_news(2)).is_some() {}
+        let (mut told, before) = (0, COUNT.get());
+        // Three lifetimes and more.
+        for second in 0..1000 {
+            let now = start + Duration::from_secs(second);
+            for key in 0..100u8 {
+                assert!(store.lookup(now, service, Some(b"t"), &[key], 0).is_some());
+                assert!(store.refresh(now, service, Some(b"t"), &[key], 300));
+                assert!(store.lookup(now, service, None, &[key], 300).is_none());
+            }
+            while store.poll_news(1).or_else(|| store.poll_news(2)).is_some() {
+                told += 1;
+            }
+        }
+        assert_eq!(COUNT.get() - before, 0, "{seat:?}");
+        assert_eq!(
+            told,
+            if seat == Seat::ALONE { 0 } else { 100 * 3 * 2 },
+            "each key once a lifetime to each"
+        );
+    }
 }
