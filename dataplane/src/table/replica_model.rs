@@ -421,7 +421,8 @@ fn every_read_is_what_a_plain_table_would_say_of_what_was_heard() {
         lost += world.total(|stats| stats.conflicts_lost);
     }
     println!("{reads} reads, {refused} refused, {resyncs} resyncs, {lost} conflicts lost");
-    assert!(reads > 10_000 && refused > 500 && resyncs > 50 && lost > 200, "everything was met");
+    let met = [(reads, 300), (refused, 50), (resyncs, 1), (lost, 5)];
+    assert!(met.iter().all(|(count, each)| *count >= each * seeds()), "everything was met: {met:?}");
 }
 
 /// Workers that are cut off from each other or stand still for up to a minute, long after others have forgotten what
@@ -454,5 +455,5 @@ fn replicas_that_were_cut_off_for_long_converge() {
         resyncs += world.total(|stats| stats.resyncs);
     }
     println!("{resyncs} resyncs");
-    assert!(resyncs > 100);
+    assert!(resyncs >= 4 * seeds(), "{resyncs} resyncs");
 }
