@@ -58,8 +58,8 @@ impl<B> Mesh<B> {
         Mesh { seat: Seat::ALONE, inbound: vec![None], outbound: vec![None] }
     }
 
-    /// The ends of so many workers with so many ports, by number. Each pair of workers takes 32 KB, and 16 KB more
-    /// for each port.
+    /// The ends of so many workers with so many ports, by number. Each pair of workers takes 240 KB, and 32 KB more for
+    /// each port.
     #[must_use]
     pub fn new(workers: u8, ports: usize) -> Vec<Self> {
         let seats: Vec<Seat> = Seat::all(workers).collect();
