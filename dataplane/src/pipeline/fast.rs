@@ -9,7 +9,6 @@ use smoltcp::time::Instant;
 
 use super::bound::side;
 use super::{Parsed, Pipeline, Verdict};
-use crate::counters::DropReason;
 use crate::flow::{Direction, Flow, milliseconds};
 use crate::flow_table::Spot;
 use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, glance};
@@ -215,12 +214,8 @@ impl<P: Policy> Pipeline<P> {
         } else {
             None
         };
-        match parsed.unwrap_or_else(|| self.parse_one(walk.port, buf.bytes())) {
-            Parsed::Drop(DropReason::Fragment) => self.fragment(walk.now, walk.port, buf.bytes()),
-            Parsed::Drop(reason) => Verdict::Drop(reason),
-            Parsed::Other(packet) => self.local(walk.now, walk.port, buf, packet),
-            Parsed::Transport(headers, hash) => self.transport(walk.now, buf, headers, hash),
-        }
+        let parsed = parsed.unwrap_or_else(|| self.parse_one(walk.port, buf.bytes()));
+        self.act_on(walk.now, walk.port, buf, parsed)
     }
 }
 

@@ -4,7 +4,7 @@ use smoltcp::time::Instant;
 
 use super::connection::Held;
 use super::transmit::{Originated, Output};
-use super::{Parsed, Pipeline, Verdict};
+use super::{Pipeline, Verdict};
 use crate::address::{Address, FlowKey};
 use crate::counters::DropReason;
 use crate::flow::Direction;
@@ -77,11 +77,8 @@ impl<P: Policy> Pipeline<P> {
     }
 
     fn whole(&mut self, now: Instant, port: PortId, whole: &mut Linear) -> Verdict {
-        match self.parse_one(port, whole.bytes()) {
-            Parsed::Transport(headers, hash) => self.transport(now, whole, headers, hash),
-            Parsed::Other(packet) => self.local(now, port, whole, packet),
-            Parsed::Drop(reason) => Verdict::Drop(reason),
-        }
+        let parsed = self.parse_one(port, whole.bytes());
+        self.act_on(now, port, whole, parsed)
     }
 
     /// A whole packet of a flow of ours that another worker has put together.

@@ -270,6 +270,16 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
+    /// What becomes of a packet, by what the parser said of it.
+    fn act_on<B: PacketBuf>(&mut self, now: Instant, port: PortId, buf: &mut B, parsed: Parsed) -> Verdict {
+        match parsed {
+            Parsed::Drop(DropReason::Fragment) => self.fragment(now, port, buf.bytes()),
+            Parsed::Drop(reason) => Verdict::Drop(reason),
+            Parsed::Other(packet) => self.local(now, port, buf, packet),
+            Parsed::Transport(headers, hash) => self.transport(now, buf, headers, hash),
+        }
+    }
+
     /// A TCP or UDP packet: to its flow, to the worker that may have it, or to the service that opens one.
     fn transport<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: Headers, hash: u64) -> Verdict {
         if let Some(found) = self.flows.find(hash, &headers.key) {
