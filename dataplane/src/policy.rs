@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use smoltcp::time::Instant;
 
 use crate::balance::Balancer;
+use crate::script_profile::ScriptProfile;
 use crate::script_trace::ScriptTrace;
-use crate::snapshot::{PoolGroupId, PoolId, Protocol, ServerId, ServiceId, Snapshot};
+use crate::snapshot::{PoolGroupId, PoolId, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
 use crate::table::TableStore;
 
 /// Which script of the sets runs.
@@ -217,6 +218,11 @@ pub trait Policy {
     fn cancel(&mut self, run: RunId);
     /// Called between bursts, also when idle: a bounded step of housekeeping (garbage collection).
     fn idle(&mut self);
+    /// Begins a profile of the script that `set` has for `event`; one that was made before is lost. Runs of that script are
+    /// slower by some per cent until the end.
+    fn start_profile(&mut self, set: ScriptSetId, event: Event);
+    /// Ends the profile and gives it; empty if there is none.
+    fn end_profile(&mut self) -> ScriptProfile;
     /// What the scripts did so far, for the operator.
     fn report(&self) -> Vec<ScriptReport>;
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataplane::policy::{Context, Event, Outcome, Policy, RunId, ScriptFailure, ScriptReport};
+use dataplane::script_profile::ScriptProfile;
 use dataplane::script_trace::ScriptStep;
 use dataplane::snapshot::{ScriptSet, ScriptSetId, ServiceId, Snapshot, Source};
 
@@ -38,6 +39,8 @@ pub struct LuaPolicy {
     /// Memory in use at the end of the last complete collection, and whether one is under way.
     live: usize,
     collecting: bool,
+    /// The script of which a profile is made, by its place in `scripts`.
+    profiled: Option<usize>,
 }
 
 /// How far the runs of one flow and event are.
@@ -116,6 +119,7 @@ impl LuaPolicy {
             collected: used,
             live: used,
             collecting: false,
+            profiled: None,
         })
     }
 
@@ -175,6 +179,7 @@ impl LuaPolicy {
         }
         let (compiled, set) = (script.compiled, script.set);
         note(context, || ScriptStep::Begin { script: script.name.clone(), event: place.event });
+        self.machine.sample(self.profiled == Some(index));
         let before = self.machine.now();
         let step = self.machine.start(compiled, set, place.budget, context);
         place.spend(self.machine.now().saturating_sub(before));
@@ -210,6 +215,9 @@ impl LuaPolicy {
     ) {
         if let Some(script) = self.scripts.get_mut(index) {
             script.finished(context.now, place.spent, failure);
+        }
+        if self.profiled == Some(index) {
+            self.machine.profile_run(place.spent);
         }
         if let Some(trace) = &mut context.record.trace {
             trace.end(failure, place.spent);
@@ -302,6 +310,7 @@ impl Policy for LuaPolicy {
         }
         let buffered = context.buffered();
         note(context, || ScriptStep::Resume { buffered });
+        self.machine.sample(self.profiled == Some(index));
         let before = self.machine.now();
         let step = self.machine.resume(coroutine, buffered, set, place.budget, context);
         place.spend(self.machine.now().saturating_sub(before));
@@ -319,6 +328,16 @@ impl Policy for LuaPolicy {
 
     fn idle(&mut self) {
         self.collect();
+    }
+
+    fn start_profile(&mut self, set: ScriptSetId, event: Event) {
+        self.profiled = self.scripts.iter().position(|script| script.is(set, event));
+        self.machine.profile(self.profiled.is_some());
+    }
+
+    fn end_profile(&mut self) -> ScriptProfile {
+        self.profiled = None;
+        self.machine.profile(false).map(|profile| *profile).unwrap_or_default()
     }
 
     fn report(&self) -> Vec<ScriptReport> {

@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
 use dataplane::policy::Context;
+use dataplane::script_profile::ScriptProfile;
 use dataplane::script_trace::Detail;
 use dataplane::snapshot::ScriptSetId;
 use mlua::chunk::ChunkMode;
@@ -29,6 +30,7 @@ use crate::call::{
 };
 use crate::pattern::Captures;
 
+mod profile;
 mod trace;
 
 /// VM instructions between two looks at the clock, some microseconds apart.
@@ -67,6 +69,9 @@ pub(crate) struct Slot {
     traced: bool,
     lines: bool,
     instructions: u64,
+    /// A profile is being made; of the script that runs.
+    profile: Option<Box<ScriptProfile>>,
+    sampled: bool,
     /// Registry reference of the text raised at the end of the budget.
     overrun_text: c_int,
     /// Bytes of results and error texts, so that nothing with a destructor is alive while they are pushed.
@@ -391,6 +396,9 @@ unsafe extern "C-unwind" fn hook(state: *mut lua_State, ar: *mut ffi::lua_Debug)
         if (*slot).overrun || now >= (*slot).deadline {
             stop(state, slot);
         }
+        if (*slot).sampled {
+            profile::sample(state, slot, now);
+        }
         if now.saturating_sub((*slot).looked) > SLOW {
             look_every(state, slot, SLOW_HOOK_INSTRUCTIONS);
         }
@@ -445,6 +453,8 @@ impl Machine {
             traced: false,
             lines: false,
             instructions: 0,
+            profile: None,
+            sampled: false,
             overrun_text: ffi::LUA_NOREF,
             scratch: Vec::new(),
             captures: Captures::new(),
@@ -610,7 +620,8 @@ impl Machine {
                 (*slot).lines = !(*slot).lines;
                 (*slot).interval = 0;
             }
-            look_every(thread, slot, HOOK_INSTRUCTIONS);
+            let profiled = (*slot).profile.is_some();
+            look_every(thread, slot, if profiled { profile::INSTRUCTIONS } else { HOOK_INSTRUCTIONS });
             let status = ffi::lua_resume_(thread, arguments);
             if (*slot).lines {
                 trace::count(slot);
@@ -634,6 +645,28 @@ impl Machine {
                     _ => Failure::Error(text),
                 })
             }
+        }
+    }
+
+    /// Begins a profile, or ends one and gives it.
+    pub(crate) fn profile(&mut self, begin: bool) -> Option<Box<ScriptProfile>> {
+        // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
+        let slot = unsafe { self.slot.as_mut() };
+        std::mem::replace(&mut slot.profile, begin.then(Box::default))
+    }
+
+    /// Whether the next run, or part of one, is of the script that the profile is about.
+    pub(crate) fn sample(&mut self, sampled: bool) {
+        // SAFETY: as in `profile`.
+        unsafe { self.slot.as_mut() }.sampled = sampled;
+    }
+
+    /// Adds a run to the profile.
+    pub(crate) fn profile_run(&mut self, nanoseconds: u64) {
+        // SAFETY: as in `profile`.
+        if let Some(profile) = unsafe { self.slot.as_mut() }.profile.as_deref_mut() {
+            profile.runs += 1;
+            profile.nanoseconds += nanoseconds;
         }
     }
 
