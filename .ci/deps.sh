@@ -11,6 +11,7 @@ wanted=(
   "git               the revision in the version of weir"
   "iproute2          network namespaces, for the end-to-end tests and the demo"
   "procps            process tools of the demo"
+  "valgrind          counts instructions"
   "python3           small servers and clients of the end-to-end tests"
   "curl              HTTP and TLS client"
   "openssl           certificates of the tests and the demo"
