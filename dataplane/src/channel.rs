@@ -20,7 +20,7 @@ use smoltcp::time::{Duration, Instant};
 use crate::counters::{Counters, DropReason};
 use crate::io::PortStats;
 use crate::policy::ScriptReport;
-use crate::snapshot::{Protocol, ServerId, ServiceId, Snapshot};
+use crate::snapshot::{PoolId, Protocol, ServerId, ServiceId, Snapshot};
 use crate::table::TableStats;
 
 /// How many items each queue of a [`channel`] holds.
@@ -244,8 +244,9 @@ pub enum Answer {
     Counters(Box<Counters>),
     /// Flows, in no particular order.
     Flows(Vec<FlowView>),
-    /// Every server of every pool, in the order of [`Snapshot::servers`].
-    Pools(Vec<ServerView>),
+    /// Every server of every pool, in the order of [`Snapshot::servers`], and every pool, in the order of
+    /// [`Snapshot::pools`].
+    Pools(Vec<ServerView>, Vec<PoolView>),
     /// Entries in no particular order, and the statistics of every service asked for.
     Tables(Vec<TableEntryView>, Vec<TableStatsView>),
     /// Nanoseconds from rx burst to tx burst.
@@ -328,6 +329,15 @@ pub struct ServerView {
     pub flows: u64,
     /// Flows since start.
     pub flows_total: u64,
+}
+
+/// What the balancer knows about a pool besides its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// The pool.
+    pub pool: PoolId,
+    /// Flows that were refused because all its servers that could have taken them were full.
+    pub refused: u64,
 }
 
 /// One entry of a script's table.
@@ -569,7 +579,7 @@ mod tests {
         let (mut worker, control) = channel(Capacities::default());
         drop(control.commands.query(Query::Pools).unwrap());
         match worker.command() {
-            Some(Command::Query(Query::Pools, reply)) => reply.send(Answer::Pools(Vec::new())),
+            Some(Command::Query(Query::Pools, reply)) => reply.send(Answer::Pools(Vec::new(), Vec::new())),
             other => panic!("{other:?}"),
         }
     }
