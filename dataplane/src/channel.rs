@@ -21,7 +21,7 @@ use crate::counters::{Counters, DropReason};
 use crate::io::PortStats;
 use crate::policy::{Event, ScriptReport};
 use crate::script_profile::ScriptProfile;
-use crate::snapshot::{Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
+use crate::snapshot::{PoolId, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
 use crate::table::TableStats;
 
 /// How many items each queue of a [`channel`] holds.
@@ -254,8 +254,9 @@ pub enum Answer {
     Counters(Box<Counters>),
     /// Flows, in no particular order.
     Flows(Vec<FlowView>),
-    /// Every server of every pool, in the order of [`Snapshot::servers`].
-    Pools(Vec<ServerView>),
+    /// Every server of every pool, in the order of [`Snapshot::servers`], and every pool, in the order of
+    /// [`Snapshot::pools`].
+    Pools(Vec<ServerView>, Vec<PoolView>),
     /// Entries in no particular order, and the statistics of every service asked for.
     Tables(Vec<TableEntryView>, Vec<TableStatsView>),
     /// Nanoseconds from rx burst to tx burst.
@@ -340,6 +341,15 @@ pub struct ServerView {
     pub flows: u64,
     /// Flows since start.
     pub flows_total: u64,
+}
+
+/// What the balancer knows about a pool besides its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// The pool.
+    pub pool: PoolId,
+    /// Flows that were refused because all its servers that could have taken them were full.
+    pub refused: u64,
 }
 
 /// One entry of a script's table.
@@ -581,7 +591,7 @@ mod tests {
         let (mut worker, control) = channel(Capacities::default());
         drop(control.commands.query(Query::Pools).unwrap());
         match worker.command() {
-            Some(Command::Query(Query::Pools, reply)) => reply.send(Answer::Pools(Vec::new())),
+            Some(Command::Query(Query::Pools, reply)) => reply.send(Answer::Pools(Vec::new(), Vec::new())),
             other => panic!("{other:?}"),
         }
     }

@@ -34,5 +34,6 @@ pub mod snapshot;
 pub mod snat;
 pub mod steering;
 pub mod table;
+pub mod tokens;
 pub mod wheel;
 pub mod worker;

@@ -450,7 +450,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             Query::Ports => Answer::Ports(self.port_views()),
             Query::Counters => Answer::Counters(Box::new(self.pipeline.counters().clone())),
             Query::Scripts => Answer::Scripts(self.pipeline.policy().report()),
-            Query::Pools => Answer::Pools(report::servers(&self.pipeline)),
+            Query::Pools => Answer::Pools(report::servers(&self.pipeline), report::pools(&self.pipeline)),
             Query::Flows { limit, service, client } => {
                 Answer::Flows(report::flows(&self.pipeline, now, limit, service, client))
             }

@@ -207,7 +207,7 @@ impl<P: Policy> Pipeline<P> {
         let (own, service) = (own_endpoints(flow), ServiceId(flow.service));
         let endpoints = connection.endpoints.unwrap_or(own);
         let client = Client::reached_at(endpoints.source.ip(), own.destination.ip());
-        let server = self.choose(selection, client, &connection.tried)?;
+        let server = self.choose(service, selection, client, Some(connection))?;
         if let Err(refusal) = self.attach(now, id, server, Some(connection)) {
             self.detach(now, id);
             return Err(refusal);

@@ -187,7 +187,7 @@ impl<P: Policy> Pipeline<P> {
             flows: FlowTable::new(limits.flows, seed as u64)?,
             wheel: Wheel::new(limits.flows, now)?,
             snat: SnatPorts::new(&snapshot.snat, seat.of, (seed >> 64) as u64),
-            balancer: Balancer::new(&snapshot),
+            balancer: Balancer::on(&snapshot, seat),
             tables: TableStore::new(&snapshot, seat),
             policy,
             connections: Connections::new(),

@@ -243,10 +243,10 @@ impl<P: Policy> Pipeline<P> {
             Decision::Wait(_) => return Err(Refusal::reset(DropReason::ScriptError)),
         };
         let flow = self.flows.flow(id).ok_or(Refusal::reset(DropReason::NoFlow))?;
-        let (client, index) = (flow.client_key().source.ip(), flow.connection);
+        let (client, index, service) =
+            (flow.client_key().source.ip(), flow.connection, ServiceId(flow.service));
         let mut connection = self.connections.take(index);
-        let tried = connection.as_ref().map(|c| c.tried.clone()).unwrap_or_default();
-        let attached = match self.choose(selection, client.into(), &tried) {
+        let attached = match self.choose(service, selection, client.into(), connection.as_deref()) {
             Ok(server) => self.attach(now, id, server, connection.as_deref_mut()),
             Err(refusal) => Err(refusal),
         };
