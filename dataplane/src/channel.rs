@@ -22,6 +22,7 @@ use crate::io::PortStats;
 use crate::policy::ScriptReport;
 use crate::snapshot::{Protocol, ServerId, ServiceId, Snapshot};
 use crate::table::TableStats;
+use crate::trace::Order;
 
 /// How many items each queue of a [`channel`] holds.
 #[derive(Clone, Copy, Debug)]
@@ -188,6 +189,8 @@ pub enum Command {
     },
     /// A question of the operator.
     Query(Query, Reply),
+    /// Follow flows; takes the place of an order before.
+    Trace(Box<Order>),
     /// Take no new flows, write the records of the ones that exist, return from the worker's loop.
     Stop,
 }
@@ -223,6 +226,8 @@ pub enum Query {
     Ports,
     /// [`Answer::Pong`].
     Ping,
+    /// [`Answer::Time`].
+    Time,
 }
 
 /// Where the answer to a [`Query`] goes.
@@ -256,6 +261,8 @@ pub enum Answer {
     Ports(Vec<PortView>),
     /// It runs.
     Pong,
+    /// The worker's time of this round.
+    Time(Instant),
 }
 
 /// What went one way over a flow.

@@ -32,5 +32,6 @@ pub mod snapshot;
 pub mod snat;
 pub mod steering;
 pub mod table;
+pub mod trace;
 pub mod wheel;
 pub mod worker;

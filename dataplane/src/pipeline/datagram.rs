@@ -94,7 +94,7 @@ impl<P: Policy> Pipeline<P> {
         let facts = self.facts(id)?;
         let (index, mut connection) = self.borrow_connection(id)?;
         let resume = connection.request.take().map(|waiting| waiting.run);
-        let run = client_run(facts, payload, true, resume);
+        let run = client_run(Some(id), facts, payload, true, resume);
         let outcome = self.run(now, run, &mut connection.record);
         let decision = self.decision(facts.service, &outcome, &connection.record);
         match decision {
@@ -229,7 +229,8 @@ impl<P: Policy> Pipeline<P> {
                 vip: headers.key.destination_socket(),
                 server: None,
             };
-            let outcome = self.run(now, client_run(facts, payload, false, None), &mut connection.record);
+            let run = client_run(None, facts, payload, false, None);
+            let outcome = self.run(now, run, &mut connection.record);
             self.decision(service, &outcome, &connection.record)
         } else {
             self.default_decision(service)
@@ -263,7 +264,9 @@ impl<P: Policy> Pipeline<P> {
                 return Err(DropReason::ScriptError);
             }
         };
-        let server = self.choose(selection, headers.key.source.ip().into(), &[]).map_err(|r| r.reason)?;
+        let server = self.choose(selection, headers.key.source.ip().into(), &[]);
+        self.trace_choice(now, None, (selection, 0), Some(&connection.record), &server);
+        let server = server.map_err(|refusal| refusal.reason)?;
         let mut key = headers.key;
         key.branch = server.0.wrapping_add(1);
         if let Some((id, _)) = self.flows.lookup(&key) {
@@ -363,10 +366,12 @@ const MOST_HELD: usize = 64;
 
 /// A request run.
 fn client_run<'a>(
+    flow: Option<FlowId>,
     facts: FlowFacts,
     payload: &'a [u8],
     can_wait: bool,
     resume: Option<crate::policy::RunId>,
 ) -> Run<'a> {
-    Run { event: Event::Request, facts, client_payload: payload, server_payload: &[], can_wait, resume }
+    let event = Event::Request;
+    Run { flow, event, facts, client_payload: payload, server_payload: &[], can_wait, resume }
 }

@@ -74,6 +74,7 @@ impl<P: Policy> Pipeline<P> {
         }
         self.count_state(state, 1);
         self.counters.flows_created += 1;
+        self.trace_opened(now, id, service);
         Ok(id)
     }
 
@@ -199,6 +200,7 @@ impl<P: Policy> Pipeline<P> {
         }
         let mut connection = self.connections.fresh();
         let run = Run {
+            flow: Some(id),
             event: Event::Request,
             facts,
             client_payload: &[],
@@ -246,7 +248,10 @@ impl<P: Policy> Pipeline<P> {
         let (client, index) = (flow.client_key().source.ip(), flow.connection);
         let mut connection = self.connections.take(index);
         let tried = connection.as_ref().map(|c| c.tried.clone()).unwrap_or_default();
-        let attached = match self.choose(selection, client.into(), &tried) {
+        let chosen = self.choose(selection, client.into(), &tried);
+        let record = connection.as_ref().map(|connection| &connection.record);
+        self.trace_choice(now, Some(id), (selection, tried.len()), record, &chosen);
+        let attached = match chosen {
             Ok(server) => self.attach(now, id, server, connection.as_deref_mut()),
             Err(refusal) => Err(refusal),
         };
