@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use smoltcp::time::Instant;
 
 use crate::balance::Balancer;
+use crate::script_trace::ScriptTrace;
 use crate::snapshot::{PoolGroupId, PoolId, Protocol, ServerId, ServiceId, Snapshot};
 use crate::table::TableStore;
 
@@ -132,6 +133,8 @@ pub struct Record {
     pub error: Option<String>,
     /// `avi.vs.reqvar`.
     pub variables: Vec<(String, Value)>,
+    /// What the scripts do, where somebody wants to see it.
+    pub trace: Option<Box<ScriptTrace>>,
 }
 
 impl Record {
@@ -149,12 +152,16 @@ impl Record {
         self.log_cut |= text.len() > room;
     }
 
-    /// Takes over what the run of another datagram of the same flow has said: its log and its error.
+    /// Takes over what the run of another datagram of the same flow has said: its log, its error, its trace.
     pub fn absorb(&mut self, other: &mut Record) {
         self.append_log(&other.log);
         self.log_cut |= other.log_cut;
         self.significant |= other.significant;
         self.error = other.error.take().or(self.error.take());
+        match (&mut self.trace, other.trace.take()) {
+            (Some(trace), Some(more)) => trace.append(*more),
+            (trace, more) => *trace = trace.take().or(more),
+        }
     }
 }
 

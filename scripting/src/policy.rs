@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataplane::policy::{Context, Event, Outcome, Policy, RunId, ScriptFailure, ScriptReport};
+use dataplane::script_trace::ScriptStep;
 use dataplane::snapshot::{ScriptSet, ScriptSetId, ServiceId, Snapshot, Source};
 
 use crate::call::{Clock, Coroutine, Failure, Step};
@@ -147,6 +148,7 @@ impl LuaPolicy {
             match step {
                 Step::Done => self.finish(index, &place, None, context),
                 Step::Waiting(coroutine, need) => {
+                    note(context, || ScriptStep::Wait { need });
                     return self.suspend(index, place, coroutine, need, context);
                 }
                 Step::Failed(failure) => {
@@ -172,6 +174,7 @@ impl LuaPolicy {
             return Err(Outcome::Failed(ScriptFailure::Quarantined));
         }
         let (compiled, set) = (script.compiled, script.set);
+        note(context, || ScriptStep::Begin { script: script.name.clone(), event: place.event });
         let before = self.machine.now();
         let step = self.machine.start(compiled, set, place.budget, context);
         place.spend(self.machine.now().saturating_sub(before));
@@ -198,9 +201,18 @@ impl LuaPolicy {
         }
     }
 
-    fn finish(&mut self, index: usize, place: &Place, failure: Option<ScriptFailure>, context: &Context<'_>) {
+    fn finish(
+        &mut self,
+        index: usize,
+        place: &Place,
+        failure: Option<ScriptFailure>,
+        context: &mut Context<'_>,
+    ) {
         if let Some(script) = self.scripts.get_mut(index) {
             script.finished(context.now, place.spent, failure);
+        }
+        if let Some(trace) = &mut context.record.trace {
+            trace.end(failure, place.spent);
         }
         let used = self.machine.memory();
         if failure == Some(ScriptFailure::Memory) || used > self.memory / 4 * 3 {
@@ -227,6 +239,13 @@ impl LuaPolicy {
             self.live = self.machine.memory();
         }
         self.collected = self.machine.memory();
+    }
+}
+
+/// Notes a step in the flow's trace, if it has one.
+fn note(context: &mut Context<'_>, step: impl FnOnce() -> ScriptStep) {
+    if let Some(trace) = &mut context.record.trace {
+        trace.push(step());
     }
 }
 
@@ -281,8 +300,10 @@ impl Policy for LuaPolicy {
                 return Outcome::Failed(ScriptFailure::Error);
             }
         }
+        let buffered = context.buffered();
+        note(context, || ScriptStep::Resume { buffered });
         let before = self.machine.now();
-        let step = self.machine.resume(coroutine, context.buffered(), set, place.budget, context);
+        let step = self.machine.resume(coroutine, buffered, set, place.budget, context);
         place.spend(self.machine.now().saturating_sub(before));
         self.run(place, Some(step), context)
     }
