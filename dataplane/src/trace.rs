@@ -18,10 +18,10 @@ mod tracer;
 pub use event::{Left, ScriptEnd, TraceEvent, What, Why};
 pub use filter::Filter;
 pub use pipe::{MOST_EVENTS, TraceSink, TraceSource, pipe};
-pub use shape::{SegmentShape, Shape};
-pub use tracer::Tracer;
 pub(crate) use shape::tuple;
+pub use shape::{SegmentShape, Shape};
 pub(crate) use tracer::Subject;
+pub use tracer::Tracer;
 
 use smoltcp::time::Duration;
 

@@ -180,10 +180,14 @@ impl<P: Policy> Pipeline<P> {
     /// A packet that [`Pipeline::poll_transmit`] has filled in.
     #[cold]
     pub(super) fn trace_output(&mut self, now: Instant, output: Output, frame: &[u8]) {
-        self.trace_leaving(now, frame, match output {
-            Output::Send(port) => Verdict::Forward(port),
-            Output::WhenResolved(port, neighbor) => Verdict::ForwardWhenResolved(port, neighbor),
-        });
+        self.trace_leaving(
+            now,
+            frame,
+            match output {
+                Output::Send(port) => Verdict::Forward(port),
+                Output::WhenResolved(port, neighbor) => Verdict::ForwardWhenResolved(port, neighbor),
+            },
+        );
     }
 
     /// A packet that leaves although no verdict says so.
@@ -258,19 +262,21 @@ impl<P: Policy> Pipeline<P> {
     /// What [`Pipeline::run_scripts`] does, told.
     #[cold]
     pub(super) fn run_traced(&mut self, now: Instant, run: &Run<'_>, record: &mut Record) -> Outcome {
+        let steps = self.tracer.as_ref().filter(|tracer| tracer.follows(run.flow)).map(|t| t.script_trace());
+        let Some(steps) = steps else { return self.run_scripts(now, run, record) };
+        let others = record.trace.replace(steps);
         let outcome = self.run_scripts(now, run, record);
+        let steps = std::mem::replace(&mut record.trace, others);
         let end = match &outcome {
             Outcome::Done => ScriptEnd::Done,
             Outcome::Suspended { need, .. } => ScriptEnd::Waiting(*need),
             Outcome::Failed(failure) => ScriptEnd::Failed(*failure),
         };
         let error = record.error.as_deref().filter(|_| matches!(outcome, Outcome::Failed(_)));
-        self.tell_of(now, run.flow, || What::Script {
-            event: run.event,
-            resumed: run.resume.is_some(),
-            end,
-            error: error.map(Into::into),
-        });
+        if let (Some(trace), Some(tracer)) = (steps, self.tracer.as_mut()) {
+            let (event, resumed, error) = (run.event, run.resume.is_some(), error.map(Into::into));
+            tracer.note(now, run.flow, What::Script { event, resumed, end, error, trace });
+        }
         outcome
     }
 
@@ -303,9 +309,7 @@ impl<P: Policy> Pipeline<P> {
         }
         let key = self.flows.flow(id).map(Flow::server_key).unwrap_or_default();
         self.tell_of(now, Some(id), || match attached {
-            Ok(()) => {
-                What::Attached { server, to: key.source_socket(), from: key.destination_socket() }
-            }
+            Ok(()) => What::Attached { server, to: key.source_socket(), from: key.destination_socket() },
             Err(refusal) => What::Refused(refusal.reason),
         });
     }

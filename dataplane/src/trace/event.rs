@@ -12,6 +12,7 @@ use crate::flow::Direction;
 use crate::io::PortId;
 use crate::pipeline::Verdict;
 use crate::policy::{Close, Event, ScriptFailure, Selection};
+use crate::script_trace::ScriptTrace;
 use crate::snapshot::{ServerId, ServiceId};
 
 /// One thing that happened to a flow that is followed.
@@ -95,6 +96,8 @@ pub enum What {
         end: ScriptEnd,
         /// The message and traceback of a failure.
         error: Option<Box<str>>,
+        /// What they did.
+        trace: Box<ScriptTrace>,
     },
     /// A server was looked for.
     Chosen {

@@ -75,7 +75,8 @@ pub(crate) fn tuple(frame: &[u8], vlan: Option<u16>) -> Option<FlowKey> {
         }
         _ => return None,
     };
-    let ports = l4.and_then(<[u8]>::first_chunk).filter(|_| matches!(key.protocol, PROTOCOL_TCP | PROTOCOL_UDP));
+    let ports =
+        l4.and_then(<[u8]>::first_chunk).filter(|_| matches!(key.protocol, PROTOCOL_TCP | PROTOCOL_UDP));
     if let Some([s0, s1, d0, d1]) = ports {
         key.source_port = u16::from_be_bytes([*s0, *s1]);
         key.destination_port = u16::from_be_bytes([*d0, *d1]);

@@ -9,9 +9,12 @@ use crate::address::FlowKey;
 use crate::channel::ConnectionRecord;
 use crate::flow_table::FlowId;
 use crate::pipeline::Verdict;
+use crate::script_trace::{Detail, ScriptTrace};
 
 /// Notes about one packet; a packet causes a few.
 const MOST_NOTES: usize = 64;
+/// Steps of the scripts of one run.
+const MOST_STEPS: usize = 1024;
 
 /// Follows flows for an [`Order`]. Owned by a pipeline, which calls [`Tracer::receive`] before and [`Tracer::settle`] after
 /// each packet, and in between tells what it does.
@@ -87,8 +90,19 @@ impl Tracer {
         Some(frame.get(..most).unwrap_or(frame).into())
     }
 
+    /// For the steps of the scripts of one run.
+    pub(crate) fn script_trace(&self) -> Box<ScriptTrace> {
+        let detail = if self.order.lines { Detail::Lines } else { Detail::Calls };
+        Box::new(ScriptTrace::new(MOST_STEPS, detail))
+    }
+
     /// A packet has come; `what` is made if anybody wants to know. True: [`Tracer::settle`] ends it.
-    pub(crate) fn receive(&mut self, at: Instant, subject: Subject, what: impl FnOnce(&Self) -> What) -> bool {
+    pub(crate) fn receive(
+        &mut self,
+        at: Instant,
+        subject: Subject,
+        what: impl FnOnce(&Self) -> What,
+    ) -> bool {
         if !self.wants(&subject) {
             return false;
         }
@@ -116,19 +130,24 @@ impl Tracer {
         }
     }
 
-    /// The packet under way opens this flow. That it has closed another one with the same key before is told first.
+    /// The packet under way opens this flow. If it has ended another one with the same key before, that end is told first.
     pub(crate) fn opened(&mut self, id: FlowId) {
         let Some(current) = self.current.as_mut() else { return };
-        if current.subject.id.is_some() {
-            let (at, key) = (current.at, current.subject.key);
-            self.finish(|_| false);
-            let subject = Subject { id: Some(id), key, open: false, of_service: true };
-            if self.wants(&subject) {
-                self.current = Some(Current::new(at, subject, Vec::new()));
-            }
+        if current.subject.id.is_none() {
+            current.subject.id = Some(id);
             return;
         }
-        current.subject.id = Some(id);
+        let (at, key) = (current.at, current.subject.key);
+        let (received, ended) = std::mem::take(&mut current.notes)
+            .into_iter()
+            .filter(|what| !matches!(what, What::Found(_)))
+            .partition(|what| matches!(what, What::Received { .. }));
+        current.notes = ended;
+        self.finish(|_| false);
+        let subject = Subject { id: Some(id), key, open: false, of_service: true };
+        if self.wants(&subject) {
+            self.current = Some(Current::new(at, subject, received));
+        }
     }
 
     /// True if there is somebody to tell about this flow, or about the packet under way if there is no flow.
@@ -195,7 +214,13 @@ impl Tracer {
     }
 
     /// A packet leaves that answers to packets with this key.
-    pub(crate) fn sent(&mut self, at: Instant, id: Option<FlowId>, key: &FlowKey, what: impl FnOnce(&Self) -> What) {
+    pub(crate) fn sent(
+        &mut self,
+        at: Instant,
+        id: Option<FlowId>,
+        key: &FlowKey,
+        what: impl FnOnce(&Self) -> What,
+    ) {
         let number = id.and_then(|id| self.followed.get(&id)).copied();
         let number = number.or_else(|| self.tuples.get(key).map(|tuple| tuple.number));
         let Some(flow) = number else { return };
