@@ -23,6 +23,7 @@ use crate::policy::{Event, ScriptReport};
 use crate::script_profile::ScriptProfile;
 use crate::snapshot::{PoolId, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
 use crate::table::TableStats;
+use crate::trace::Order;
 
 /// How many items each queue of a [`channel`] holds.
 #[derive(Clone, Copy, Debug)]
@@ -196,6 +197,8 @@ pub enum Command {
     },
     /// A question of the operator.
     Query(Query, Reply),
+    /// Follow flows; takes the place of an order before.
+    Trace(Box<Order>),
     /// Take no new flows, write the records of the ones that exist, return from the worker's loop.
     Stop,
 }
@@ -233,6 +236,8 @@ pub enum Query {
     EndProfile,
     /// [`Answer::Pong`].
     Ping,
+    /// [`Answer::Time`].
+    Time,
 }
 
 /// Where the answer to a [`Query`] goes.
@@ -269,6 +274,8 @@ pub enum Answer {
     Profile(ScriptProfile),
     /// It runs.
     Pong,
+    /// The worker's time of this round.
+    Time(Instant),
 }
 
 /// What went one way over a flow.

@@ -35,5 +35,6 @@ pub mod snat;
 pub mod steering;
 pub mod table;
 pub mod tokens;
+pub mod trace;
 pub mod wheel;
 pub mod worker;

@@ -83,7 +83,8 @@ pub fn traffic(flow: &Flow, direction: Direction) -> Traffic {
     Traffic { packets: u64::from(packets), bytes }
 }
 
-fn flow_phase(flow: &Flow) -> FlowPhase {
+/// Where a flow is in its life.
+pub(crate) fn flow_phase(flow: &Flow) -> FlowPhase {
     match flow.state() {
         FlowState::Embryonic | FlowState::Free => FlowPhase::Handshake,
         FlowState::Waiting => FlowPhase::Deciding,

@@ -22,6 +22,7 @@ mod scripts;
 mod splice;
 mod spliced;
 mod tcp_binding;
+mod traced;
 mod udp;
 mod weir;
 mod wire;

@@ -96,7 +96,7 @@ impl<P: Policy> Pipeline<P> {
         let facts = self.facts(id)?;
         let (index, mut connection) = self.borrow_connection(id)?;
         let resume = connection.request.take().map(|waiting| waiting.run);
-        let run = client_run(facts, payload, true, resume);
+        let run = client_run(Some(id), facts, payload, true, resume);
         let outcome = self.run(now, run, &mut connection.record);
         let decision = self.decision(facts.service, &outcome, &connection.record);
         match decision {
@@ -231,7 +231,8 @@ impl<P: Policy> Pipeline<P> {
                 vip: headers.key.destination_socket(),
                 server: None,
             };
-            let outcome = self.run(now, client_run(facts, payload, false, None), &mut connection.record);
+            let run = client_run(None, facts, payload, false, None);
+            let outcome = self.run(now, run, &mut connection.record);
             self.decision(service, &outcome, &connection.record)
         } else {
             self.default_decision(service)
@@ -265,7 +266,10 @@ impl<P: Policy> Pipeline<P> {
                 return Err(DropReason::ScriptError);
             }
         };
-        let (server, known) = self.choose_for_datagram(selection, &headers.key)?;
+        let chosen = self.choose_for_datagram(selection, &headers.key);
+        let server = chosen.map(|(server, _)| server);
+        self.trace_choice(now, None, (selection, 0), Some(&connection.record), &server);
+        let (server, known) = chosen.map_err(|refusal| refusal.reason)?;
         if let Some(id) = known {
             if let Some((index, mut known)) = self.borrow_connection(id) {
                 known.record.absorb(&mut connection.record);
@@ -304,7 +308,7 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         selection: Selection,
         key: &FlowKey,
-    ) -> Result<(ServerId, Option<FlowId>), DropReason> {
+    ) -> Result<(ServerId, Option<FlowId>), Refusal> {
         let flows = &self.flows;
         let branch = |server| flows.lookup(&branch_to(key, server)).map(|(id, _)| id);
         let known = |server| branch(server).is_some();
@@ -319,7 +323,7 @@ impl<P: Policy> Pipeline<P> {
                 failed => break failed,
             }
         };
-        self.picked(pick).map(|server| (server, None)).map_err(|refusal| refusal.reason)
+        self.picked(pick).map(|server| (server, None))
     }
 
     /// A datagram of a bound flow that a script still wants to see.
@@ -399,10 +403,12 @@ const MOST_HELD: usize = 64;
 
 /// A request run.
 fn client_run<'a>(
+    flow: Option<FlowId>,
     facts: FlowFacts,
     payload: &'a [u8],
     can_wait: bool,
     resume: Option<crate::policy::RunId>,
 ) -> Run<'a> {
-    Run { event: Event::Request, facts, client_payload: payload, server_payload: &[], can_wait, resume }
+    let event = Event::Request;
+    Run { flow, event, facts, client_payload: payload, server_payload: &[], can_wait, resume }
 }

@@ -32,6 +32,8 @@ pub(super) enum Decision {
 
 /// What a run may see of its flow.
 pub(super) struct Run<'a> {
+    /// Without one it is about a single datagram.
+    pub(super) flow: Option<FlowId>,
     pub(super) event: Event,
     pub(super) facts: FlowFacts,
     pub(super) client_payload: &'a [u8],
@@ -56,6 +58,13 @@ impl Refusal {
 impl<P: Policy> Pipeline<P> {
     /// Starts or resumes the scripts of an event.
     pub(super) fn run(&mut self, now: Instant, run: Run<'_>, record: &mut Record) -> Outcome {
+        match self.tracer {
+            None => self.run_scripts(now, &run, record),
+            Some(_) => self.run_traced(now, &run, record),
+        }
+    }
+
+    pub(super) fn run_scripts(&mut self, now: Instant, run: &Run<'_>, record: &mut Record) -> Outcome {
         let mut context = Context {
             now,
             event: run.event,
@@ -169,6 +178,7 @@ impl<P: Policy> Pipeline<P> {
         if attached.is_err() {
             self.balancer.closed(server);
         }
+        self.trace_attached(now, id, server, &attached);
         attached
     }
 
@@ -234,6 +244,7 @@ impl<P: Policy> Pipeline<P> {
     /// From now on the flow is translated.
     pub(super) fn became_bound(&mut self, now: Instant, id: FlowId) {
         self.set_state(id, FlowState::Bound);
+        self.trace_bound(now, id);
         self.refresh_inspection(id);
         self.schedule_idle(now, id);
     }

@@ -74,6 +74,7 @@ impl<P: Policy> Pipeline<P> {
         }
         self.count_state(state, 1);
         self.counters.flows_created += 1;
+        self.trace_opened(now, id, service);
         Ok(id)
     }
 
@@ -199,6 +200,7 @@ impl<P: Policy> Pipeline<P> {
         }
         let mut connection = self.connections.fresh();
         let run = Run {
+            flow: Some(id),
             event: Event::Request,
             facts,
             client_payload: &[],
@@ -246,7 +248,11 @@ impl<P: Policy> Pipeline<P> {
         let (client, index, service) =
             (flow.client_key().source.ip(), flow.connection, ServiceId(flow.service));
         let mut connection = self.connections.take(index);
-        let attached = match self.choose(service, selection, client.into(), connection.as_deref()) {
+        let chosen = self.choose(service, selection, client.into(), connection.as_deref());
+        let tried = connection.as_ref().map_or(0, |connection| connection.tried.len());
+        let record = connection.as_ref().map(|connection| &connection.record);
+        self.trace_choice(now, Some(id), (selection, tried), record, &chosen);
+        let attached = match chosen {
             Ok(server) => self.attach(now, id, server, connection.as_deref_mut()),
             Err(refusal) => Err(refusal),
         };
