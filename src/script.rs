@@ -14,6 +14,8 @@ use script_check::{Finding, Names, Role, Settings, Severity, Shown, api};
 pub enum Command {
     /// Find faults in scripts without running them: exit code 0 without errors, 1 with some, 2 if a file cannot be read
     Check(Check),
+    /// Where a script of a running weir spends its time, line by line
+    Profile(Profile),
 }
 
 /// The arguments of `weir script check`.
@@ -34,6 +36,33 @@ pub struct Check {
     /// Exit with 1 for warnings, too
     #[arg(long)]
     deny_warnings: bool,
+}
+
+/// The arguments of `weir script profile`.
+#[derive(clap::Args)]
+pub struct Profile {
+    /// The DataScript set
+    name: String,
+    /// Which of its scripts; the request script if left out, where there is one
+    #[arg(long, value_enum)]
+    event: Option<Profiled>,
+    /// How long to watch
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Admin socket of the weir to ask
+    #[arg(long, default_value = "/run/weir.sock")]
+    socket: PathBuf,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Profiled {
+    /// Before a server is chosen
+    Request,
+    /// On the first payload of the server
+    Response,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -61,14 +90,27 @@ struct Target {
 
 /// Runs a command about scripts.
 pub fn run(command: &Command) -> ExitCode {
-    let Command::Check(check) = command;
-    match targets(check) {
-        Ok(targets) => report(check, &targets),
-        Err(error) => {
-            eprintln!("weir: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
-    }
+    let done = match command {
+        Command::Check(check) => targets(check).map(|targets| report(check, &targets)),
+        Command::Profile(wanted) => profile(wanted).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("weir: {error:#}");
+        ExitCode::from(UNUSABLE)
+    })
+}
+
+fn profile(wanted: &Profile) -> anyhow::Result<()> {
+    let event = match wanted.event {
+        None => "",
+        Some(Profiled::Request) => " event request",
+        Some(Profiled::Response) => " event response",
+    };
+    let json = if wanted.json { " json" } else { "" };
+    let line = format!("profile script {}{event} seconds {}{json}", wanted.name, wanted.seconds);
+    let time = std::time::Duration::from_secs(wanted.seconds);
+    print!("{}", control::client::patient_request(&wanted.socket, &line, time)?);
+    Ok(())
 }
 
 fn report(check: &Check, targets: &[Target]) -> ExitCode {

@@ -1,12 +1,14 @@
 //! Answers to an operator's requests: one line in, text out.
 
 mod metrics;
+mod profile;
 mod request;
 mod server;
 mod text;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -33,6 +35,10 @@ pub(crate) struct Admin {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) workers: Workers,
     pub(crate) status: Arc<Status>,
+    /// weir is to end.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// A profile is being made.
+    pub(crate) profiling: AtomicBool,
 }
 
 /// The workers' answer to a query, as the wanted variant; or the text of a refusal.
@@ -51,6 +57,7 @@ impl Admin {
         let answer = request::parse(line, &self.snapshot).and_then(|request| match request {
             Request::Help => Ok(format!("{HELP}\n")),
             Request::Show(show, format) => self.show(show, format),
+            Request::Profile(profile, format) => self.profile(profile, format),
             Request::SetEnabled(server, enabled) => self.set_enabled(server, enabled),
         });
         answer.unwrap_or_else(|refusal| format!("{ERROR_PREFIX}{refusal}\n"))

@@ -38,12 +38,17 @@ pub enum Error {
 
 /// Sends one request (see `help`) and returns the answer, lines with line feeds.
 pub fn request(socket_path: &Path, line: &str) -> Result<String, Error> {
+    patient_request(socket_path, line, Duration::ZERO)
+}
+
+/// As [`request`], for one whose answer takes at least `time`.
+pub fn patient_request(socket_path: &Path, line: &str, time: Duration) -> Result<String, Error> {
     if line.contains('\n') {
         return Err(Error::NotOneLine);
     }
     let connect = |reason| Error::Connect { path: socket_path.to_owned(), reason };
     let mut stream = UnixStream::connect(socket_path).map_err(connect)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(TIMEOUT + time))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // A full house answers and closes before it has read anything: what was received counts, not how it ended.
     let sent =

@@ -145,8 +145,13 @@ impl Control {
         let workers = Workers::new(commands);
         let log_thread = LogThread::new(settings.log, Arc::clone(&snapshot), records, messages, log_stats)
             .map_err(Error::Log)?;
-        let admin =
-            Admin { snapshot: Arc::clone(&snapshot), workers: workers.clone(), status: Arc::clone(&status) };
+        let admin = Admin {
+            snapshot: Arc::clone(&snapshot),
+            workers: workers.clone(),
+            status: Arc::clone(&status),
+            stop: Arc::clone(&stop),
+            profiling: AtomicBool::new(false),
+        };
         let server = match &settings.admin_socket {
             Some(path) => Some(AdminServer::bind(path, admin, Arc::clone(&stop))?),
             None => None,

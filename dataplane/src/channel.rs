@@ -19,8 +19,9 @@ use smoltcp::time::{Duration, Instant};
 
 use crate::counters::{Counters, DropReason};
 use crate::io::PortStats;
-use crate::policy::ScriptReport;
-use crate::snapshot::{Protocol, ServerId, ServiceId, Snapshot};
+use crate::policy::{Event, ScriptReport};
+use crate::script_profile::ScriptProfile;
+use crate::snapshot::{Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
 use crate::table::TableStats;
 
 /// How many items each queue of a [`channel`] holds.
@@ -186,6 +187,13 @@ pub enum Command {
         /// `false`: no new flows; those that exist go on.
         enabled: bool,
     },
+    /// Begin a profile of a script; [`Query::EndProfile`] ends it.
+    StartProfile {
+        /// The set.
+        set: ScriptSetId,
+        /// The event.
+        event: Event,
+    },
     /// A question of the operator.
     Query(Query, Reply),
     /// Take no new flows, write the records of the ones that exist, return from the worker's loop.
@@ -221,6 +229,8 @@ pub enum Query {
     Scripts,
     /// [`Answer::Ports`].
     Ports,
+    /// [`Answer::Profile`]; ends it.
+    EndProfile,
     /// [`Answer::Pong`].
     Ping,
 }
@@ -254,6 +264,8 @@ pub enum Answer {
     Scripts(Vec<ScriptReport>),
     /// One per port, in the order of [`Snapshot::interfaces`].
     Ports(Vec<PortView>),
+    /// What was seen of the script since [`Command::StartProfile`].
+    Profile(ScriptProfile),
     /// It runs.
     Pong,
 }

@@ -28,6 +28,8 @@ pub mod report;
 pub mod rewrite;
 pub mod route;
 pub mod rss;
+pub mod script_profile;
+pub mod script_trace;
 pub mod snapshot;
 pub mod snat;
 pub mod steering;

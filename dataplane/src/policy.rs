@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use smoltcp::time::Instant;
 
 use crate::balance::Balancer;
-use crate::snapshot::{PoolGroupId, PoolId, Protocol, ServerId, ServiceId, Snapshot};
+use crate::script_profile::ScriptProfile;
+use crate::script_trace::ScriptTrace;
+use crate::snapshot::{PoolGroupId, PoolId, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
 use crate::table::TableStore;
 
 /// Which script of the sets runs.
@@ -132,6 +134,8 @@ pub struct Record {
     pub error: Option<String>,
     /// `avi.vs.reqvar`.
     pub variables: Vec<(String, Value)>,
+    /// What the scripts do, where somebody wants to see it.
+    pub trace: Option<Box<ScriptTrace>>,
 }
 
 impl Record {
@@ -149,12 +153,16 @@ impl Record {
         self.log_cut |= text.len() > room;
     }
 
-    /// Takes over what the run of another datagram of the same flow has said: its log and its error.
+    /// Takes over what the run of another datagram of the same flow has said: its log, its error, its trace.
     pub fn absorb(&mut self, other: &mut Record) {
         self.append_log(&other.log);
         self.log_cut |= other.log_cut;
         self.significant |= other.significant;
         self.error = other.error.take().or(self.error.take());
+        match (&mut self.trace, other.trace.take()) {
+            (Some(trace), Some(more)) => trace.append(*more),
+            (trace, more) => *trace = trace.take().or(more),
+        }
     }
 }
 
@@ -210,6 +218,11 @@ pub trait Policy {
     fn cancel(&mut self, run: RunId);
     /// Called between bursts, also when idle: a bounded step of housekeeping (garbage collection).
     fn idle(&mut self);
+    /// Begins a profile of the script that `set` has for `event`; one that was made before is lost. Runs of that script are
+    /// slower by some per cent until the end.
+    fn start_profile(&mut self, set: ScriptSetId, event: Event);
+    /// Ends the profile and gives it; empty if there is none.
+    fn end_profile(&mut self) -> ScriptProfile;
     /// What the scripts did so far, for the operator.
     fn report(&self) -> Vec<ScriptReport>;
 }

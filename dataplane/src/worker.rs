@@ -434,6 +434,9 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
                 Some(Command::ServerEnabled { server, enabled }) => {
                     self.pipeline.balancer_mut().set_enabled(server, enabled);
                 }
+                Some(Command::StartProfile { set, event }) => {
+                    self.pipeline.policy_mut().start_profile(set, event);
+                }
                 Some(Command::Query(query, reply)) => self.answer(now, query, reply),
             }
         }
@@ -442,6 +445,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
     fn answer(&mut self, now: Instant, query: Query, reply: Reply) {
         let answer = match query {
             Query::Ping => Answer::Pong,
+            Query::EndProfile => Answer::Profile(self.pipeline.policy_mut().end_profile()),
             Query::Latency => Answer::Latency(self.latency.clone()),
             Query::Ports => Answer::Ports(self.port_views()),
             Query::Counters => Answer::Counters(Box::new(self.pipeline.counters().clone())),

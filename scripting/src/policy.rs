@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use dataplane::policy::{Context, Event, Outcome, Policy, RunId, ScriptFailure, ScriptReport};
+use dataplane::script_profile::ScriptProfile;
+use dataplane::script_trace::ScriptStep;
 use dataplane::snapshot::{ScriptSet, ScriptSetId, ServiceId, Snapshot, Source};
 
 use crate::call::{Clock, Coroutine, Failure, Step};
@@ -37,6 +39,8 @@ pub struct LuaPolicy {
     /// Memory in use at the end of the last complete collection, and whether one is under way.
     live: usize,
     collecting: bool,
+    /// The script of which a profile is made, by its place in `scripts`.
+    profiled: Option<usize>,
 }
 
 /// How far the runs of one flow and event are.
@@ -115,6 +119,7 @@ impl LuaPolicy {
             collected: used,
             live: used,
             collecting: false,
+            profiled: None,
         })
     }
 
@@ -147,6 +152,7 @@ impl LuaPolicy {
             match step {
                 Step::Done => self.finish(index, &place, None, context),
                 Step::Waiting(coroutine, need) => {
+                    note(context, || ScriptStep::Wait { need });
                     return self.suspend(index, place, coroutine, need, context);
                 }
                 Step::Failed(failure) => {
@@ -172,6 +178,8 @@ impl LuaPolicy {
             return Err(Outcome::Failed(ScriptFailure::Quarantined));
         }
         let (compiled, set) = (script.compiled, script.set);
+        note(context, || ScriptStep::Begin { script: script.name.clone(), event: place.event });
+        self.machine.sample(self.profiled == Some(index));
         let before = self.machine.now();
         let step = self.machine.start(compiled, set, place.budget, context);
         place.spend(self.machine.now().saturating_sub(before));
@@ -198,9 +206,21 @@ impl LuaPolicy {
         }
     }
 
-    fn finish(&mut self, index: usize, place: &Place, failure: Option<ScriptFailure>, context: &Context<'_>) {
+    fn finish(
+        &mut self,
+        index: usize,
+        place: &Place,
+        failure: Option<ScriptFailure>,
+        context: &mut Context<'_>,
+    ) {
         if let Some(script) = self.scripts.get_mut(index) {
             script.finished(context.now, place.spent, failure);
+        }
+        if self.profiled == Some(index) {
+            self.machine.profile_run(place.spent);
+        }
+        if let Some(trace) = &mut context.record.trace {
+            trace.end(failure, place.spent);
         }
         let used = self.machine.memory();
         if failure == Some(ScriptFailure::Memory) || used > self.memory / 4 * 3 {
@@ -227,6 +247,13 @@ impl LuaPolicy {
             self.live = self.machine.memory();
         }
         self.collected = self.machine.memory();
+    }
+}
+
+/// Notes a step in the flow's trace, if it has one.
+fn note(context: &mut Context<'_>, step: impl FnOnce() -> ScriptStep) {
+    if let Some(trace) = &mut context.record.trace {
+        trace.push(step());
     }
 }
 
@@ -281,8 +308,11 @@ impl Policy for LuaPolicy {
                 return Outcome::Failed(ScriptFailure::Error);
             }
         }
+        let buffered = context.buffered();
+        note(context, || ScriptStep::Resume { buffered });
+        self.machine.sample(self.profiled == Some(index));
         let before = self.machine.now();
-        let step = self.machine.resume(coroutine, context.buffered(), set, place.budget, context);
+        let step = self.machine.resume(coroutine, buffered, set, place.budget, context);
         place.spend(self.machine.now().saturating_sub(before));
         self.run(place, Some(step), context)
     }
@@ -298,6 +328,16 @@ impl Policy for LuaPolicy {
 
     fn idle(&mut self) {
         self.collect();
+    }
+
+    fn start_profile(&mut self, set: ScriptSetId, event: Event) {
+        self.profiled = self.scripts.iter().position(|script| script.is(set, event));
+        self.machine.profile(self.profiled.is_some());
+    }
+
+    fn end_profile(&mut self) -> ScriptProfile {
+        self.profiled = None;
+        self.machine.profile(false).map(|profile| *profile).unwrap_or_default()
     }
 
     fn report(&self) -> Vec<ScriptReport> {

@@ -18,6 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
 use dataplane::policy::Context;
+use dataplane::script_profile::ScriptProfile;
+use dataplane::script_trace::Detail;
 use dataplane::snapshot::ScriptSetId;
 use mlua::chunk::ChunkMode;
 use mlua::ffi::{self, lua_State};
@@ -27,6 +29,9 @@ use crate::call::{
     Answer, Argument, Clock, Coroutine, Failure, Refusal, Reply, Step, Value, captured, count,
 };
 use crate::pattern::Captures;
+
+mod profile;
+mod trace;
 
 /// VM instructions between two looks at the clock, some microseconds apart.
 const HOOK_INSTRUCTIONS: c_int = 1000;
@@ -60,6 +65,13 @@ pub(crate) struct Slot {
     /// VM instructions between two looks at the clock, as the hook is set; 0 before it is set.
     interval: c_int,
     need: usize,
+    /// The flow has a trace; it notes lines, too; instructions since the run began or went on, counted with lines.
+    traced: bool,
+    lines: bool,
+    instructions: u64,
+    /// A profile is being made; of the script that runs.
+    profile: Option<Box<ScriptProfile>>,
+    sampled: bool,
     /// Registry reference of the text raised at the end of the budget.
     overrun_text: c_int,
     /// Bytes of results and error texts, so that nothing with a destructor is alive while they are pushed.
@@ -199,8 +211,17 @@ enum Done<'s> {
 fn attempt<'s, N: Native>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Done<'s> {
     // The slot is needed again after a refusal, which the borrow of a reply would forbid.
     let shared: *mut Slot = slot;
-    // SAFETY: `shared` comes from the exclusive borrow just above, which is not used otherwise.
-    let answer = catch_unwind(AssertUnwindSafe(|| N::call(arguments, unsafe { &mut *shared })));
+    let answer = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: `shared` comes from the exclusive borrow just above, which is not used otherwise. Lua is running, and
+        // the call is over where it is noted.
+        unsafe {
+            let answer = N::call(arguments, &mut *shared);
+            if const { trace::is_api(N::NAME) } && (*shared).traced {
+                trace::note_call(N::NAME, arguments, &answer, shared);
+            }
+            answer
+        }
+    }));
     let refusal = match answer {
         Ok(Ok(reply)) => return Done::Reply(reply),
         Ok(Err(refusal)) => refusal,
@@ -335,7 +356,11 @@ unsafe fn look_every(state: *mut lua_State, slot: *mut Slot, instructions: c_int
     // SAFETY: setting a hook neither allocates nor raises.
     unsafe {
         if (*slot).interval != instructions {
-            ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, instructions);
+            let (mask, count) = match (*slot).lines {
+                false => (ffi::LUA_MASKCOUNT, instructions),
+                true => (ffi::LUA_MASKCOUNT | ffi::LUA_MASKLINE, 1),
+            };
+            ffi::lua_sethook(state, Some(hook), mask, count);
             (*slot).interval = instructions;
         }
     }
@@ -356,7 +381,7 @@ unsafe fn stop(state: *mut lua_State, slot: *mut Slot) -> c_int {
 }
 
 /// The count hook: compares the clock with the run's deadline.
-unsafe extern "C-unwind" fn hook(state: *mut lua_State, _ar: *mut ffi::lua_Debug) {
+unsafe extern "C-unwind" fn hook(state: *mut lua_State, ar: *mut ffi::lua_Debug) {
     // SAFETY: Lua calls hooks with free stack positions. The registry entry is set by `Machine::new`, and the slot
     // is not borrowed: hooks run between instructions, never inside a function of the API.
     unsafe {
@@ -364,9 +389,15 @@ unsafe extern "C-unwind" fn hook(state: *mut lua_State, _ar: *mut ffi::lua_Debug
         ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
         let slot: *mut Slot = ffi::lua_touserdata(state, -1).cast();
         ffi::lua_settop(state, -2);
+        if (*slot).lines && trace::on_hook(state, ar, slot) {
+            return;
+        }
         let now = ((*slot).clock)();
         if (*slot).overrun || now >= (*slot).deadline {
             stop(state, slot);
+        }
+        if (*slot).sampled {
+            profile::sample(state, slot, now);
         }
         if now.saturating_sub((*slot).looked) > SLOW {
             look_every(state, slot, SLOW_HOOK_INSTRUCTIONS);
@@ -419,6 +450,11 @@ impl Machine {
             overrun: false,
             interval: 0,
             need: 0,
+            traced: false,
+            lines: false,
+            instructions: 0,
+            profile: None,
+            sampled: false,
             overrun_text: ffi::LUA_NOREF,
             scratch: Vec::new(),
             captures: Captures::new(),
@@ -578,8 +614,18 @@ impl Machine {
             (*slot).looked = ((*slot).clock)();
             (*slot).deadline = (*slot).looked.saturating_add(budget);
             (*slot).overrun = false;
-            look_every(thread, slot, HOOK_INSTRUCTIONS);
+            let detail = trace::detail(slot);
+            (*slot).traced = detail.is_some();
+            if (*slot).lines != (detail == Some(Detail::Lines)) {
+                (*slot).lines = !(*slot).lines;
+                (*slot).interval = 0;
+            }
+            let profiled = (*slot).profile.is_some();
+            look_every(thread, slot, if profiled { profile::INSTRUCTIONS } else { HOOK_INSTRUCTIONS });
             let status = ffi::lua_resume_(thread, arguments);
+            if (*slot).lines {
+                trace::count(slot);
+            }
             (*slot).context = ptr::null_mut();
             (status, (*slot).overrun, (*slot).need)
         };
@@ -599,6 +645,28 @@ impl Machine {
                     _ => Failure::Error(text),
                 })
             }
+        }
+    }
+
+    /// Begins a profile, or ends one and gives it.
+    pub(crate) fn profile(&mut self, begin: bool) -> Option<Box<ScriptProfile>> {
+        // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
+        let slot = unsafe { self.slot.as_mut() };
+        std::mem::replace(&mut slot.profile, begin.then(Box::default))
+    }
+
+    /// Whether the next run, or part of one, is of the script that the profile is about.
+    pub(crate) fn sample(&mut self, sampled: bool) {
+        // SAFETY: as in `profile`.
+        unsafe { self.slot.as_mut() }.sampled = sampled;
+    }
+
+    /// Adds a run to the profile.
+    pub(crate) fn profile_run(&mut self, nanoseconds: u64) {
+        // SAFETY: as in `profile`.
+        if let Some(profile) = unsafe { self.slot.as_mut() }.profile.as_deref_mut() {
+            profile.runs += 1;
+            profile.nanoseconds += nanoseconds;
         }
     }
 

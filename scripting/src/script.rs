@@ -56,6 +56,11 @@ impl Script {
         })
     }
 
+    /// True if it is the script of this set and event.
+    pub(crate) fn is(&self, set: ScriptSetId, event: Event) -> bool {
+        (self.set, self.event) == (set, event)
+    }
+
     /// Counts a run that is about to start; `false` if the script is in quarantine and must not be run.
     pub(crate) fn admit(&mut self, now: smoltcp::time::Instant) -> bool {
         if let Some(until) = self.until {

@@ -3,7 +3,8 @@
 mod world;
 
 use dataplane::policy::{Event, Outcome, Policy, ScriptFailure, Selection};
-use dataplane::snapshot::{PoolId, ServiceId};
+use dataplane::script_profile::ScriptProfile;
+use dataplane::snapshot::{PoolId, ScriptSetId, ServiceId};
 use world::{World, set, snapshot, source};
 
 #[test]
@@ -221,4 +222,44 @@ fn bom_crlf_and_a_comment_at_the_end_load() {
     assert_eq!(world.logged(), "ab");
     let text = World::new(b"\xef\xbb\xbf\r\n\r\nerror('x')").failed(ScriptFailure::Error);
     assert!(text.starts_with("request.lua:3: x"), "{text}");
+}
+
+#[test]
+fn a_profile_shows_the_lines_where_the_time_goes() {
+    let script = "local function cold()\n  return 1\nend\nlocal x = cold()\nfor i = 1, 2000 do\n  x = x + i\nend\navi.vs.log(x)";
+    let mut set = set(script);
+    set.response = Some(source("response.lua", "for i = 1, 2000 do\n  local y = i\nend"));
+    let mut world = World::of(snapshot(vec![set]));
+    assert_eq!(world.policy.end_profile(), ScriptProfile::default());
+    world.policy.start_profile(ScriptSetId(0), Event::Request);
+    for _ in 0..20 {
+        assert!(matches!(world.next_flow().start(), Outcome::Done));
+    }
+    world.event = Event::Response;
+    assert!(matches!(world.next_flow().start(), Outcome::Done));
+    let profile = world.policy.end_profile();
+    assert_eq!(profile.runs, 20);
+    let samples: u64 = profile.lines.iter().map(|line| line.samples).sum();
+    let hot: u64 =
+        profile.lines.iter().filter(|line| (5..=7).contains(&line.line)).map(|line| line.samples).sum();
+    assert!(samples > 20 * 30 && hot * 100 > samples * 95, "{profile:?}");
+    assert!(profile.lines.iter().all(|line| line.source == "request.lua"), "{profile:?}");
+    let time: u64 = profile.lines.iter().map(|line| line.nanoseconds).sum();
+    assert!(time <= profile.nanoseconds && time * 2 > profile.nanoseconds, "{profile:?}");
+    // It is over.
+    world.event = Event::Request;
+    assert!(matches!(world.next_flow().start(), Outcome::Done));
+    assert_eq!(world.policy.end_profile(), ScriptProfile::default());
+}
+
+#[test]
+fn short_scripts_are_seen_too() {
+    let mut world = World::new("avi.vs.log(1)");
+    world.policy.start_profile(ScriptSetId(0), Event::Request);
+    for _ in 0..1000 {
+        assert!(matches!(world.next_flow().start(), Outcome::Done));
+    }
+    let profile = world.policy.end_profile();
+    assert_eq!(profile.runs, 1000);
+    assert!(profile.lines.iter().any(|line| line.line == 1 && line.samples > 10), "{profile:?}");
 }

@@ -128,3 +128,51 @@ pool = "both"
     assert_eq!(servers, ['a', 'a', 'b', 'b'], "{answers}");
     weir.check_balance()
 }
+
+/// `weir script profile` on a running weir names the line of the script in which its time goes.
+#[test]
+fn a_profile_of_a_running_script() -> Result {
+    let Some(network) = Network::new("udp profile", Arms::Two)? else { return Ok(()) };
+    let script = "local sum = 0\nfor i = 1, 3000 do\n  sum = sum + i\nend\navi.vs.log(sum)";
+    let toml = format!(
+        r#"
+[[pool]]
+name = "a"
+servers = [{{ address = "10.0.0.20", port = 7 }}]
+
+[[datascript_set]]
+name = "sum"
+request_inline = """
+{script}
+"""
+pools = ["a"]
+
+[[virtual_service]]
+name = "echo"
+addresses = ["192.0.2.10"]
+ports = ["udp/700"]
+pool = "a"
+datascript_sets = ["sum"]
+"#
+    );
+    let weir = Weir::start(&network, &toml)?;
+    let _a = network.server("a", "echo.py", &["udp", "a", "10.0.0.20", "7"])?;
+    let mut profile = weir.command(&["script", "profile", "sum", "--seconds", "4", "--json"]);
+    let profile = profile.stdout(std::process::Stdio::piped()).spawn()?;
+    // Each client is a flow of its own; those before the profile begins are not seen.
+    while weir.show("scripts")?[0]["runs"].as_u64() < Some(20) {
+        network.run_client(LIMIT, "udp_client.py", &["192.0.2.10", "700", "x"])?;
+    }
+    let output = profile.wait_with_output()?;
+    assert!(output.status.success(), "{output:?}");
+    let profile: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let hottest = &profile["lines"][0];
+    assert!(profile["runs"].as_u64() > Some(0), "{profile}");
+    assert!((2..=4).contains(&hottest["line"].as_u64().unwrap_or(0)), "{profile}");
+    assert!(hottest["percent"].as_f64() > Some(30.0), "{profile}");
+
+    let unknown = weir.command(&["script", "profile", "somme"]).output()?;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).ends_with("there are: sum\n"), "{unknown:?}");
+    weir.check_balance()
+}

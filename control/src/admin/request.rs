@@ -2,19 +2,33 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::snapshot::{ServerId, ServiceId, Snapshot};
+use dataplane::policy::Event;
+use dataplane::snapshot::{ScriptSetId, ServerId, ServiceId, Snapshot};
 
 /// Flows and table entries shown when no limit is given.
 const DEFAULT_LIMIT: usize = 100;
 /// The most that one request may ask for: the worker copies them between two bursts.
 const MAX_LIMIT: usize = 10_000;
 
+/// How long a profile is made, in seconds, when nothing is said, and at most.
+const DEFAULT_SECONDS: u64 = 10;
+const MAX_SECONDS: u64 = 600;
+
 /// A request that was understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Help,
+    Profile(Profile, Format),
     Show(Show, Format),
     SetEnabled(ServerId, bool),
+}
+
+/// Of which script to make a profile, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Profile {
+    pub(super) set: ScriptSetId,
+    pub(super) event: Event,
+    pub(super) seconds: u64,
 }
 
 /// What to show.
@@ -55,8 +69,9 @@ show tables [limit N] [service NAME]             tables of scripts
 show workers                                     packets and flows of each worker
 enable server POOL ADDRESS:PORT                  let it take new flows
 disable server POOL ADDRESS:PORT                 no new flows; open ones go on
+profile script SET [event EVENT] [seconds N]     lines of a script where its time goes
 help                                             this list
-Every `show` but metrics takes `json` as its last word.";
+Every `show` but metrics, and `profile`, take `json` as their last word.";
 
 /// Understands one line. The error is the whole answer to the operator.
 pub(super) fn parse(line: &str, snapshot: &Snapshot) -> Result<Request, String> {
@@ -67,6 +82,12 @@ pub(super) fn parse(line: &str, snapshot: &Snapshot) -> Result<Request, String> 
             Ok(Request::Show(parse_show(what, rest, snapshot)?, Format::Json))
         }
         ["show", what, rest @ ..] => Ok(Request::Show(parse_show(what, rest, snapshot)?, Format::Text)),
+        ["profile", "script", rest @ .., "json"] => {
+            Ok(Request::Profile(parse_profile(rest, snapshot)?, Format::Json))
+        }
+        ["profile", "script", rest @ ..] => {
+            Ok(Request::Profile(parse_profile(rest, snapshot)?, Format::Text))
+        }
         ["enable", "server", pool @ .., member] if !pool.is_empty() => {
             Ok(Request::SetEnabled(server(&pool.join(" "), member, snapshot)?, true))
         }
@@ -102,6 +123,44 @@ fn parse_show(what: &str, rest: &[&str], snapshot: &Snapshot) -> Result<Show, St
         None => Ok(plain),
         Some(word) => Err(format!("'show {what}' takes no '{word}'; only 'json' may follow")),
     }
+}
+
+/// `SET [event EVENT] [seconds N]`, the options in any order; the name of the set may have blanks.
+fn parse_profile(words: &[&str], snapshot: &Snapshot) -> Result<Profile, String> {
+    let (mut name, mut event, mut seconds) = (words, None, DEFAULT_SECONDS);
+    loop {
+        name = match name {
+            [name @ .., "event", word] => {
+                event = Some(match *word {
+                    "request" => Event::Request,
+                    "response" => Event::Response,
+                    _ => return Err(format!("'{word}' is no event; there are: request, response")),
+                });
+                name
+            }
+            [name @ .., "seconds", number] => {
+                let given = number.parse().ok().filter(|given| (1..=MAX_SECONDS).contains(given));
+                seconds = given.ok_or(format!("'{number}' is not a number from 1 to {MAX_SECONDS}"))?;
+                name
+            }
+            _ => break,
+        };
+    }
+    let name = name.join(" ");
+    let sets = &snapshot.script_sets;
+    let position = position(sets.iter().map(|set| set.name.as_str()), &name);
+    let found = position.and_then(|id| Some((ScriptSetId(id), sets.get(usize::from(id))?)));
+    let (set, scripts) =
+        found.ok_or_else(|| no_such("DataScript set", &name, sets.iter().map(|set| set.name.clone())))?;
+    let event = event.unwrap_or(if scripts.request.is_some() { Event::Request } else { Event::Response });
+    let (there, word) = match event {
+        Event::Request => (scripts.request.is_some(), "request"),
+        Event::Response => (scripts.response.is_some(), "response"),
+    };
+    if !there {
+        return Err(format!("the DataScript set '{name}' has no {word} script"));
+    }
+    Ok(Profile { set, event, seconds })
 }
 
 struct Options {

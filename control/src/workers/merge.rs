@@ -18,6 +18,7 @@ pub(super) fn add(sum: &mut Answer, other: Answer) {
         }
         (Answer::Latency(sum), Answer::Latency(other)) => add_histogram(sum, &other),
         (Answer::Scripts(sum), Answer::Scripts(other)) => sum.iter_mut().zip(&other).for_each(add_script),
+        (Answer::Profile(sum), Answer::Profile(other)) => sum.add(&other),
         _ => {}
     }
 }

@@ -5,11 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use control::client::{self, request};
 use control::{Control, ControlSettings, Error, LogDestination};
 use dataplane::channel::{Capacities, Command, channel};
+use dataplane::policy::Event;
+use dataplane::snapshot::ScriptSetId;
 use dataplane::snapshot::ServerId;
 use tempfile::TempDir;
 
@@ -83,6 +86,43 @@ fn servers_are_enabled_and_disabled() {
         })
         .collect();
     assert_eq!(wishes, [(ServerId(1), false), (ServerId(3), true)]);
+}
+
+#[test]
+fn a_profile_names_the_lines_where_the_time_goes() {
+    let setup = Setup::new();
+    let shown = setup.ask("profile script by sni seconds 1").unwrap();
+    let expected = "by sni, request script: 30 runs in 1 s, 120 us in Lua, 3 samples\n\
+        source           line  samples  percent  time_us  text\n\
+        Default-TLS.lua    40        2     66.7     20.3\n\
+        sni.lua             2        1     33.3      9.7  local payload = avi.l4.read()\n";
+    assert_eq!(shown, expected);
+    let json = setup.ask("profile script by sni event request seconds 1 json").unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["runs"], &json["lines"][0]["line"]), (&30.into(), &40.into()));
+
+    assert!(refusal(setup.ask("profile script sni")).ends_with("there are: by sni"));
+    assert!(refusal(setup.ask("profile script by sni event response")).contains("has no response script"));
+    assert!(refusal(setup.ask("profile script by sni seconds 0")).contains("from 1 to 600"));
+    // Two who ask until one of them is refused, because the other one is served.
+    let refused = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !refused.load(Ordering::Relaxed) {
+                    if let Err(client::Error::Refused(text)) = setup.ask("profile script by sni seconds 1") {
+                        assert!(text.contains("being made already"), "{text}");
+                        refused.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let commands = setup.stop();
+    let begun = |command: &&Command| {
+        matches!(command, Command::StartProfile { set: ScriptSetId(0), event: Event::Request })
+    };
+    assert!(commands.iter().filter(begun).count() >= 3, "{commands:?}");
 }
 
 #[test]

@@ -22,6 +22,17 @@ pub fn snapshot() -> Snapshot {
             server(1, "2001:db8:1::53", None, 53),
         ],
         services: vec![service("tls"), service("dns")],
+        script_sets: vec![ScriptSet {
+            name: "by sni".into(),
+            request: Some(Source {
+                name: "sni.lua".into(),
+                text: b"local tls = require 'Default-TLS'\nlocal payload = avi.l4.read()\n".to_vec(),
+            }),
+            response: None,
+            pools: vec![],
+            pool_groups: vec![],
+            parsers: vec![],
+        }],
         ..Snapshot::default()
     }
 }

@@ -9,6 +9,7 @@ use dataplane::channel::{
 use dataplane::counters::{Counters, DropReason};
 use dataplane::io::PortStats;
 use dataplane::policy::{Event, ScriptReport};
+use dataplane::script_profile::ScriptProfile;
 use dataplane::snapshot::*;
 use dataplane::table::TableStats;
 use hdrhistogram::Histogram;
@@ -101,6 +102,12 @@ fn answer(query: Query) -> Answer {
             }],
         ),
         Query::Ping => Answer::Pong,
+        Query::EndProfile => {
+            let mut profile = ScriptProfile { runs: 30, nanoseconds: 120_000, ..ScriptProfile::default() };
+            profile.line("sni.lua", 2, 1, 9_700);
+            profile.line("Default-TLS.lua", 40, 2, 20_250);
+            Answer::Profile(profile)
+        }
         Query::Latency => Answer::Latency(histogram((1..=1000).map(|n| n * 100))),
         Query::Scripts => Answer::Scripts(vec![ScriptReport {
             set: "by-sni".into(),

@@ -85,6 +85,14 @@ impl Weir {
         format!("{}{}", self.process.output(), self.process.errors())
     }
 
+    /// `weir` with these words and then the admin socket of this one.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(words).arg("--socket").arg(self.directory.join("weir.sock"));
+        command
+    }
+
     /// The JSON answer of `weir show`.
     ///
     /// # Errors

@@ -16,8 +16,10 @@ use crate::frame::tests::TestBuf;
 use crate::glance::UNTAGGED;
 use crate::neighbor::{Evidence, Observation};
 use crate::policy::{Context, Event, Outcome, RunId, ScriptReport};
+use crate::script_profile::ScriptProfile;
 use crate::snapshot::{
-    Algorithm, Interface, Limits, PortRange, Prefix, Protocol, ServiceId, Snapshot, Target, TcpProfile,
+    Algorithm, Interface, Limits, PortRange, Prefix, Protocol, ScriptSetId, ServiceId, Snapshot, Target,
+    TcpProfile,
 };
 use crate::steering::Seat;
 
@@ -43,6 +45,10 @@ impl Policy for NoScripts {
     }
     fn cancel(&mut self, _: RunId) {}
     fn idle(&mut self) {}
+    fn start_profile(&mut self, _: ScriptSetId, _: Event) {}
+    fn end_profile(&mut self) -> ScriptProfile {
+        ScriptProfile::default()
+    }
     fn report(&self) -> Vec<ScriptReport> {
         Vec::new()
     }
