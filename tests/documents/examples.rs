@@ -12,8 +12,11 @@ fn configurations_are_good() -> Result {
             files.push(entry?.path());
         }
     }
+    for recipe in std::fs::read_dir(repository().join("scripting/examples"))? {
+        files.push(recipe?.path().join("weir.toml"));
+    }
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    assert!(files.len() >= 5, "{files:?}");
+    assert!(files.len() >= 17, "{files:?}");
     for file in files {
         let output = Command::new(weir_binary()?).arg("check").arg(&file).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
