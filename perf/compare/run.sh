@@ -121,7 +121,7 @@ turn() {
     fi
     give_up "$contender"
   fi
-  options=("${decides[@]}")
+  options=("${decides[@]}" --servers "${pid_of[servers]}")
   if [ -n "${pid_of[balancer]:-}" ]; then options+=(--process "${pid_of[balancer]}"); fi
   ask connections --window "$window"
   ask paced-connections --window "$window" --rate "${rates[0]}"

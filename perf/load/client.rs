@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, SocketType, sockopt};
 use serde::Serialize;
 
-use crate::system::{self, Poll, Used};
+use crate::system::{self, Poll, Processes, Used};
 use crate::talk::{self, ANSWER, REQUEST};
 
 /// How long answers may still come after the last request.
@@ -37,8 +37,8 @@ pub struct Order {
     pub window: Duration,
     /// The answer must be of the pool that was asked for.
     pub decides: bool,
-    /// The balancer's.
-    pub process: Option<u32>,
+    /// Whose CPU time is of interest.
+    pub processes: Processes,
 }
 
 /// What went wrong.
@@ -82,10 +82,10 @@ pub fn run(order: Order) -> anyhow::Result<Outcome> {
     loop {
         let now = system::now();
         if now >= warm && begun.is_none() {
-            begun = Some((now, Used::read(order.process)?));
+            begun = Some((now, Used::read(order.processes)?));
         }
         if now >= end && ended.is_none() {
-            ended = Some((now, Used::read(order.process)?));
+            ended = Some((now, Used::read(order.processes)?));
         }
         if now >= end && (load.is_quiet() || now >= end + PATIENCE) {
             break;

@@ -16,6 +16,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use client::{Errors, Order, Outcome};
 use datagrams::Datagrams;
+use system::Processes;
 use table::{Line, Measure, Measurement};
 
 /// Clients and servers for perf/compare
@@ -68,9 +69,12 @@ struct Ask {
     /// It decides by the request
     #[arg(long)]
     decides: bool,
-    /// Its process
+    /// Its process, if it has one
     #[arg(long)]
     process: Option<u32>,
+    /// That of the servers
+    #[arg(long, default_value_t = 0)]
+    servers: u32,
     /// Clients, or flows of datagrams
     #[arg(long, default_value_t = 64)]
     clients: usize,
@@ -119,7 +123,7 @@ fn probe(to: SocketAddr, decides: bool, limit: u64) -> anyhow::Result<()> {
         warm_up: Duration::ZERO,
         window,
         decides,
-        process: None,
+        processes: Processes::default(),
     };
     let end = system::now() + limit * 1_000_000_000;
     loop {
@@ -152,7 +156,7 @@ impl Ask {
             warm_up: Duration::from_millis(self.warm_up),
             window: Duration::from_millis(self.window),
             decides: self.decides,
-            process: self.process,
+            processes: Processes { balancer: self.process.unwrap_or_default(), servers: self.servers },
         })?;
         if answers == 0 {
             bail!("no answer at all: {errors:?}");
@@ -164,7 +168,8 @@ impl Ask {
             p50: latency.value_at_quantile(0.5) as f64 / 1e3,
             p99: latency.value_at_quantile(0.99) as f64 / 1e3,
             machine: per_answer(used.machine),
-            process: self.process.map(|_| per_answer(used.process)),
+            process: self.process.map(|_| per_answer(used.balancer)),
+            ends: per_answer(used.ends),
             errors: errors.total(),
             ..self.nothing()
         })
@@ -185,6 +190,7 @@ impl Ask {
             p99: 0.0,
             machine: 0.0,
             process: None,
+            ends: 0.0,
             errors: 0,
         }
     }

@@ -77,30 +77,46 @@ pub struct Used {
     pub machine: f64,
     /// What the host of a virtual machine took away.
     pub stolen: f64,
-    /// Of the one process that was asked about.
-    pub process: f64,
+    /// Of the balancer's process.
+    pub balancer: f64,
+    /// Of this process, the clients, and the one of the servers.
+    pub ends: f64,
+}
+
+/// Whose CPU time is asked for; 0: nobody's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Processes {
+    pub balancer: u32,
+    pub servers: u32,
 }
 
 impl Used {
-    pub fn read(process: Option<u32>) -> anyhow::Result<Self> {
+    pub fn read(processes: Processes) -> anyhow::Result<Self> {
         let elapsed = now() as f64 / 1e9;
         let (idle, stolen, cpus) = of_machine(&std::fs::read_to_string("/proc/stat")?)
             .context("/proc/stat is not as proc(5) describes it")?;
-        let process = match process {
-            None => 0.0,
-            Some(id) => of_process(&std::fs::read_to_string(format!("/proc/{id}/stat"))?)
-                .context("/proc/PID/stat is not as proc(5) describes it")?,
-        };
-        Ok(Used { machine: elapsed * cpus - idle - stolen, stolen, process })
+        let ends = process(std::process::id())? + process(processes.servers)?;
+        let balancer = process(processes.balancer)?;
+        Ok(Used { machine: elapsed * cpus - idle - stolen, stolen, balancer, ends })
     }
 
     pub fn since(self, before: Used) -> Used {
         Used {
             machine: self.machine - before.machine,
             stolen: self.stolen - before.stolen,
-            process: self.process - before.process,
+            balancer: self.balancer - before.balancer,
+            ends: self.ends - before.ends,
         }
     }
+}
+
+/// What a process has used until now.
+fn process(id: u32) -> anyhow::Result<f64> {
+    if id == 0 {
+        return Ok(0.0);
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).context("a process has ended")?;
+    of_process(&stat).context("/proc/PID/stat is not as proc(5) describes it")
 }
 
 /// `cpu user nice system idle iowait irq softirq steal …`: idle time and stolen time of all CPUs, and their number.
@@ -145,14 +161,15 @@ mod tests {
 
     #[test]
     fn this_process_uses_time() {
-        let before = Used::read(Some(std::process::id())).unwrap();
+        let this = Processes { balancer: std::process::id(), servers: 0 };
+        let before = Used::read(this).unwrap();
         let begin = now();
         while now() < begin + 100_000_000 {
             std::hint::spin_loop();
         }
-        let used = Used::read(Some(std::process::id())).unwrap().since(before);
+        let used = Used::read(this).unwrap().since(before);
         // Somebody else may have the CPU meanwhile, so little is certain about a short time.
-        assert!(used.process > 0.0 && used.process < 1.0, "{used:?}");
+        assert!(used.balancer > 0.0 && used.balancer < 1.0 && used.ends > 0.0, "{used:?}");
         assert!(used.machine > 0.0, "{used:?}");
     }
 }

@@ -35,6 +35,8 @@ pub struct Measurement {
     pub machine: f64,
     /// Of the balancer's process, where it has one.
     pub process: Option<f64>,
+    /// Of clients and servers.
+    pub ends: f64,
     pub errors: u64,
 }
 
@@ -68,7 +70,7 @@ type Figure = fn(&Measurement) -> Option<f64>;
 /// A row: its title, what was measured, and which figure of it.
 type Row = (String, Measure, Figure);
 
-fn rows([connections, requests]: [u64; 2]) -> [Row; 11] {
+fn rows([connections, requests]: [u64; 2]) -> [Row; 13] {
     let (connections, requests) = (grouped(connections), grouped(requests));
     let row = |title: &str, measure, value: Figure| (title.to_owned(), measure, value);
     let new = format!("answer on a new connection, at {connections}/s: p50, µs");
@@ -78,6 +80,7 @@ fn rows([connections, requests]: [u64; 2]) -> [Row; 11] {
         row("connections/s", Measure::Connections, |one| Some(one.per_second)),
         row("CPU of the machine per connection then, µs", Measure::Connections, |one| Some(one.machine)),
         row("of it the balancer's process, µs", Measure::Connections, |one| one.process),
+        row("of it clients and servers, µs", Measure::Connections, |one| Some(one.ends)),
         row("requests/s on kept connections", Measure::Requests, |one| Some(one.per_second)),
         row(&new, Measure::PacedConnections, |one| Some(one.p50)),
         row("the same: p99, µs", Measure::PacedConnections, |one| Some(one.p99)),
@@ -86,6 +89,7 @@ fn rows([connections, requests]: [u64; 2]) -> [Row; 11] {
         row("UDP answers/s, at most 0.1 % lost", Measure::Datagrams, |one| Some(one.per_second)),
         row(&machine, Measure::PacedConnections, |one| Some(one.machine)),
         row("of it the balancer's process, µs", Measure::PacedConnections, |one| one.process),
+        row("of it clients and servers, µs", Measure::PacedConnections, |one| Some(one.ends)),
     ]
 }
 
@@ -190,6 +194,7 @@ mod tests {
             p99: per_second / 10.0,
             machine: 50.0,
             process: (contender == "haproxy").then_some(20.0),
+            ends: 25.0,
             errors: 1,
         };
         serde_json::to_string(&Line::Measured(measurement)).unwrap() + "\n"
@@ -214,6 +219,7 @@ mod tests {
                 "| connections/s | - | 2,000 (1,000-3,000) |",
                 "| CPU of the machine per connection then, µs | - | 50 (50-50) |",
                 "| of it the balancer's process, µs | - | 20 (20-20) |",
+                "| of it clients and servers, µs | - | 25 (25-25) |",
                 "| requests/s on kept connections | - | - |",
                 "| answer on a new connection, at 1,000/s: p50, µs | - | 10 (10-10) |",
                 "| the same: p99, µs | - | 200 (100-300) |",
@@ -222,6 +228,7 @@ mod tests {
                 "| UDP answers/s, at most 0.1 % lost | 1,234,567 | no UDP |",
                 "| CPU of the machine per connection at 1,000/s, µs | - | 50 (50-50) |",
                 "| of it the balancer's process, µs | - | 20 (20-20) |",
+                "| of it clients and servers, µs | - | 25 (25-25) |",
                 "| errors | 1 | 6 |",
                 "",
                 "weir, net_af_xdp cannot run here: no such driver",
