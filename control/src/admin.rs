@@ -6,6 +6,7 @@ mod request;
 mod server;
 mod text;
 mod view;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -39,6 +40,16 @@ pub(crate) struct Admin {
     pub(crate) stop: Arc<AtomicBool>,
     /// A profile is being made.
     pub(crate) profiling: AtomicBool,
+    /// A trace or a capture is under way.
+    pub(crate) watching: Arc<AtomicBool>,
+}
+
+/// What a line is answered with.
+enum Answered {
+    /// All of it.
+    Text(String),
+    /// What happens from now on.
+    Stream(Box<watch::Session>),
 }
 
 /// The workers' answer to a query, as the wanted variant; or the text of a refusal.
@@ -53,14 +64,24 @@ macro_rules! ask {
 
 impl Admin {
     /// The whole answer to one line; refusals begin with [`ERROR_PREFIX`].
-    pub(crate) fn answer(&self, line: &str) -> String {
+    fn answer(&self, line: &str) -> Answered {
         let answer = request::parse(line, &self.snapshot).and_then(|request| match request {
+            Request::Watch(watch, format) => {
+                self.begin_watch(watch, format).map(|session| Answered::Stream(Box::new(session)))
+            }
+            request => self.text(request).map(Answered::Text),
+        });
+        answer.unwrap_or_else(|refusal| Answered::Text(format!("{ERROR_PREFIX}{refusal}\n")))
+    }
+
+    fn text(&self, request: Request) -> Result<String, String> {
+        match request {
             Request::Help => Ok(format!("{HELP}\n")),
             Request::Show(show, format) => self.show(show, format),
             Request::Profile(profile, format) => self.profile(profile, format),
             Request::SetEnabled(server, enabled) => self.set_enabled(server, enabled),
-        });
-        answer.unwrap_or_else(|refusal| format!("{ERROR_PREFIX}{refusal}\n"))
+            Request::Watch(..) => Err("a trace has no end that could be waited for".to_owned()),
+        }
     }
 
     fn set_enabled(&self, server: ServerId, enabled: bool) -> Result<String, String> {

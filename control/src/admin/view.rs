@@ -333,7 +333,7 @@ fn service(snapshot: &Snapshot, id: ServiceId) -> String {
     snapshot.services.get(id.index()).map_or_else(String::new, |service| service.name.clone())
 }
 
-fn state(state: FlowState) -> &'static str {
+pub(super) fn state(state: FlowState) -> &'static str {
     match state {
         FlowState::Handshake => "handshake",
         FlowState::Deciding => "deciding",
@@ -344,7 +344,7 @@ fn state(state: FlowState) -> &'static str {
     }
 }
 
-fn algorithm(algorithm: Algorithm) -> &'static str {
+pub(super) fn algorithm(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::RoundRobin => "round_robin",
         Algorithm::LeastConnections => "least_connections",
