@@ -140,7 +140,11 @@ impl World {
                 "the connection is not open: weir has closed it, or has not answered the SYN".to_owned()
             );
         }
-        let pieces = if whole { vec![0..bytes.len()] } else { self.note(place, bytes.len(), false) };
+        let pieces = if whole {
+            std::iter::once(0..bytes.len()).collect()
+        } else {
+            self.note(place, bytes.len(), false)
+        };
         if let [_] = pieces.as_slice() {
             self.lab.send(id, bytes);
         } else {
@@ -188,7 +192,11 @@ impl World {
         let flow = self.flow(flow)?;
         let session = self.session(flow).ok_or("no server can reply: the flow has not reached one")?;
         let cuttable = flow.protocol == Protocol::Tcp && !whole;
-        let mut pieces = if cuttable { self.note(place, bytes.len(), true) } else { vec![0..bytes.len()] };
+        let mut pieces = if cuttable {
+            self.note(place, bytes.len(), true)
+        } else {
+            std::iter::once(0..bytes.len()).collect()
+        };
         // A server's stream is sent in order.
         pieces.sort_by_key(|piece| piece.start);
         pieces.dedup();
