@@ -14,6 +14,7 @@ mod fixture;
 pub mod health;
 pub mod log;
 mod monitor_thread;
+pub mod script_steps;
 mod source;
 mod status;
 mod watchdog;
@@ -151,6 +152,7 @@ impl Control {
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
             profiling: AtomicBool::new(false),
+            watching: Arc::new(AtomicBool::new(false)),
         };
         let server = match &settings.admin_socket {
             Some(path) => Some(AdminServer::bind(path, admin, Arc::clone(&stop))?),

@@ -3,8 +3,8 @@
 use std::time::Duration as StdDuration;
 
 use dataplane::channel::{
-    Answer, Command, FlowState, FlowView, PortView, Query, ServerView, TableEntryView, TableStatsView,
-    Traffic, WorkerEnd,
+    Answer, Command, FlowState, FlowView, PoolView, PortView, Query, ServerView, TableEntryView,
+    TableStatsView, Traffic, WorkerEnd,
 };
 use dataplane::counters::{Counters, DropReason};
 use dataplane::io::PortStats;
@@ -13,7 +13,7 @@ use dataplane::script_profile::ScriptProfile;
 use dataplane::snapshot::*;
 use dataplane::table::TableStats;
 use hdrhistogram::Histogram;
-use smoltcp::time::Duration;
+use smoltcp::time::{Duration, Instant};
 
 fn flow() -> FlowView {
     FlowView {
@@ -58,6 +58,19 @@ fn histogram(values: impl IntoIterator<Item = u64>) -> Histogram<u64> {
     histogram
 }
 
+fn servers() -> Vec<ServerView> {
+    vec![
+        ServerView { server: ServerId(0), up: true, enabled: true, flows: 1, flows_total: 16 },
+        ServerView { server: ServerId(1), up: true, enabled: false, flows: 0, flows_total: 9 },
+        ServerView { server: ServerId(2), up: true, enabled: true, flows: 2, flows_total: 5 },
+        ServerView { server: ServerId(3), up: false, enabled: true, flows: 0, flows_total: 0 },
+    ]
+}
+
+fn pools() -> Vec<PoolView> {
+    vec![PoolView { pool: PoolId(0), refused: 0 }, PoolView { pool: PoolId(1), refused: 3 }]
+}
+
 fn answer(query: Query) -> Answer {
     match query {
         Query::Counters => Answer::Counters(Box::new(counters())),
@@ -67,12 +80,7 @@ fn answer(query: Query) -> Answer {
                 service.is_none_or(|id| id == flow.service) && client.is_none_or(|ip| ip == flow.client.ip());
             Answer::Flows(std::iter::once(flow).filter(|_| matches).take(limit).collect())
         }
-        Query::Pools => Answer::Pools(vec![
-            ServerView { server: ServerId(0), up: true, enabled: true, flows: 1, flows_total: 16 },
-            ServerView { server: ServerId(1), up: true, enabled: false, flows: 0, flows_total: 9 },
-            ServerView { server: ServerId(2), up: true, enabled: true, flows: 0, flows_total: 5 },
-            ServerView { server: ServerId(3), up: false, enabled: true, flows: 0, flows_total: 0 },
-        ]),
+        Query::Pools => Answer::Pools(servers(), pools()),
         Query::Tables { .. } => Answer::Tables(
             vec![TableEntryView {
                 service: ServiceId(0),
@@ -102,6 +110,7 @@ fn answer(query: Query) -> Answer {
             }],
         ),
         Query::Ping => Answer::Pong,
+        Query::Time => Answer::Time(Instant::from_secs(77)),
         Query::EndProfile => {
             let mut profile = ScriptProfile { runs: 30, nanoseconds: 120_000, ..ScriptProfile::default() };
             profile.line("sni.lua", 2, 1, 9_700);
