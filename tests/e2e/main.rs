@@ -11,5 +11,6 @@ mod proxied;
 mod readme;
 mod tcp;
 mod tls;
+mod trace;
 mod udp;
 mod workers;

@@ -62,6 +62,7 @@ pub(super) struct Session {
     format: Format,
     tellers: Vec<Teller>,
     flows: Flows,
+    seconds: u64,
     clock: Clock,
     last: Instant,
     events: u64,
@@ -72,7 +73,7 @@ pub(super) struct Session {
 impl Admin {
     /// Arms all workers.
     pub(super) fn begin_watch(&self, watch: Watch, format: Format) -> Result<Session, String> {
-        let only = Only::take(&self.watching)?;
+        let only = Only::take(&self.status.watching)?;
         let mut clocks = Vec::new();
         for worker in 0..self.workers.len() {
             clocks.push(self.clocks(worker)?);
@@ -100,6 +101,7 @@ impl Admin {
             format,
             tellers,
             flows: Flows::new(watch.flows),
+            seconds: watch.seconds,
             clock,
             last: clock.now(),
             events: 0,
@@ -150,7 +152,9 @@ impl Session {
             self.snapshot.interfaces.iter().map(|interface| interface.name.as_str()).collect();
         match self.format {
             Format::Json => json_line(&json!({ "event": "armed", "interfaces": interfaces })),
-            Format::Text => String::new(),
+            Format::Text => {
+                format!("armed: {} flows are followed, for {} s at most\n", self.flows.limit(), self.seconds)
+            }
         }
     }
 
