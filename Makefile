@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build build-v3 test icounts soak fuzz demo bench bench-v3 clean
+.PHONY: help deps build build-v3 test icounts soak fuzz demo bench bench-v3 compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -57,6 +57,15 @@ bench: ## packets per second, cycles per packet and latency beside the bare devi
 
 bench-v3: ## the same of a build for processors with AVX2 and BMI2
 	$(V3) $(CARGO) run --release -p weir-perf
+
+# `make compare COMPARE=--quick` takes a minute and writes nothing; perf/compare/run.sh --help
+COMPARE ?=
+
+compare: ## weir beside HAProxy, nginx and nftables, six minutes; writes the table of README.md (root or sudo)
+	@.ci/deps.sh compare
+	$(CARGO) build --release -p weir -p weir-perf --bin weir --bin weir-load
+	@$(AS_ROOT) env WEIR_BIN="$(abspath $(TARGET_DIR))/release/weir" LOAD_BIN="$(abspath $(TARGET_DIR))/release/weir-load" \
+	  perf/compare/run.sh $(COMPARE)
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -116,7 +116,7 @@ repeat() {
 
 # ---------------------------------------------------------------- steps
 tls_by_name() {
-  title "TLS by server name: passthrough, chosen by scripting/examples/sni.lua"
+  title "TLS by server name: passthrough, chosen by scripting/examples/tls_sni/tls_sni.lua"
   local www api other
   www=$(repeat 6 https www.example.com)
   api=$(repeat 3 https api.example.com)
@@ -143,7 +143,7 @@ tls_in_pieces() {
 }
 
 radius_persistence() {
-  title "RADIUS: one server per Calling-Station-Id, kept by scripting/examples/radius.lua"
+  title "RADIUS: one server per Calling-Station-Id, kept by scripting/examples/radius/radius.lua"
   local station answers seen=()
   for station in 02-00-00-00-00-01 02-00-00-00-00-02 02-00-00-00-00-03 02-00-00-00-00-04; do
     answers=$(repeat 5 radius "$station")

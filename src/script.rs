@@ -1,5 +1,7 @@
 //! `weir script check`: what is wrong with scripts, without running them, DPDK or root.
 
+mod test;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +18,9 @@ pub enum Command {
     Check(Check),
     /// Where a script of a running weir spends its time, line by line
     Profile(Profile),
+    /// Run the tests beside scripts, with every TCP payload cut at every byte: exit code 0 if all passed, 1 if not, 2 if
+    /// there is nothing to run
+    Test(test::Test),
 }
 
 /// The arguments of `weir script check`.
@@ -93,6 +98,7 @@ pub fn run(command: &Command) -> ExitCode {
     let done = match command {
         Command::Check(check) => targets(check).map(|targets| report(check, &targets)),
         Command::Profile(wanted) => profile(wanted).map(|()| ExitCode::SUCCESS),
+        Command::Test(wanted) => test::run(wanted),
     };
     done.unwrap_or_else(|error| {
         eprintln!("weir: {error:#}");

@@ -154,6 +154,8 @@ pub struct Balancer {
     /// What smooth weighted round robin owes the members of each group, by [`PoolGroupId`].
     group_credits: Vec<Vec<i64>>,
     tokens: WorkerTokens,
+    /// A copy for questions: the flows that it counts are not its own.
+    rehearsal: bool,
 }
 
 impl Balancer {
@@ -183,6 +185,7 @@ impl Balancer {
             pools: vec![PoolState::default(); snapshot.pools.len()],
             group_credits: snapshot.pool_groups.iter().map(|g| vec![0; g.members.len()]).collect(),
             tokens: WorkerTokens::new(snapshot, seat),
+            rehearsal: false,
         };
         balancer.note_limits(snapshot);
         for (state, pool) in balancer.pools.iter_mut().zip(&snapshot.pools) {
@@ -195,6 +198,19 @@ impl Balancer {
             balancer.refresh_pool(pool);
         }
         balancer
+    }
+
+    /// A copy that may be asked for choices, which do not count then. It looks at the same tokens and owns none: do not
+    /// open or close flows on it.
+    #[must_use]
+    pub fn rehearsal(&self) -> Balancer {
+        Balancer {
+            servers: self.servers.clone(),
+            pools: self.pools.clone(),
+            group_credits: self.group_credits.clone(),
+            tokens: self.tokens.clone(),
+            rehearsal: true,
+        }
     }
 
     fn note_limits(&mut self, snapshot: &Snapshot) {
@@ -472,6 +488,9 @@ impl Wanted<'_> {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
+        if self.rehearsal {
+            return;
+        }
         for state in &self.servers {
             if let Some(place) = state.place {
                 self.tokens.give(place, state.status.flows);

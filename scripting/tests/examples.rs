@@ -22,7 +22,7 @@ fn with_pools(script: &str, names: [&str; 2]) -> Snapshot {
 
 #[test]
 fn sni_chooses_the_pool_however_the_hello_is_cut() {
-    let config = with_pools(include_str!("../examples/sni.lua"), ["www", "api"]);
+    let config = with_pools(include_str!("../examples/tls_sni/tls_sni.lua"), ["www", "api"]);
     for (name, expected) in [
         ("www.example.com", Some(Selection::Pool(PoolId(0)))),
         ("API.example.com", Some(Selection::Pool(PoolId(1)))),
@@ -44,7 +44,7 @@ fn sni_chooses_the_pool_however_the_hello_is_cut() {
 
 #[test]
 fn radius_stays_on_the_server_of_its_station() {
-    let config = with_pools(include_str!("../examples/radius.lua"), ["main", "other"]);
+    let config = with_pools(include_str!("../examples/radius/radius.lua"), ["main", "other"]);
     let mut world = World::of(config);
     let mut of_station = std::collections::HashMap::new();
     for round in 0..40u8 {
@@ -65,7 +65,7 @@ fn radius_stays_on_the_server_of_its_station() {
 
 #[test]
 fn dhcp_goes_by_client_identifier_or_mac() {
-    let config = with_pools(include_str!("../examples/dhcp.lua"), ["main", "other"]);
+    let config = with_pools(include_str!("../examples/dhcp/dhcp.lua"), ["main", "other"]);
     let mut world = World::of(config);
     world.client = dhcp([2, 0, 0, 0, 0, 1], &[53, 1, 1, 61, 7, 1, 2, 0, 0, 0, 0, 9, 255]);
     assert_eq!(world.logged(), "client=02:00:00:00:00:09");
@@ -77,7 +77,7 @@ fn dhcp_goes_by_client_identifier_or_mac() {
 
 #[test]
 fn the_penalty_box_keeps_bad_clients_out_for_its_time() {
-    let config = with_pools(include_str!("../examples/penalty_box.lua"), ["main", "other"]);
+    let config = with_pools(include_str!("../examples/penalty_box/penalty_box.lua"), ["main", "other"]);
     let mut world = World::of(config);
     assert!(matches!(feed(&mut world, b"GET / HTTP/1.1\r\n", 1), Outcome::Done));
     assert_eq!((world.log().as_str(), world.record.close), ("", None));

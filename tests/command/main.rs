@@ -25,12 +25,12 @@ const ERROR: &str = "scripting/tests/check/faults/undefined_function.lua";
 #[test]
 fn the_exit_code_tells_what_was_found() -> Result {
     for (arguments, code) in [
-        (&["scripting/examples/sni.lua"][..], 0),
+        (&["scripting/examples/tls_sni/tls_sni.lua"][..], 0),
         (&[WARNING], 0),
         (&["--deny-warnings", WARNING], 1),
-        (&["--deny-warnings", "scripting/examples/sni.lua"], 0),
+        (&["--deny-warnings", "scripting/examples/tls_sni/tls_sni.lua"], 0),
         (&[ERROR], 1),
-        (&["scripting/examples/sni.lua", ERROR], 1),
+        (&["scripting/examples/tls_sni/tls_sni.lua", ERROR], 1),
         (&[], 2),
         (&["scripting/examples/none.lua"], 2),
         (&["scripting/examples"], 2),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir_tests::testkit::{Arms, Network, Process, Result, Weir, repository};
 
 fn config() -> String {
-    let script = repository().join("scripting/examples/sni.lua");
+    let script = repository().join("scripting/examples/tls_sni/tls_sni.lua");
     format!(
         r#"
 [[pool]]

@@ -3,6 +3,7 @@
 
 mod blind;
 mod chaos;
+mod connection_limits;
 mod cookies;
 mod device;
 mod endings;
