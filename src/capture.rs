@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use control::capture::Limits;
+use control::client::Next;
 
 use crate::trace::{NOTHING, Selection, UNUSABLE, interrupted};
 
@@ -63,12 +64,14 @@ fn write(arguments: &Capture) -> anyhow::Result<u64> {
     let mut capture = control::capture::Capture::new(file, limits)?;
     let mut failed = None;
     control::client::stream(&arguments.selection.socket, &request, |line| {
-        let Some(line) = line else { return !stop.load(Ordering::Relaxed) };
+        let next = if stop.load(Ordering::Relaxed) { Next::End } else { Next::GoOn };
+        let Some(line) = line else { return next };
         match capture.line(line) {
-            Ok(more) => more && !stop.load(Ordering::Relaxed),
+            Ok(true) => next,
+            Ok(false) => Next::Leave,
             Err(error) => {
                 failed = Some(error);
-                false
+                Next::Leave
             }
         }
     })?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
+use control::client::Next;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Which flows, for how long, and whom to ask.
@@ -111,12 +112,13 @@ pub fn run(trace: &Trace) -> ExitCode {
     }
     let mut events = 0u64;
     let streamed = control::client::stream(&trace.selection.socket, &request, |line| {
-        let Some(line) = line else { return !stop.load(Ordering::Relaxed) };
+        let next = if stop.load(Ordering::Relaxed) { Next::End } else { Next::GoOn };
+        let Some(line) = line else { return next };
         let about_itself =
             [r#""event":"over""#, r#""event":"armed""#].iter().any(|event| line.contains(event));
         events += u64::from(!(about_itself || line.starts_with("over: ") || line.starts_with("armed: ")));
         // Whoever reads it may have gone.
-        writeln!(std::io::stdout(), "{line}").is_ok() && !stop.load(Ordering::Relaxed)
+        if writeln!(std::io::stdout(), "{line}").is_ok() { next } else { Next::Leave }
     });
     match streamed {
         Err(error) => unusable(&error),

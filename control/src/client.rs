@@ -73,12 +73,23 @@ pub fn patient_request(socket_path: &Path, line: &str, time: Duration) -> Result
 /// How often a stream that is silent asks whether to go on.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How a stream goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// As it is.
+    GoOn,
+    /// weir is asked for the end, and what it has still to say is heard.
+    End,
+    /// Nothing more is wanted.
+    Leave,
+}
+
 /// Sends a request whose answer goes on for a while, and gives each line of it to `each` as it comes, and `None` whenever
-/// nothing has come for a moment. It ends with the answer, or when `each` says `false`.
+/// nothing has come for a moment.
 pub fn stream(
     socket_path: &Path,
     line: &str,
-    mut each: impl FnMut(Option<&str>) -> bool,
+    mut each: impl FnMut(Option<&str>) -> Next,
 ) -> Result<(), Error> {
     if line.contains('\n') {
         return Err(Error::NotOneLine);
@@ -91,7 +102,7 @@ pub fn stream(
     let mut reader = BufReader::new(stream);
     let mut received = Vec::new();
     loop {
-        match reader.read_until(b'\n', &mut received) {
+        let next = match reader.read_until(b'\n', &mut received) {
             Ok(_) if received == b"\n" => return Ok(()),
             Ok(_) if received.ends_with(b"\n") => {
                 let text = String::from_utf8_lossy(&received);
@@ -99,19 +110,20 @@ pub fn stream(
                 if let Some(refusal) = text.strip_prefix(ERROR_PREFIX) {
                     return Err(Error::Refused(refusal.to_owned()));
                 }
-                if !each(Some(text)) {
-                    return Ok(());
-                }
+                let next = each(Some(text));
                 received.clear();
+                next
             }
             Ok(_) => return sent.map_err(Error::Connection).and(Err(Error::Incomplete)),
             // What has come of a line stays in `received`.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if !each(None) {
-                    return Ok(());
-                }
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => each(None),
             Err(error) => return Err(error.into()),
+        };
+        match next {
+            Next::GoOn => {}
+            // Fails if that was done before.
+            Next::End => drop(reader.get_ref().shutdown(Shutdown::Write)),
+            Next::Leave => return Ok(()),
         }
     }
 }

@@ -134,15 +134,17 @@ impl Session {
         if stream.set_read_timeout(Some(FETCH)).is_err() || stream.write_all(begun.as_bytes()).is_err() {
             return;
         }
+        let mut gone = false;
         loop {
-            let over = self.over();
+            let over = if gone { Some("the client has asked for the end") } else { self.over() };
             let mut lines = self.fetch();
             if let Some(why) = over {
                 lines.push_str(&self.last_line(why));
             }
-            if stream.write_all(lines.as_bytes()).is_err() || over.is_some() || has_gone(reader) {
+            if stream.write_all(lines.as_bytes()).is_err() || over.is_some() {
                 return;
             }
+            gone = has_gone(reader);
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use control::capture::{Capture, Limits};
-use control::client::{self, stream};
+use control::client::{self, Next, stream};
 use dataplane::channel::Command;
 use dataplane::snapshot::Protocol;
 
@@ -14,7 +14,7 @@ fn lines(setup: &Setup, request: &str) -> Result<Vec<String>, client::Error> {
     let mut lines = Vec::new();
     stream(&setup.socket(), request, |line| {
         lines.extend(line.map(str::to_owned));
-        true
+        Next::GoOn
     })?;
     Ok(lines)
 }
@@ -91,6 +91,21 @@ fn there_is_one_at_a_time_and_a_client_that_goes_ends_it() {
 }
 
 #[test]
+fn a_client_that_asks_for_the_end_hears_what_was_told() {
+    let setup = Setup::new();
+    let mut lines = Vec::new();
+    stream(&setup.socket(), "trace flows 5", |line| {
+        lines.extend(line.map(str::to_owned));
+        Next::End
+    })
+    .unwrap();
+    assert!(lines.len() >= 2, "{lines:?}");
+    let last = lines.last().unwrap();
+    assert!(last.starts_with("over: the client has asked for the end; "), "{last}");
+    setup.stop();
+}
+
+#[test]
 fn what_is_not_understood_is_refused_and_control_ends_in_the_middle() {
     let setup = Setup::new();
     match lines(&setup, "trace client nobody") {
@@ -106,7 +121,7 @@ fn what_is_not_understood_is_refused_and_control_ends_in_the_middle() {
                 last = line.to_owned();
                 let _ = sender.send(());
             }
-            true
+            Next::GoOn
         });
         (ended.is_ok(), last)
     });
