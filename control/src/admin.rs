@@ -40,8 +40,6 @@ pub(crate) struct Admin {
     pub(crate) stop: Arc<AtomicBool>,
     /// A profile is being made.
     pub(crate) profiling: AtomicBool,
-    /// A trace or a capture is under way.
-    pub(crate) watching: Arc<AtomicBool>,
 }
 
 /// What a line is answered with.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+pub mod capture;
 pub mod client;
 mod clock;
 mod escape;
@@ -135,6 +136,7 @@ impl Control {
             log: Arc::clone(&log_stats),
             probes: AtomicU64::new(0),
             packets_lost: AtomicU64::new(0),
+            watching: Arc::new(AtomicBool::new(false)),
         });
         let mut commands = Vec::new();
         let (mut records, mut packets) = (Vec::new(), Vec::new());
@@ -152,7 +154,6 @@ impl Control {
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
             profiling: AtomicBool::new(false),
-            watching: Arc::new(AtomicBool::new(false)),
         };
         let server = match &settings.admin_socket {
             Some(path) => Some(AdminServer::bind(path, admin, Arc::clone(&stop))?),
