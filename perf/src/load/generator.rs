@@ -26,8 +26,9 @@ const ATTEMPTS: usize = 10;
 const PATIENCE: u64 = 1_000_000_000;
 /// Nanoseconds without a packet after which nobody has anything to say: longer than any timer of a young connection.
 const SILENCE: u64 = 400_000_000;
-/// Nanoseconds for what is still under way at the end.
-const DRAIN: u64 = 20_000_000;
+/// Nanoseconds without a packet after which those that are still missing at the end are lost: longer than a process has to
+/// wait for a processor that it shares.
+const DRAIN: u64 = 300_000_000;
 /// The longest latency that is told apart from longer ones.
 const LONGEST: u64 = 30_000_000_000;
 
@@ -250,9 +251,12 @@ impl Generator {
             load.refused += self.flush();
             self.listen(&mut load)?;
         }
-        let end = tsc::nanoseconds() + DRAIN;
-        while tsc::nanoseconds() < end {
+        let (mut last, mut received) = (tsc::nanoseconds(), load.received);
+        while load.received < load.scheduled - load.refused && tsc::nanoseconds() - last < DRAIN {
             self.listen(&mut load)?;
+            if load.received > received {
+                (last, received) = (tsc::nanoseconds(), load.received);
+            }
         }
         Ok(load)
     }
