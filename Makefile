@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build build-v3 test soak fuzz demo bench bench-v3 clean
+.PHONY: help deps build build-v3 test icounts soak growth fuzz demo bench bench-v3 compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -27,15 +27,22 @@ V3 = CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))/v3" RUSTFLAGS="$(RUSTFLAGS) -Cta
 build-v3: ## the release binary for processors with AVX2 and BMI2, target/v3/release/weir
 	$(V3) $(CARGO) build --release
 
-test: ## format, lints, unit, integration and end-to-end tests (the last as root)
+test: ## format, lints, unit, integration and end-to-end tests (the last as root), instruction counts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace --doc --quiet
 	@.ci/test.sh
+	@perf/icounts.sh --check
+
+icounts: ## count instructions anew and keep them in perf/icounts.csv, with which make test compares
+	@perf/icounts.sh
 
 soak: ## 240,000 connections over wires that lose, reorder, repeat and spoil packets (WEIR_SOAK_UPDATE=1: new table)
 	$(CARGO) test --release -p weir-tests --test soak the_whole -- --ignored --nocapture
+
+growth: ## ten million short flows: nothing is left of them on the heap and in the memory of the process
+	$(CARGO) test --profile counted -p weir-perf --test growth -- --ignored --nocapture --test-threads=1
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 60
@@ -53,6 +60,15 @@ bench: ## packets per second, cycles per packet and latency beside the bare devi
 
 bench-v3: ## the same of a build for processors with AVX2 and BMI2
 	$(V3) $(CARGO) run --release -p weir-perf
+
+# `make compare COMPARE=--quick` takes a minute and writes nothing; perf/compare/run.sh --help
+COMPARE ?=
+
+compare: ## weir beside HAProxy, nginx and nftables, six minutes; writes the table of README.md (root or sudo)
+	@.ci/deps.sh compare
+	$(CARGO) build --release -p weir -p weir-perf --bin weir --bin weir-load
+	@$(AS_ROOT) env WEIR_BIN="$(abspath $(TARGET_DIR))/release/weir" LOAD_BIN="$(abspath $(TARGET_DIR))/release/weir-load" \
+	  perf/compare/run.sh $(COMPARE)
 
 clean: ## remove what was built
 	$(CARGO) clean

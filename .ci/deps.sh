@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what weir, its tests and its demo need on Debian 12, and nothing that is there already.
+# Installs what weir, its tests and its demo need on Debian 12, and nothing that is there already. With the argument
+# `compare`, also what perf/compare compares with.
 set -euo pipefail
 
 # Package and reason. Nothing of it is started: the tests and the demo start what they need in their own namespaces.
@@ -10,7 +11,9 @@ wanted=(
   "libclang-dev      reads DPDK's headers (bindgen)"
   "git               the revision in the version of weir"
   "iproute2          network namespaces, for the end-to-end tests and the demo"
+  "ethtool           turns the offloads of veth off, for drivers of DPDK on it"
   "procps            process tools of the demo"
+  "valgrind          counts instructions"
   "python3           small servers and clients of the end-to-end tests"
   "curl              HTTP and TLS client"
   "openssl           certificates of the tests and the demo"
@@ -22,6 +25,13 @@ wanted=(
   "dnsmasq-base      DNS servers of the demo"
   "bind9-dnsutils    DNS client of the demo"
 )
+if [ "${1:-}" = compare ]; then
+  wanted+=(
+    "haproxy              compared with weir"
+    "libnginx-mod-stream  compared with weir"
+    "nftables             compared with weir"
+  )
+fi
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
 
@@ -45,9 +55,9 @@ install_packages() {
     as_root rm -f "$policy"
     trap - EXIT
   fi
-  # Not at the next boot either: these two are only wanted as programs.
+  # Not at the next boot either: these are only wanted as programs.
   local service
-  for service in nginx freeradius; do
+  for service in nginx freeradius haproxy; do
     if [[ " $* " == *" $service"* ]] && [ -d /run/systemd/system ]; then
       as_root systemctl disable --quiet "$service"
     fi

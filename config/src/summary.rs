@@ -88,8 +88,11 @@ fn service(service: &Service, snapshot: &Snapshot) -> String {
 fn pool(pool: &Pool, snapshot: &Snapshot) -> String {
     let servers = pool.servers.iter().filter_map(|id| {
         let server = snapshot.servers.get(id.index())?;
-        let disabled = if server.enabled { "" } else { " (disabled)" };
-        Some(format!("{}{disabled}", snapshot.server_address(*id)?))
+        let most = server.max_connections.map(|most| format!("at most {most}"));
+        let disabled = (!server.enabled).then(|| "disabled".to_owned());
+        let notes: Vec<String> = most.into_iter().chain(disabled).collect();
+        let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+        Some(format!("{}{notes}", snapshot.server_address(*id)?))
     });
     let servers: Vec<String> = servers.collect();
     let algorithm = match pool.algorithm {

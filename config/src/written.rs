@@ -23,6 +23,8 @@ pub(crate) type MonitorTime = Time<{ 10 * MS }, { 24 * H }>;
 pub(crate) type Buffer = Size<2048, { 1 << 20 }>;
 /// Flows, and parts of them.
 pub(crate) type Flows = Int<64, { 1 << 30 }>;
+/// Flows that a server may have.
+pub(crate) type Connections = Int<1, { 1 << 30 }>;
 /// Descriptors of a queue.
 pub(crate) type Descriptors = Int<64, 16384>;
 
@@ -76,6 +78,7 @@ section! {
         servers: Tables<Server>,
         fail_action: FailActionWritten,
         port_translation: Given<bool>,
+        max_connections_per_server: Given<Connections>,
         health_monitor: Tables<HealthMonitor>,
         tcp: Part<PoolTcp>,
     }
@@ -88,6 +91,7 @@ section! {
         weight: Given<Int<1, 256>>,
         hostname: Given<Name>,
         enabled: Given<bool>,
+        max_connections: Given<Connections>,
     }
 }
 

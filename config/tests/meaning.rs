@@ -47,6 +47,7 @@ fn the_defaults_of_a_minimal_file_are_the_documented_ones() {
     let server = &snapshot.servers[1];
     assert_eq!((server.pool, server.address, server.port), (PoolId(0), ip("192.0.2.21"), 8080));
     assert_eq!((server.weight, server.enabled, &server.hostname), (1, true, &None));
+    assert_eq!(server.max_connections, None);
 
     let limits = &snapshot.limits;
     assert_eq!((limits.flows, limits.embryonic, limits.waiting, limits.neighbors), (65536, 8192, 8192, 1024));
@@ -146,6 +147,8 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(snapshot.pools[3].monitors[0].kind, udp);
     assert_eq!((snapshot.servers[0].weight, snapshot.servers[1].enabled), (2, false));
     assert_eq!(snapshot.servers[0].hostname.as_deref(), Some("blue-1.example"));
+    let most: Vec<Option<u32>> = snapshot.servers[..4].iter().map(|server| server.max_connections).collect();
+    assert_eq!(most, [Some(500), Some(250), Some(250), None], "its own, the pool's, none");
     let members = &snapshot.pool_groups[0].members;
     assert_eq!((members[0].priority, members[0].ratio, members[1].pool), (10, 3, PoolId(1)));
 }
@@ -259,7 +262,7 @@ snat 10.0.0.2 10.0.0.3 2001:db8:2::2, ports 1024-63999
 service https: 192.0.2.10 2001:db8:1::10 tcp/443 → pool group web; datascripts by-server-name; TCP bound on the first payload
 service radius: 192.0.2.11 udp/1812-1813 → pool radius; datascripts by-code
 service dns: 192.0.2.12 udp/53 tcp/53 → pool dns; TCP bound on the SYN; UDP balanced per packet
-pool web-blue: 10.0.0.20:443 10.0.0.21:443 (disabled) [2001:db8:2::20]:443 by least connections; tcp every 5s, icmp every 5s
+pool web-blue: 10.0.0.20:443 (at most 500) 10.0.0.21:443 (at most 250, disabled) [2001:db8:2::20]:443 (at most 250) by least connections; tcp every 5s, icmp every 5s
 pool web-green: 10.0.0.22:443 [2001:db8:2::22]:443 by round robin; not monitored
 pool radius: 10.0.0.30:1812 10.0.0.31:1812 by source IP hash; not monitored
 pool dns: 10.0.0.40:53 10.0.0.41:53 by round robin; udp every 10s

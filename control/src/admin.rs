@@ -6,6 +6,7 @@ mod request;
 mod server;
 mod text;
 mod view;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use dataplane::channel::{
-    Answer, Command, FlowView, PortView, Query, ServerView, TableEntryView, TableStatsView,
+    Answer, Command, FlowView, PoolView, PortView, Query, ServerView, TableEntryView, TableStatsView,
 };
 use dataplane::counters::Counters;
 use dataplane::policy::ScriptReport;
@@ -41,6 +42,14 @@ pub(crate) struct Admin {
     pub(crate) profiling: AtomicBool,
 }
 
+/// What a line is answered with.
+enum Answered {
+    /// All of it.
+    Text(String),
+    /// What happens from now on.
+    Stream(Box<watch::Session>),
+}
+
 /// The workers' answer to a query, as the wanted variant; or the text of a refusal.
 macro_rules! ask {
     ($admin:expr, $query:expr, $pattern:pat => $value:expr) => {
@@ -53,14 +62,24 @@ macro_rules! ask {
 
 impl Admin {
     /// The whole answer to one line; refusals begin with [`ERROR_PREFIX`].
-    pub(crate) fn answer(&self, line: &str) -> String {
+    fn answer(&self, line: &str) -> Answered {
         let answer = request::parse(line, &self.snapshot).and_then(|request| match request {
+            Request::Watch(watch, format) => {
+                self.begin_watch(watch, format).map(|session| Answered::Stream(Box::new(session)))
+            }
+            request => self.text(request).map(Answered::Text),
+        });
+        answer.unwrap_or_else(|refusal| Answered::Text(format!("{ERROR_PREFIX}{refusal}\n")))
+    }
+
+    fn text(&self, request: Request) -> Result<String, String> {
+        match request {
             Request::Help => Ok(format!("{HELP}\n")),
             Request::Show(show, format) => self.show(show, format),
             Request::Profile(profile, format) => self.profile(profile, format),
             Request::SetEnabled(server, enabled) => self.set_enabled(server, enabled),
-        });
-        answer.unwrap_or_else(|refusal| format!("{ERROR_PREFIX}{refusal}\n"))
+            Request::Watch(..) => Err("a trace has no end that could be waited for".to_owned()),
+        }
     }
 
     fn set_enabled(&self, server: ServerId, enabled: bool) -> Result<String, String> {
@@ -84,7 +103,7 @@ impl Admin {
             Show::Metrics if format == Format::Json => Err("'show metrics' has no json form".to_owned()),
             Show::Metrics => self.metrics(),
             Show::Pools => {
-                let rows = view::pools(&self.snapshot, &self.servers()?);
+                let rows = self.pool_rows()?;
                 Ok(rows_as(format, POOL_COLUMNS, &rows, "no pools"))
             }
             Show::Ports => {
@@ -173,6 +192,7 @@ impl Admin {
         metrics.counter("weir_lost_log_lines_total", help, self.status.log.lost());
         metrics.workers(self.worker_rows());
         metrics.servers(&self.server_rows()?);
+        metrics.pools(&self.pool_rows()?);
         metrics.latency(&self.latency()?);
         let reports = self.scripts()?;
         let rows: Vec<_> = reports.iter().map(view::script).collect();
@@ -183,7 +203,13 @@ impl Admin {
     }
 
     fn server_rows(&self) -> Result<Vec<view::ServerRow>, String> {
-        Ok(self.servers()?.into_iter().filter_map(|server| view::server(&self.snapshot, server)).collect())
+        let (servers, _) = self.servers_and_pools()?;
+        Ok(servers.into_iter().filter_map(|server| view::server(&self.snapshot, server)).collect())
+    }
+
+    fn pool_rows(&self) -> Result<Vec<view::PoolRow>, String> {
+        let (servers, pools) = self.servers_and_pools()?;
+        Ok(view::pools(&self.snapshot, &servers, &pools))
     }
 
     /// A row for each worker, also for one that does not answer.
@@ -208,8 +234,8 @@ impl Admin {
         Ok(ask!(self, Query::Latency, Answer::Latency(latency) => latency))
     }
 
-    fn servers(&self) -> Result<Vec<ServerView>, String> {
-        Ok(ask!(self, Query::Pools, Answer::Pools(servers) => servers))
+    fn servers_and_pools(&self) -> Result<(Vec<ServerView>, Vec<PoolView>), String> {
+        Ok(ask!(self, Query::Pools, Answer::Pools(servers, pools) => (servers, pools)))
     }
 
     fn scripts(&self) -> Result<Vec<ScriptReport>, String> {
@@ -268,8 +294,10 @@ const FLOW_COLUMNS: &[&str] = &[
     "idle_s",
 ];
 const LATENCY_COLUMNS: &[&str] = &["bursts", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"];
-const POOL_COLUMNS: &[&str] = &["pool", "algorithm", "servers", "up", "flows", "flows_total"];
-const SERVER_COLUMNS: &[&str] = &["pool", "server", "hostname", "state", "weight", "flows", "flows_total"];
+const POOL_COLUMNS: &[&str] =
+    &["pool", "algorithm", "servers", "up", "max_connections", "flows", "flows_total", "refused_full"];
+const SERVER_COLUMNS: &[&str] =
+    &["pool", "server", "hostname", "state", "weight", "max_connections", "flows", "flows_total"];
 const TABLE_COLUMNS: &[&str] = &["service", "table", "key", "value", "remaining_s"];
 const TABLE_STATS_COLUMNS: &[&str] = &[
     "service",

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+pub mod capture;
 pub mod client;
 mod clock;
 mod escape;
@@ -14,6 +15,7 @@ mod fixture;
 pub mod health;
 pub mod log;
 mod monitor_thread;
+pub mod script_steps;
 mod source;
 mod status;
 mod watchdog;
@@ -134,6 +136,7 @@ impl Control {
             log: Arc::clone(&log_stats),
             probes: AtomicU64::new(0),
             packets_lost: AtomicU64::new(0),
+            watching: Arc::new(AtomicBool::new(false)),
         });
         let mut commands = Vec::new();
         let (mut records, mut packets) = (Vec::new(), Vec::new());

@@ -60,6 +60,19 @@ impl Workers {
         Ok(())
     }
 
+    /// Sends a command to one worker.
+    pub(crate) fn send_to(&self, number: usize, command: Command) -> Result<(), String> {
+        let worker = self.0.get(number).ok_or("there is no such worker")?;
+        worker.send(command).map_err(|_| format!("the command queue of {} is full", self.name(number)))
+    }
+
+    /// What one worker answers.
+    pub(crate) fn ask_one(&self, number: usize, query: Query) -> Result<Answer, String> {
+        let asked = self.0.get(number).and_then(|worker| worker.query(query));
+        let answer = asked.and_then(|receiver| receiver.recv_timeout(PATIENCE).ok());
+        answer.ok_or_else(|| format!("{} does not answer", self.name(number)))
+    }
+
     /// What each worker answers; `None` for one that does not, in time.
     pub(crate) fn ask_each(&self, query: Query) -> Vec<Option<Answer>> {
         let asked: Vec<Option<Receiver<Answer>>> = self.0.iter().map(|worker| worker.query(query)).collect();

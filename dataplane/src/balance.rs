@@ -6,17 +6,24 @@
 //! groups count per worker; the client address hash gives the same answer on every worker and on every machine with
 //! the same configuration and the same servers up.
 //!
+//! A server with `max_connections` and as many flows, on all workers together, is full: it takes part in nothing until one
+//! of them ends, as if it were down ([`crate::tokens`]). Whoever has picked a server calls [`Balancer::take`] before the
+//! flow gets it, [`Balancer::opened`] when it has it, and [`Balancer::closed`] at its end, or at once if it did not get it.
+//!
 //! [`Balancer::pick`] does not allocate. It costs one pass over the members of the pool, for
 //! [`Algorithm::SourceIpHash`] one table lookup. A change of health costs a pass over all servers and, for a pool with
 //! that algorithm, a rebuild of its tables: some ten accesses per slot, 1021 slots for up to 10 servers of equal
 //! weight, 65537 for more than 320.
 
+mod algorithms;
 mod maglev;
 
 use std::net::IpAddr;
 
 use crate::policy::Selection;
 use crate::snapshot::{Algorithm, FailAction, PoolGroupId, PoolId, ServerId, Snapshot, Target};
+use crate::steering::Seat;
+use crate::tokens::{Place, WorkerTokens};
 use maglev::Maglev;
 
 /// How many times [`FailAction::Pool`] is followed before a flow is refused.
@@ -75,6 +82,18 @@ pub enum Pick {
     Server(ServerId),
     /// No server is up: end the flow like this. [`FailAction::Pool`] was followed already and never comes out.
     Failed(FailAction),
+    /// As [`Pick::Failed`], but this pool has servers that are up and full.
+    Full(FailAction, PoolId),
+}
+
+/// What a server must be to be chosen.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    client: Client,
+    /// Not one of these.
+    exclude: &'a [ServerId],
+    /// Servers for which this is true need no room for another flow; asked for full servers only.
+    known: Option<&'a dyn Fn(ServerId) -> bool>,
 }
 
 /// State of one server on one worker.
@@ -84,7 +103,7 @@ pub struct ServerStatus {
     pub healthy: bool,
     /// It may take new flows.
     pub enabled: bool,
-    /// Flows open now on this worker.
+    /// Flows open now on this worker, and those that are about to get the server.
     pub flows: u32,
     /// Flows opened since start on this worker.
     pub total: u64,
@@ -100,6 +119,8 @@ struct ServerState {
     weight: u16,
     /// What smooth weighted round robin owes this server.
     credit: i64,
+    /// Its tokens, if it has a limit.
+    place: Option<Place>,
 }
 
 impl ServerState {
@@ -117,10 +138,14 @@ struct PoolState {
     turn: usize,
     /// Hash tables by family, where the pool's algorithm and its servers ask for one.
     maglev: [Option<Maglev>; 2],
+    /// A server of it has a limit.
+    limited: bool,
+    /// Flows that were refused because its servers were full.
+    refused: u64,
 }
 
-/// Server states and choice; one per worker.
-#[derive(Clone, Debug)]
+/// Server states and choice; one per worker. Dropped, it gives the tokens of its flows back.
+#[derive(Debug)]
 pub struct Balancer {
     /// By [`ServerId`].
     servers: Vec<ServerState>,
@@ -128,12 +153,22 @@ pub struct Balancer {
     pools: Vec<PoolState>,
     /// What smooth weighted round robin owes the members of each group, by [`PoolGroupId`].
     group_credits: Vec<Vec<i64>>,
+    tokens: WorkerTokens,
+    /// A copy for questions: the flows that it counts are not its own.
+    rehearsal: bool,
 }
 
 impl Balancer {
-    /// For this configuration: servers of pools with monitors start as not healthy, others as healthy.
+    /// For this configuration on a worker that is alone: servers of pools with monitors start as not healthy, others as
+    /// healthy.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> Self {
+        Balancer::on(snapshot, Seat::ALONE)
+    }
+
+    /// As [`Balancer::new`], for one of the workers that share the limits of this very snapshot.
+    #[must_use]
+    pub fn on(snapshot: &Snapshot, seat: Seat) -> Self {
         let servers = snapshot.servers.iter().map(|server| {
             let unwatched = snapshot.pools.get(server.pool.index()).is_none_or(|p| p.monitors.is_empty());
             ServerState {
@@ -142,13 +177,17 @@ impl Balancer {
                 family: Family::of(server.address),
                 weight: server.weight.max(1),
                 credit: 0,
+                place: None,
             }
         });
         let mut balancer = Balancer {
             servers: servers.collect(),
             pools: vec![PoolState::default(); snapshot.pools.len()],
             group_credits: snapshot.pool_groups.iter().map(|g| vec![0; g.members.len()]).collect(),
+            tokens: WorkerTokens::new(snapshot, seat),
+            rehearsal: false,
         };
+        balancer.note_limits(snapshot);
         for (state, pool) in balancer.pools.iter_mut().zip(&snapshot.pools) {
             if pool.algorithm == Algorithm::SourceIpHash {
                 let table = |v4: bool| Maglev::new(snapshot, &pool.servers, v4);
@@ -159,6 +198,29 @@ impl Balancer {
             balancer.refresh_pool(pool);
         }
         balancer
+    }
+
+    /// A copy that may be asked for choices, which do not count then. It looks at the same tokens and owns none: do not
+    /// open or close flows on it.
+    #[must_use]
+    pub fn rehearsal(&self) -> Balancer {
+        Balancer {
+            servers: self.servers.clone(),
+            pools: self.pools.clone(),
+            group_credits: self.group_credits.clone(),
+            tokens: self.tokens.clone(),
+            rehearsal: true,
+        }
+    }
+
+    fn note_limits(&mut self, snapshot: &Snapshot) {
+        for (server, place) in WorkerTokens::places(snapshot) {
+            let Some(state) = self.servers.get_mut(server.index()) else { continue };
+            state.place = Some(place);
+            if let Some(pool) = self.pools.get_mut(state.pool.index()) {
+                pool.limited = true;
+            }
+        }
     }
 
     /// What the monitors found out. Unknown servers are ignored.
@@ -219,23 +281,62 @@ impl Balancer {
         (usize::from(v4) + usize::from(v6), total)
     }
 
-    /// A flow to this server was opened.
+    /// True if the server is up and has room for a flow.
+    #[must_use]
+    pub fn is_available(&self, server: ServerId) -> bool {
+        self.servers.get(server.index()).is_some_and(|s| s.up() && s.place.is_none_or(|p| self.tokens.any(p)))
+    }
+
+    /// How many flows a server with a limit may still have, all workers together; exact only while they are at rest.
+    #[must_use]
+    pub fn room(&self, server: ServerId) -> Option<u64> {
+        self.servers.get(server.index())?.place.map(|place| self.tokens.spare(place))
+    }
+
+    /// Takes the room for a flow to this server. `false`: there is none, another worker was faster.
+    #[must_use]
+    pub fn take(&mut self, server: ServerId) -> bool {
+        let Some(state) = self.servers.get_mut(server.index()) else { return true };
+        if state.place.is_some_and(|place| !self.tokens.take(place)) {
+            return false;
+        }
+        state.status.flows = state.status.flows.saturating_add(1);
+        true
+    }
+
+    /// The flow for which room was taken has the server.
     pub fn opened(&mut self, server: ServerId) {
         if let Some(state) = self.servers.get_mut(server.index()) {
-            state.status.flows = state.status.flows.saturating_add(1);
             state.status.total = state.status.total.saturating_add(1);
         }
     }
 
-    /// A flow to this server ended; exactly once for each [`Balancer::opened`].
+    /// The flow has ended, or did not come about; exactly once for each [`Balancer::take`] that was true.
     pub fn closed(&mut self, server: ServerId) {
-        if let Some(state) = self.servers.get_mut(server.index()) {
-            state.status.flows = state.status.flows.saturating_sub(1);
+        let Some(state) = self.servers.get_mut(server.index()).filter(|state| state.status.flows > 0) else {
+            return;
+        };
+        state.status.flows -= 1;
+        if let Some(place) = state.place {
+            self.tokens.give(place, 1);
         }
     }
 
-    /// Chooses the server of a flow from `client`: one that is up, of the address family of its packets, and not in
-    /// `exclude` (those to which connecting failed). A pool without any is left by its `fail_action`, at most
+    /// A flow was refused because this pool's servers are full.
+    pub fn refused(&mut self, pool: PoolId) {
+        if let Some(state) = self.pools.get_mut(pool.index()) {
+            state.refused += 1;
+        }
+    }
+
+    /// Flows that were refused because this pool's servers were full, on this worker.
+    #[must_use]
+    pub fn refusals(&self, pool: PoolId) -> u64 {
+        self.pools.get(pool.index()).map_or(0, |state| state.refused)
+    }
+
+    /// Chooses the server of a flow from `client`: one that is up and not full, of the address family of its packets, and
+    /// not in `exclude` (those to which connecting failed). A pool without any is left by its `fail_action`, at most
     /// [`FAIL_ACTION_HOPS`] times; a chain that is longer ends in [`FailAction::Reset`].
     ///
     /// A group without any pool to choose fails as its first pool of the highest priority does.
@@ -246,27 +347,11 @@ impl Balancer {
         client: impl Into<Client>,
         exclude: &[ServerId],
     ) -> Pick {
-        let client = client.into();
-        let first = match target {
-            Target::Pool(pool) => Some(pool),
-            Target::PoolGroup(group) => self.pick_pool(snapshot, group, client, exclude),
-        };
-        let Some(mut pool) = first else { return Pick::Failed(FailAction::Reset) };
-        for _ in 0..=FAIL_ACTION_HOPS {
-            if let Some(server) = self.pick_server(snapshot, pool, client, exclude) {
-                return Pick::Server(server);
-            }
-            match snapshot.pools.get(pool.index()).map(|p| p.fail_action) {
-                Some(FailAction::Pool(next)) => pool = next,
-                Some(action) => return Pick::Failed(action),
-                None => break,
-            }
-        }
-        Pick::Failed(FailAction::Reset)
+        self.pick_among(snapshot, target, &Wanted { client: client.into(), exclude, known: None })
     }
 
-    /// As [`Balancer::pick`], for what a script chose. A server that the script named is taken if it is up, of the
-    /// client's family and not in `exclude`; it is never replaced by another one: where its pool would go on to
+    /// As [`Balancer::pick`], for what a script chose. A server that the script named is taken if it is up and not full, of
+    /// the client's family and not in `exclude`; it is never replaced by another one: where its pool would go on to
     /// another pool, the flow ends in [`FailAction::Reset`].
     pub fn pick_selection(
         &mut self,
@@ -275,164 +360,148 @@ impl Balancer {
         client: impl Into<Client>,
         exclude: &[ServerId],
     ) -> Pick {
-        let client = client.into();
+        self.pick_selected(snapshot, selection, &Wanted { client: client.into(), exclude, known: None })
+    }
+
+    /// As [`Balancer::pick_selection`], for a datagram that is balanced by itself: a server for which `known` is true has a
+    /// flow for it already, so it may be full.
+    pub fn pick_for_datagram(
+        &mut self,
+        snapshot: &Snapshot,
+        selection: Selection,
+        client: impl Into<Client>,
+        known: &dyn Fn(ServerId) -> bool,
+    ) -> Pick {
+        let wanted = Wanted { client: client.into(), exclude: &[], known: Some(known) };
+        self.pick_selected(snapshot, selection, &wanted)
+    }
+
+    fn pick_among(&mut self, snapshot: &Snapshot, target: Target, wanted: &Wanted<'_>) -> Pick {
+        let (first, mut full) = match target {
+            Target::Pool(pool) => (Some(pool), None),
+            Target::PoolGroup(group) => self.pick_pool(snapshot, group, wanted),
+        };
+        let Some(mut pool) = first else { return Pick::Failed(FailAction::Reset) };
+        let mut end = FailAction::Reset;
+        for _ in 0..=FAIL_ACTION_HOPS {
+            if let Some(server) = self.pick_server(snapshot, pool, wanted) {
+                return Pick::Server(server);
+            }
+            full = full.or_else(|| self.has_full(snapshot, pool, wanted).then_some(pool));
+            match snapshot.pools.get(pool.index()).map(|p| p.fail_action) {
+                Some(FailAction::Pool(next)) => pool = next,
+                Some(action) => {
+                    end = action;
+                    break;
+                }
+                None => break,
+            }
+        }
+        full.map_or(Pick::Failed(end), |pool| Pick::Full(end, pool))
+    }
+
+    fn pick_selected(&mut self, snapshot: &Snapshot, selection: Selection, wanted: &Wanted<'_>) -> Pick {
         let server = match selection {
-            Selection::Pool(pool) => return self.pick(snapshot, Target::Pool(pool), client, exclude),
+            Selection::Pool(pool) => return self.pick_among(snapshot, Target::Pool(pool), wanted),
             Selection::PoolGroup(group) => {
-                return self.pick(snapshot, Target::PoolGroup(group), client, exclude);
+                return self.pick_among(snapshot, Target::PoolGroup(group), wanted);
             }
             Selection::Server(server) => server,
         };
         let Some(state) = self.servers.get(server.index()) else { return Pick::Failed(FailAction::Reset) };
-        if eligible(state, server, client.family, exclude) {
+        if wanted.takes(state, server, &self.tokens) {
             return Pick::Server(server);
         }
-        match snapshot.pools.get(state.pool.index()).map(|p| p.fail_action) {
-            None | Some(FailAction::Pool(_)) => Pick::Failed(FailAction::Reset),
-            Some(action) => Pick::Failed(action),
-        }
+        let end = match snapshot.pools.get(state.pool.index()).map(|p| p.fail_action) {
+            None | Some(FailAction::Pool(_)) => FailAction::Reset,
+            Some(action) => action,
+        };
+        if wanted.would_take(state, server) { Pick::Full(end, state.pool) } else { Pick::Failed(end) }
     }
 
-    /// The pool of a group that takes the next flow; when none can, the one whose `fail_action` counts.
+    /// The pool of a group that takes the next flow; when none can, the one whose `fail_action` counts, and one that is
+    /// full, if any is.
     fn pick_pool(
         &mut self,
         snapshot: &Snapshot,
         group: PoolGroupId,
-        client: Client,
-        exclude: &[ServerId],
-    ) -> Option<PoolId> {
-        let members = &snapshot.pool_groups.get(group.index())?.members;
-        let family = client.family;
-        let takes = |balancer: &Self, pool| balancer.has_eligible(snapshot, pool, family, exclude);
-        let offered = members.iter().filter(|m| m.ratio > 0);
-        let Some(priority) = offered.clone().filter(|m| takes(self, m.pool)).map(|m| m.priority).max() else {
-            let highest = offered.clone().map(|m| m.priority).max()?;
-            return offered.clone().find(|m| m.priority == highest).map(|m| m.pool);
+        wanted: &Wanted<'_>,
+    ) -> (Option<PoolId>, Option<PoolId>) {
+        let Some(members) = snapshot.pool_groups.get(group.index()).map(|group| &group.members) else {
+            return (None, None);
         };
-        let mut total = 0i64;
-        let mut best: Option<(usize, PoolId, i64)> = None;
-        for (place, member) in members.iter().enumerate() {
-            if member.ratio == 0 || member.priority != priority || !takes(self, member.pool) {
-                continue;
-            }
-            let credit = self.group_credits.get_mut(group.index())?.get_mut(place)?;
-            *credit = credit.saturating_add(i64::from(member.ratio));
-            total += i64::from(member.ratio);
-            if best.is_none_or(|(_, _, most)| *credit > most) {
-                best = Some((place, member.pool, *credit));
-            }
-        }
-        let (place, pool, _) = best?;
-        let credit = self.group_credits.get_mut(group.index())?.get_mut(place)?;
-        *credit = credit.saturating_sub(total);
-        Some(pool)
+        let offered = members.iter().filter(|m| m.ratio > 0);
+        let able = offered.clone().filter(|m| self.has_eligible(snapshot, m.pool, wanted));
+        let Some(priority) = able.map(|m| m.priority).max() else {
+            let highest = offered.clone().map(|m| m.priority).max();
+            let failing = offered.clone().find(|m| Some(m.priority) == highest).map(|m| m.pool);
+            let full = offered.map(|m| m.pool).find(|pool| self.has_full(snapshot, *pool, wanted));
+            return (failing, full);
+        };
+        let pool = self.share_by_ratio(snapshot, group, priority, wanted);
+        (pool, None)
     }
 
     /// True if the pool has a server for such a flow.
-    fn has_eligible(&self, snapshot: &Snapshot, pool: PoolId, family: Family, exclude: &[ServerId]) -> bool {
-        if self.pools.get(pool.index()).is_none_or(|p| family.choose(p.up) == 0) {
+    fn has_eligible(&self, snapshot: &Snapshot, pool: PoolId, wanted: &Wanted<'_>) -> bool {
+        let Some(state) = self.pools.get(pool.index()) else { return false };
+        if wanted.client.family.choose(state.up) == 0 {
             return false;
         }
-        exclude.is_empty()
-            || snapshot.pools.get(pool.index()).is_some_and(|p| {
-                p.servers
-                    .iter()
-                    .any(|&id| self.servers.get(id.index()).is_some_and(|s| eligible(s, id, family, exclude)))
-            })
+        if wanted.exclude.is_empty() && !state.limited {
+            return true;
+        }
+        self.any_member(snapshot, pool, |state, id| wanted.takes(state, id, &self.tokens))
     }
 
-    /// The server of a pool that takes the next flow, by the pool's algorithm.
-    fn pick_server(
-        &mut self,
+    /// True if the pool, which has no eligible server, has one that would be eligible if it were not full.
+    fn has_full(&self, snapshot: &Snapshot, pool: PoolId, wanted: &Wanted<'_>) -> bool {
+        let limited = self.pools.get(pool.index()).is_some_and(|state| state.limited);
+        limited && self.any_member(snapshot, pool, |state, id| wanted.would_take(state, id))
+    }
+
+    fn any_member(
+        &self,
         snapshot: &Snapshot,
         pool: PoolId,
-        client: Client,
-        exclude: &[ServerId],
-    ) -> Option<ServerId> {
-        let config = snapshot.pools.get(pool.index())?;
-        let family = client.family;
-        if !self.has_eligible(snapshot, pool, family, exclude) {
-            return None;
-        }
-        match config.algorithm {
-            Algorithm::RoundRobin => self.round_robin(&config.servers, family, exclude),
-            Algorithm::LeastConnections => self.least_connections(pool, &config.servers, family, exclude),
-            Algorithm::SourceIpHash => {
-                let tables = &self.pools.get(pool.index())?.maglev;
-                let [v4, v6] = tables;
-                let table = family.choose([v4, v6]).as_ref()?;
-                table.find(client.address, |server| !exclude.contains(&server)).or_else(|| {
-                    config.servers.iter().copied().find(|&id| {
-                        self.servers.get(id.index()).is_some_and(|s| eligible(s, id, family, exclude))
-                    })
-                })
-            }
-        }
-    }
-
-    /// Smooth weighted round robin: every server is owed its weight per choice, the one that is owed most is
-    /// chosen and pays the weights of all.
-    fn round_robin(
-        &mut self,
-        members: &[ServerId],
-        family: Family,
-        exclude: &[ServerId],
-    ) -> Option<ServerId> {
-        let mut total = 0i64;
-        let mut best: Option<(ServerId, i64)> = None;
-        for &id in members {
-            let Some(server) = self.servers.get_mut(id.index()) else { continue };
-            if !eligible(server, id, family, exclude) {
-                continue;
-            }
-            server.credit = server.credit.saturating_add(i64::from(server.weight));
-            total += i64::from(server.weight);
-            if best.is_none_or(|(_, most)| server.credit > most) {
-                best = Some((id, server.credit));
-            }
-        }
-        let (id, _) = best?;
-        let chosen = self.servers.get_mut(id.index())?;
-        chosen.credit = chosen.credit.saturating_sub(total);
-        Some(id)
-    }
-
-    /// The fewest open flows per weight; among equals the first one after the last choice.
-    fn least_connections(
-        &mut self,
-        pool: PoolId,
-        members: &[ServerId],
-        family: Family,
-        exclude: &[ServerId],
-    ) -> Option<ServerId> {
-        let state = self.pools.get_mut(pool.index())?;
-        let (early, late) = members.split_at_checked(state.turn).unwrap_or((&[], members));
-        let mut best: Option<(usize, ServerId, &ServerState)> = None;
-        let in_turn = (state.turn..).zip(late).chain((0..).zip(early));
-        for (place, &id) in in_turn {
-            let Some(server) = self.servers.get(id.index()) else { continue };
-            if eligible(server, id, family, exclude)
-                && best.is_none_or(|(_, _, least)| fewer_flows(server, least))
-            {
-                best = Some((place, id, server));
-            }
-        }
-        let (place, id, _) = best?;
-        state.turn = if place + 1 < members.len() { place + 1 } else { 0 };
-        Some(id)
+        is: impl Fn(&ServerState, ServerId) -> bool,
+    ) -> bool {
+        let members = snapshot.pools.get(pool.index()).map_or(&[][..], |pool| &pool.servers);
+        members.iter().any(|&id| self.servers.get(id.index()).is_some_and(|state| is(state, id)))
     }
 }
 
-fn eligible(state: &ServerState, id: ServerId, family: Family, exclude: &[ServerId]) -> bool {
-    state.up() && state.family == family && !exclude.contains(&id)
+impl Wanted<'_> {
+    /// True if the server is eligible, unless it is full.
+    fn would_take(&self, state: &ServerState, id: ServerId) -> bool {
+        state.up() && state.family == self.client.family && !self.exclude.contains(&id)
+    }
+
+    /// True if the server is eligible.
+    fn takes(&self, state: &ServerState, id: ServerId, tokens: &WorkerTokens) -> bool {
+        self.would_take(state, id)
+            && state
+                .place
+                .is_none_or(|place| tokens.any(place) || self.known.is_some_and(|is_known| is_known(id)))
+    }
 }
 
-/// True if `a` has fewer open flows per weight than `b`.
-fn fewer_flows(a: &ServerState, b: &ServerState) -> bool {
-    u64::from(a.status.flows) * u64::from(b.weight) < u64::from(b.status.flows) * u64::from(a.weight)
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        if self.rehearsal {
+            return;
+        }
+        for state in &self.servers {
+            if let Some(place) = state.place {
+                self.tokens.give(place, state.status.flows);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;

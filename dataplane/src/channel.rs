@@ -21,8 +21,9 @@ use crate::counters::{Counters, DropReason};
 use crate::io::PortStats;
 use crate::policy::{Event, ScriptReport};
 use crate::script_profile::ScriptProfile;
-use crate::snapshot::{Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
+use crate::snapshot::{PoolId, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
 use crate::table::TableStats;
+use crate::trace::Order;
 
 /// How many items each queue of a [`channel`] holds.
 #[derive(Clone, Copy, Debug)]
@@ -196,6 +197,8 @@ pub enum Command {
     },
     /// A question of the operator.
     Query(Query, Reply),
+    /// Follow flows; takes the place of an order before.
+    Trace(Box<Order>),
     /// Take no new flows, write the records of the ones that exist, return from the worker's loop.
     Stop,
 }
@@ -233,6 +236,8 @@ pub enum Query {
     EndProfile,
     /// [`Answer::Pong`].
     Ping,
+    /// [`Answer::Time`].
+    Time,
 }
 
 /// Where the answer to a [`Query`] goes.
@@ -254,8 +259,9 @@ pub enum Answer {
     Counters(Box<Counters>),
     /// Flows, in no particular order.
     Flows(Vec<FlowView>),
-    /// Every server of every pool, in the order of [`Snapshot::servers`].
-    Pools(Vec<ServerView>),
+    /// Every server of every pool, in the order of [`Snapshot::servers`], and every pool, in the order of
+    /// [`Snapshot::pools`].
+    Pools(Vec<ServerView>, Vec<PoolView>),
     /// Entries in no particular order, and the statistics of every service asked for.
     Tables(Vec<TableEntryView>, Vec<TableStatsView>),
     /// Nanoseconds from rx burst to tx burst.
@@ -268,6 +274,8 @@ pub enum Answer {
     Profile(ScriptProfile),
     /// It runs.
     Pong,
+    /// The worker's time of this round.
+    Time(Instant),
 }
 
 /// What went one way over a flow.
@@ -340,6 +348,15 @@ pub struct ServerView {
     pub flows: u64,
     /// Flows since start.
     pub flows_total: u64,
+}
+
+/// What the balancer knows about a pool besides its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// The pool.
+    pub pool: PoolId,
+    /// Flows that were refused because all its servers that could have taken them were full.
+    pub refused: u64,
 }
 
 /// One entry of a script's table.
@@ -581,7 +598,7 @@ mod tests {
         let (mut worker, control) = channel(Capacities::default());
         drop(control.commands.query(Query::Pools).unwrap());
         match worker.command() {
-            Some(Command::Query(Query::Pools, reply)) => reply.send(Answer::Pools(Vec::new())),
+            Some(Command::Query(Query::Pools, reply)) => reply.send(Answer::Pools(Vec::new(), Vec::new())),
             other => panic!("{other:?}"),
         }
     }

@@ -82,6 +82,8 @@ drop_reasons! {
     SnatExhausted = "snat_exhausted",
     /// No server of the chosen pool is up.
     NoServer = "no_server",
+    /// All servers that could have taken the flow have `max_connections` flows.
+    MaxConnections = "max_connections",
     /// Neither a script nor the service chose a pool.
     NoPool = "no_pool",
     /// The script closed the flow.

@@ -34,5 +34,7 @@ pub mod snapshot;
 pub mod snat;
 pub mod steering;
 pub mod table;
+pub mod tokens;
+pub mod trace;
 pub mod wheel;
 pub mod worker;

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use smoltcp::time::{Duration, Instant};
 
-use crate::channel::{FlowState as FlowPhase, FlowView, ServerView, TableEntryView, TableStatsView, Traffic};
+use crate::channel::{
+    FlowState as FlowPhase, FlowView, PoolView, ServerView, TableEntryView, TableStatsView, Traffic,
+};
 use crate::flow::{Direction, Flow, FlowState};
 use crate::pipeline::Pipeline;
 use crate::policy::Policy;
 use crate::proxy_protocol::Endpoints;
-use crate::snapshot::{Protocol, ServerId, ServiceId};
+use crate::snapshot::{PoolId, Protocol, ServerId, ServiceId};
 
 /// Every server of every pool.
 pub fn servers<P: Policy>(pipeline: &Pipeline<P>) -> Vec<ServerView> {
@@ -25,6 +27,12 @@ pub fn servers<P: Policy>(pipeline: &Pipeline<P>) -> Vec<ServerView> {
         }
     };
     ids.map(|id| view(ServerId(id))).collect()
+}
+
+/// Every pool.
+pub fn pools<P: Policy>(pipeline: &Pipeline<P>) -> Vec<PoolView> {
+    let ids = (0..pipeline.snapshot().pools.len()).filter_map(|index| u16::try_from(index).ok()).map(PoolId);
+    ids.map(|pool| PoolView { pool, refused: pipeline.balancer().refusals(pool) }).collect()
 }
 
 /// Up to `limit` flows, of one service and one client if wished, whether a PROXY header names it or not.
@@ -75,7 +83,8 @@ pub fn traffic(flow: &Flow, direction: Direction) -> Traffic {
     Traffic { packets: u64::from(packets), bytes }
 }
 
-fn flow_phase(flow: &Flow) -> FlowPhase {
+/// Where a flow is in its life.
+pub(crate) fn flow_phase(flow: &Flow) -> FlowPhase {
     match flow.state() {
         FlowState::Embryonic | FlowState::Free => FlowPhase::Handshake,
         FlowState::Waiting => FlowPhase::Deciding,

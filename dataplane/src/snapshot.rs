@@ -1,13 +1,15 @@
 //! The configuration as the core means it: validated, immutable, everything referred to by index.
 //!
 //! `config` builds it from TOML; tests build it by hand. Owned by an `Arc`, shared by workers and control, never
-//! changed after that. What changes at run time (server up or down) lives in [`crate::balance::Balancer`].
+//! changed after that, but for [`Snapshot::tokens`]. What changes at run time (server up or down) lives in
+//! [`crate::balance::Balancer`].
 
 use smoltcp::time::Duration;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::io::PortId;
 use crate::proxy_protocol;
+use crate::tokens::SharedTokens;
 
 macro_rules! index_type {
     ($(#[$doc:meta] $name:ident in $list:literal),* $(,)?) => { $(
@@ -56,6 +58,8 @@ pub struct Snapshot {
     pub script_sets: Vec<ScriptSet>,
     /// Bounds of everything that grows.
     pub limits: Limits,
+    /// What the workers share of [`Server::max_connections`].
+    pub tokens: SharedTokens,
 }
 
 /// An address with the prefix length of its subnet.
@@ -187,6 +191,8 @@ pub struct Server {
     pub weight: u16,
     /// `false`: configured, but takes no new flows.
     pub enabled: bool,
+    /// Most flows at a time, all workers together; at least 1.
+    pub max_connections: Option<u32>,
 }
 
 /// How `control` finds out whether a server is up.

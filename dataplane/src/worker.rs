@@ -112,6 +112,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         self.hand_over();
         self.tell_peers();
         self.pipeline.policy_mut().idle();
+        self.pipeline.end_trace(now);
         self.obey(now);
         round
     }
@@ -175,7 +176,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             Some(out) => self.forward_all(out, port),
             None => self.carry_out(port),
         }
-        self.flush();
+        self.flush(now);
         count
     }
 
@@ -194,7 +195,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
                 Some(out) => self.forward_all(out, port),
                 None => self.carry_out(port),
             }
-            self.flush();
+            self.flush(now);
         }
         for _ in 0..NEWS {
             let Some(news) = self.mesh.hear(peer) else { break };
@@ -247,9 +248,9 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
         for port in 0..self.ports.len() {
-            self.flush_forward(PortId(port as u8));
+            self.flush_forward(now, PortId(port as u8));
             self.flush_own(PortId(port as u8));
         }
     }
@@ -304,15 +305,16 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
     }
 
     /// Sends translated packets.
-    fn flush_forward(&mut self, port: PortId) {
+    fn flush_forward(&mut self, now: Instant, port: PortId) {
         let Some(queues) = self.ports.get_mut(port.index()) else { return };
         let (sent, bytes) = send(&mut self.io, port, &mut queues.forward);
-        let lost = queues.forward.len();
-        queues.forward.clear();
         let counters = self.pipeline.counters_mut();
         counters.forwarded += sent;
         counters.tx_bytes += bytes;
-        (0..lost).for_each(|_| counters.drop(DropReason::TxFull));
+        for lost in queues.forward.drain(..) {
+            self.pipeline.counters_mut().drop(DropReason::TxFull);
+            self.pipeline.trace_unsent(now, port, lost.bytes());
+        }
     }
 
     /// Sends packets that weir made.
@@ -438,6 +440,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
                     self.pipeline.policy_mut().start_profile(set, event);
                 }
                 Some(Command::Query(query, reply)) => self.answer(now, query, reply),
+                Some(Command::Trace(order)) => self.pipeline.trace(now, *order),
             }
         }
     }
@@ -446,11 +449,12 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         let answer = match query {
             Query::Ping => Answer::Pong,
             Query::EndProfile => Answer::Profile(self.pipeline.policy_mut().end_profile()),
+            Query::Time => Answer::Time(now),
             Query::Latency => Answer::Latency(self.latency.clone()),
             Query::Ports => Answer::Ports(self.port_views()),
             Query::Counters => Answer::Counters(Box::new(self.pipeline.counters().clone())),
             Query::Scripts => Answer::Scripts(self.pipeline.policy().report()),
-            Query::Pools => Answer::Pools(report::servers(&self.pipeline)),
+            Query::Pools => Answer::Pools(report::servers(&self.pipeline), report::pools(&self.pipeline)),
             Query::Flows { limit, service, client } => {
                 Answer::Flows(report::flows(&self.pipeline, now, limit, service, client))
             }

@@ -177,7 +177,7 @@ impl Observed {
         if let Outcome::Failed(_) = outcome {
             run.error = context.record.error.clone();
         }
-        run.balancer = self.keep_balancer.then(|| Arc::new(context.balancer.clone()));
+        run.balancer = self.keep_balancer.then(|| Arc::new(context.balancer.rehearsal()));
         outcome
     }
 }

@@ -45,7 +45,7 @@ impl Default for Options {
         Options {
             start: Instant::from_secs(1000),
             seed: 0x5eed,
-            flows: 4096,
+            flows: 1024,
             trace: None,
             keep_frames: false,
             keep_balancer: false,

@@ -2,6 +2,8 @@
 //!
 //! Each test has namespaces of its own (see `weir_tests::testkit`). Where that is impossible it says so and ends.
 
+mod compare;
+mod connection_limits;
 mod flood;
 mod hostile;
 mod http;
@@ -11,5 +13,6 @@ mod proxied;
 mod readme;
 mod tcp;
 mod tls;
+mod trace;
 mod udp;
 mod workers;

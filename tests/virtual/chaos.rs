@@ -10,10 +10,10 @@ use crate::world::*;
 const SEEDS: std::ops::Range<u64> = 1..7;
 
 /// SplitMix64.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -41,11 +41,12 @@ const RESPONSE: &str = r#"
     if avi.l4.read(1) == "w" then avi.l4.collect(4000) end
 "#;
 
-fn toml(every: bool) -> String {
+fn toml(every: bool, limited: bool) -> String {
     let run = if every { "every_payload" } else { "first_payload" };
     let set = with_sets("tcp/443", "a", &["a", "b"], Some(REQUEST), Some(RESPONSE));
+    let limit = if limited { "max_connections_per_server = 2\n" } else { "" };
     format!(
-        "[limits]\nflows = 128\nembryonic = 64\nwaiting = 64\n{}[pool.tcp]\nconnect_timeout = \"1s\"\n{}[virtual_service.tcp]\nidle_timeout = \"20s\"\nfirst_payload_timeout = \"3s\"\n[virtual_service.udp]\nbuffer = \"2KiB\"\n[virtual_service.datascript]\nrun = \"{run}\"\n",
+        "[limits]\nflows = 128\nembryonic = 64\nwaiting = 64\n{}{limit}[pool.tcp]\nconnect_timeout = \"1s\"\n{}[virtual_service.tcp]\nidle_timeout = \"20s\"\nfirst_payload_timeout = \"3s\"\n[virtual_service.udp]\nbuffer = \"2KiB\"\n[virtual_service.datascript]\nrun = \"{run}\"\n",
         pools(&[("a", &["10.0.0.21:443", "10.0.0.22:443", "10.0.0.31:443"]), ("b", &["10.0.0.22:443"])]),
         set.replace("\"tcp/443\"", "\"tcp/443\", \"udp/443\"")
     )
@@ -62,7 +63,7 @@ struct Chaos {
 
 impl Chaos {
     fn new(seed: u64) -> Chaos {
-        let mut world = World::new(&toml(seed.is_multiple_of(2)));
+        let mut world = World::new(&toml(seed.is_multiple_of(2), seed.is_multiple_of(3)));
         let clients = [world.host(OUTSIDE, "192.0.2.100"), world.host(OUTSIDE, "192.0.2.101")];
         let servers = [world.host(INSIDE, "10.0.0.21"), world.host(INSIDE, "10.0.0.22")];
         world.silent(INSIDE, "10.0.0.31");

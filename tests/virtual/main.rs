@@ -3,6 +3,7 @@
 
 mod blind;
 mod chaos;
+mod connection_limits;
 mod cookies;
 mod device;
 mod endings;
@@ -22,6 +23,7 @@ mod scripts;
 mod splice;
 mod spliced;
 mod tcp_binding;
+mod traced;
 mod udp;
 mod weir;
 mod wire;

@@ -26,7 +26,7 @@ fn toeplitz(input: &[u8]) -> u32 {
 
 /// The queue of a card with RSS over addresses and ports and 128 entries that name the queues in turn. What is neither
 /// TCP nor UDP and has no IP header goes to the first queue.
-fn rss(frame: &[u8], queues: usize) -> usize {
+pub fn rss(frame: &[u8], queues: usize) -> usize {
     let headers = PacketHeaders::from_ethernet_slice(frame).unwrap();
     let mut input = match &headers.net {
         Some(NetHeaders::Ipv4(ip, _)) => [ip.source, ip.destination].concat(),

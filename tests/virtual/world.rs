@@ -7,6 +7,7 @@ use dataplane::channel::{ConnectionRecord, ControlEnd};
 use dataplane::counters::DropReason;
 use dataplane::io::PortId;
 use dataplane::memory::MemoryIo;
+use dataplane::snapshot::ServerId;
 use dataplane::worker::Worker;
 use etherparse::{ArpOperation, ArpPacket, NetHeaders, PacketBuilder, PacketHeaders};
 use scripting::LuaPolicy;
@@ -235,7 +236,23 @@ impl World {
             }
             busy |= !round.is_idle();
         }
+        if self.scrutinize {
+            self.assert_limits();
+        }
         busy
+    }
+
+    /// No server has more flows than it may have, on all workers together, and all the rest is to be had.
+    fn assert_limits(&self) {
+        let balancers = || self.workers().map(|worker| worker.pipeline().balancer());
+        for (server, number) in self.worker.pipeline().snapshot().servers.iter().zip(0..) {
+            let Some(most) = server.max_connections.map(u64::from) else { continue };
+            let open: u64 = balancers().map(|b| u64::from(b.status(ServerId(number)).flows)).sum();
+            assert!(open <= most, "server {number} has {open} of {most}");
+            for balancer in balancers() {
+                assert_eq!(balancer.room(ServerId(number)), Some(most - open), "server {number}");
+            }
+        }
     }
 
     /// All workers, by number.

@@ -76,9 +76,16 @@ fn servers(
             port: port.value.into_type(),
             weight: server.weight.or(Int::new(1)).into_type(),
             enabled: server.enabled.or(true),
+            max_connections: max_connections(server, pool),
         });
     }
     members
+}
+
+/// A server's own limit, or the one that its pool has for all.
+fn max_connections(server: &written::Server, pool: &written::Pool) -> Option<u32> {
+    let given = server.max_connections.0.as_ref().or(pool.max_connections_per_server.0.as_ref());
+    given.map(|at| at.value.into_type())
 }
 
 fn check_twin(server: &written::Server, earlier: &[written::Server], problems: &mut Problems) {

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use dataplane::counters::{Counters, DropReason};
 use dataplane::policy::ScriptReport;
 
-use super::view::{PortRow, ScriptRow, ServerRow, WorkerRow};
+use super::view::{PoolRow, PortRow, ScriptRow, ServerRow, WorkerRow};
 
 /// Collects lines; each metric is announced once, before its samples.
 pub(super) struct Metrics(String);
@@ -152,6 +152,15 @@ impl Metrics {
         self.rows(open, servers, |row| (labels(row), row.flows));
         let total = ("weir_server_flows_total", "counter", "Flows of the server since start.");
         self.rows(total, servers, |row| (labels(row), row.flows_total));
+        let limited: Vec<&ServerRow> = servers.iter().filter(|row| row.max_connections.is_some()).collect();
+        let most = ("weir_server_max_connections", "gauge", "Most flows that the server may have at a time.");
+        self.rows(most, &limited, |row| (labels(row), row.max_connections.map_or(0, u64::from)));
+    }
+
+    pub(super) fn pools(&mut self, pools: &[PoolRow]) {
+        let help = "Flows refused because the pool's servers had max_connections.";
+        let refused = ("weir_pool_refused_full_flows_total", "counter", help);
+        self.rows(refused, pools, |row| (Labels::new("pool", &row.pool), row.refused_full));
     }
 
     pub(super) fn latency(&mut self, nanoseconds: &Histogram<u64>) {

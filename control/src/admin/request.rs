@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use dataplane::policy::Event;
 use dataplane::snapshot::{ScriptSetId, ServerId, ServiceId, Snapshot};
 
+use super::watch;
+
 /// Flows and table entries shown when no limit is given.
 const DEFAULT_LIMIT: usize = 100;
 /// The most that one request may ask for: the worker copies them between two bursts.
@@ -21,6 +23,7 @@ pub(super) enum Request {
     Profile(Profile, Format),
     Show(Show, Format),
     SetEnabled(ServerId, bool),
+    Watch(watch::Watch, Format),
 }
 
 /// Of which script to make a profile, and for how long.
@@ -70,8 +73,9 @@ show workers                                     packets and flows of each worke
 enable server POOL ADDRESS:PORT                  let it take new flows
 disable server POOL ADDRESS:PORT                 no new flows; open ones go on
 profile script SET [event EVENT] [seconds N]     lines of a script where its time goes
+trace [client PREFIX] [vip IP] [port N] ...      what happens to packets of the next flows, as it happens
 help                                             this list
-Every `show` but metrics, and `profile`, take `json` as their last word.";
+Every `show` but metrics, `profile` and `trace` take `json` as their last word.";
 
 /// Understands one line. The error is the whole answer to the operator.
 pub(super) fn parse(line: &str, snapshot: &Snapshot) -> Result<Request, String> {
@@ -88,6 +92,8 @@ pub(super) fn parse(line: &str, snapshot: &Snapshot) -> Result<Request, String> 
         ["profile", "script", rest @ ..] => {
             Ok(Request::Profile(parse_profile(rest, snapshot)?, Format::Text))
         }
+        ["trace", rest @ .., "json"] => Ok(Request::Watch(watch::parse(rest)?, Format::Json)),
+        ["trace", rest @ ..] => Ok(Request::Watch(watch::parse(rest)?, Format::Text)),
         ["enable", "server", pool @ .., member] if !pool.is_empty() => {
             Ok(Request::SetEnabled(server(&pool.join(" "), member, snapshot)?, true))
         }

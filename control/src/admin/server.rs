@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Admin, ERROR_PREFIX};
+use super::{Admin, Answered, ERROR_PREFIX};
 use crate::Error;
 
 /// Connections at a time.
@@ -111,8 +111,11 @@ impl Connection {
     fn run(&self, stream: &UnixStream) {
         let mut reader = BufReader::new(stream);
         while let Some(line) = self.read_line(&mut reader) {
-            if send(stream, &self.admin.answer(&String::from_utf8_lossy(&line))).is_err() {
-                return;
+            match self.admin.answer(&String::from_utf8_lossy(&line)) {
+                Answered::Text(answer) if send(stream, &answer).is_ok() => {}
+                Answered::Text(_) => return,
+                // Whoever listened to it has nothing more to ask.
+                Answered::Stream(session) => return session.run(stream, &mut reader),
             }
         }
     }

@@ -6,7 +6,9 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use smoltcp::time::Duration;
 
-use dataplane::channel::{FlowState, FlowView, PortView, ServerView, TableEntryView, TableStatsView};
+use dataplane::channel::{
+    FlowState, FlowView, PoolView, PortView, ServerView, TableEntryView, TableStatsView,
+};
 use dataplane::counters::{Counters, DropReason};
 use dataplane::policy::{Event, ScriptReport};
 use dataplane::snapshot::{Algorithm, ServerId, ServiceId, Snapshot};
@@ -43,18 +45,22 @@ pub(super) struct ServerRow {
     pub(super) up: bool,
     pub(super) enabled: bool,
     pub(super) weight: u16,
+    pub(super) max_connections: Option<u32>,
     pub(super) flows: u64,
     pub(super) flows_total: u64,
 }
 
 #[derive(Serialize)]
 pub(super) struct PoolRow {
-    pool: String,
+    pub(super) pool: String,
     algorithm: &'static str,
     servers: usize,
     up: usize,
+    /// Of all servers together, if all have a limit.
+    max_connections: Option<u64>,
     flows: u64,
     flows_total: u64,
+    pub(super) refused_full: u64,
 }
 
 /// All but `worker` and `state` is missing for a worker that does not answer.
@@ -184,10 +190,12 @@ pub(super) fn flow(snapshot: &Snapshot, view: FlowView) -> FlowRow {
 
 pub(super) fn server(snapshot: &Snapshot, view: ServerView) -> Option<ServerRow> {
     let member = snapshot.servers.get(view.server.index())?;
+    let full = member.max_connections.is_some_and(|most| view.flows >= u64::from(most));
     let state = match (view.enabled, view.up) {
         (false, _) => "disabled",
-        (true, true) => "up",
         (true, false) => "down",
+        (true, true) if full => "full",
+        (true, true) => "up",
     };
     Some(ServerRow {
         pool: snapshot.pools.get(member.pool.index())?.name.clone(),
@@ -197,27 +205,32 @@ pub(super) fn server(snapshot: &Snapshot, view: ServerView) -> Option<ServerRow>
         up: view.up,
         enabled: view.enabled,
         weight: member.weight,
+        max_connections: member.max_connections,
         flows: view.flows,
         flows_total: view.flows_total,
     })
 }
 
-pub(super) fn pools(snapshot: &Snapshot, views: &[ServerView]) -> Vec<PoolRow> {
+pub(super) fn pools(snapshot: &Snapshot, views: &[ServerView], pools: &[PoolView]) -> Vec<PoolRow> {
     let members = |ids: &[ServerId]| -> Vec<ServerView> {
         views.iter().filter(|view| ids.contains(&view.server)).copied().collect()
     };
     snapshot
         .pools
         .iter()
-        .map(|pool| {
+        .zip(pools)
+        .map(|(pool, view)| {
             let members = members(&pool.servers);
+            let limits = pool.servers.iter().filter_map(|id| snapshot.servers.get(id.index()));
             PoolRow {
                 pool: pool.name.clone(),
                 algorithm: algorithm(pool.algorithm),
                 servers: members.len(),
                 up: members.iter().filter(|view| view.up && view.enabled).count(),
+                max_connections: limits.map(|server| server.max_connections.map(u64::from)).sum(),
                 flows: members.iter().map(|view| view.flows).sum(),
                 flows_total: members.iter().map(|view| view.flows_total).sum(),
+                refused_full: view.refused,
             }
         })
         .collect()
@@ -320,7 +333,7 @@ fn service(snapshot: &Snapshot, id: ServiceId) -> String {
     snapshot.services.get(id.index()).map_or_else(String::new, |service| service.name.clone())
 }
 
-fn state(state: FlowState) -> &'static str {
+pub(super) fn state(state: FlowState) -> &'static str {
     match state {
         FlowState::Handshake => "handshake",
         FlowState::Deciding => "deciding",
@@ -331,7 +344,7 @@ fn state(state: FlowState) -> &'static str {
     }
 }
 
-fn algorithm(algorithm: Algorithm) -> &'static str {
+pub(super) fn algorithm(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::RoundRobin => "round_robin",
         Algorithm::LeastConnections => "least_connections",

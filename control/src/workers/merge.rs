@@ -1,6 +1,6 @@
 //! One answer out of those of several workers.
 
-use dataplane::channel::{Answer, Query, ServerView, TableStatsView};
+use dataplane::channel::{Answer, PoolView, Query, ServerView, TableStatsView};
 use dataplane::policy::ScriptReport;
 use hdrhistogram::Histogram;
 
@@ -11,7 +11,10 @@ pub(super) fn add(sum: &mut Answer, other: Answer) {
     match (sum, other) {
         (Answer::Counters(sum), Answer::Counters(other)) => sum.add(&other),
         (Answer::Flows(sum), Answer::Flows(other)) => sum.extend(other),
-        (Answer::Pools(sum), Answer::Pools(other)) => sum.iter_mut().zip(&other).for_each(add_server),
+        (Answer::Pools(servers, pools), Answer::Pools(other_servers, other_pools)) => {
+            servers.iter_mut().zip(&other_servers).for_each(add_server);
+            pools.iter_mut().zip(&other_pools).for_each(add_pool);
+        }
         // Entries are replicas of each other.
         (Answer::Tables(_, stats), Answer::Tables(_, other)) => {
             stats.iter_mut().zip(&other).for_each(add_stats);
@@ -35,6 +38,10 @@ pub(super) fn cut(answer: &mut Answer, query: Query) {
 fn add_server((sum, other): (&mut ServerView, &ServerView)) {
     sum.flows += other.flows;
     sum.flows_total += other.flows_total;
+}
+
+fn add_pool((sum, other): (&mut PoolView, &PoolView)) {
+    sum.refused += other.refused;
 }
 
 fn add_stats((sum, other): (&mut TableStatsView, &TableStatsView)) {

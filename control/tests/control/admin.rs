@@ -156,6 +156,8 @@ fn metrics_are_in_the_text_format_of_prometheus() {
         "weir_dropped_packets_total{reason=\"no_flow\"} 10",
         "weir_dropped_packets_total{reason=\"truncated\"} 0",
         "weir_server_up{pool=\"dns\",server=\"[2001:db8:1::53]:53\"} 0",
+        "weir_server_max_connections{pool=\"dns\",server=\"10.0.0.53:53\"} 2",
+        "weir_pool_refused_full_flows_total{pool=\"dns\"} 3",
         "weir_script_budget_stops_total{set=\"by-sni\",event=\"request\"} 1",
         "weir_burst_latency_seconds_count 1000",
         "weir_port_sent_packets_total{port=\"lan\"} 940",

@@ -16,9 +16,9 @@ pub fn snapshot() -> Snapshot {
         snat: SnatPool { addresses: vec!["10.0.0.1".parse().unwrap()], first_port: 1024, last_port: 60999 },
         pools: vec![pool("web", MonitorKind::Tcp, &[0, 1]), pool("dns", MonitorKind::Icmp, &[2, 3])],
         servers: vec![
-            server(0, "10.0.0.11", Some("a.example"), 8443),
-            server(0, "10.0.0.12", None, 8443),
-            server(1, "10.0.0.53", None, 53),
+            Server { max_connections: Some(500), ..server(0, "10.0.0.11", Some("a.example"), 8443) },
+            Server { max_connections: Some(500), ..server(0, "10.0.0.12", None, 8443) },
+            Server { max_connections: Some(2), ..server(1, "10.0.0.53", None, 53) },
             server(1, "2001:db8:1::53", None, 53),
         ],
         services: vec![service("tls"), service("dns")],
@@ -77,6 +77,7 @@ fn server(pool: u16, address: &str, hostname: Option<&str>, port: u16) -> Server
         port,
         weight: 1,
         enabled: true,
+        max_connections: None,
     }
 }
 

@@ -69,6 +69,7 @@ fn snapshot(servers: &[&str], monitors: &[Monitor]) -> Snapshot {
             port: 8443,
             weight: 1,
             enabled: true,
+            max_connections: None,
         })
         .collect();
     snapshot

@@ -2,18 +2,21 @@
 
 use std::time::Duration as StdDuration;
 
+use dataplane::address::FlowKey;
 use dataplane::channel::{
-    Answer, Command, FlowState, FlowView, PortView, Query, ServerView, TableEntryView, TableStatsView,
-    Traffic, WorkerEnd,
+    Answer, Command, FlowState, FlowView, PoolView, PortView, Query, ServerView, TableEntryView,
+    TableStatsView, Traffic, WorkerEnd,
 };
 use dataplane::counters::{Counters, DropReason};
-use dataplane::io::PortStats;
+use dataplane::io::{PortId, PortStats};
+use dataplane::pipeline::Verdict;
 use dataplane::policy::{Event, ScriptReport};
 use dataplane::script_profile::ScriptProfile;
 use dataplane::snapshot::*;
 use dataplane::table::TableStats;
+use dataplane::trace::{Shape, TraceEvent, What};
 use hdrhistogram::Histogram;
-use smoltcp::time::Duration;
+use smoltcp::time::{Duration, Instant};
 
 fn flow() -> FlowView {
     FlowView {
@@ -58,6 +61,19 @@ fn histogram(values: impl IntoIterator<Item = u64>) -> Histogram<u64> {
     histogram
 }
 
+fn servers() -> Vec<ServerView> {
+    vec![
+        ServerView { server: ServerId(0), up: true, enabled: true, flows: 1, flows_total: 16 },
+        ServerView { server: ServerId(1), up: true, enabled: false, flows: 0, flows_total: 9 },
+        ServerView { server: ServerId(2), up: true, enabled: true, flows: 2, flows_total: 5 },
+        ServerView { server: ServerId(3), up: false, enabled: true, flows: 0, flows_total: 0 },
+    ]
+}
+
+fn pools() -> Vec<PoolView> {
+    vec![PoolView { pool: PoolId(0), refused: 0 }, PoolView { pool: PoolId(1), refused: 3 }]
+}
+
 fn answer(query: Query) -> Answer {
     match query {
         Query::Counters => Answer::Counters(Box::new(counters())),
@@ -67,12 +83,7 @@ fn answer(query: Query) -> Answer {
                 service.is_none_or(|id| id == flow.service) && client.is_none_or(|ip| ip == flow.client.ip());
             Answer::Flows(std::iter::once(flow).filter(|_| matches).take(limit).collect())
         }
-        Query::Pools => Answer::Pools(vec![
-            ServerView { server: ServerId(0), up: true, enabled: true, flows: 1, flows_total: 16 },
-            ServerView { server: ServerId(1), up: true, enabled: false, flows: 0, flows_total: 9 },
-            ServerView { server: ServerId(2), up: true, enabled: true, flows: 0, flows_total: 5 },
-            ServerView { server: ServerId(3), up: false, enabled: true, flows: 0, flows_total: 0 },
-        ]),
+        Query::Pools => Answer::Pools(servers(), pools()),
         Query::Tables { .. } => Answer::Tables(
             vec![TableEntryView {
                 service: ServiceId(0),
@@ -102,6 +113,7 @@ fn answer(query: Query) -> Answer {
             }],
         ),
         Query::Ping => Answer::Pong,
+        Query::Time => Answer::Time(Instant::from_secs(77)),
         Query::EndProfile => {
             let mut profile = ScriptProfile { runs: 30, nanoseconds: 120_000, ..ScriptProfile::default() };
             profile.line("sni.lua", 2, 1, 9_700);
@@ -127,6 +139,21 @@ fn answer(query: Query) -> Answer {
     }
 }
 
+/// What is told of a packet for a port without a service.
+fn dropped_packet() -> Vec<TraceEvent> {
+    let [client, vip] = ["192.0.2.10:40000", "198.51.100.1:81"].map(|text| text.parse().unwrap());
+    let key = FlowKey::new(Protocol::Tcp, client, vip);
+    let shape = Shape { frame: 3, key, payload: 0, segment: None };
+    let frame = Some([1, 2, 3].into());
+    let verdict = Verdict::Drop(DropReason::NoService);
+    let told = [
+        What::Begin { key, open: false },
+        What::Received { port: PortId(0), direction: None, shape, frame },
+        What::Verdict { verdict, left: None },
+    ];
+    told.into_iter().map(|what| TraceEvent { at: Instant::from_secs(77), flow: 0, what }).collect()
+}
+
 /// Answers queries until it is told to stop; returns all other commands.
 pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
     let mut commands = Vec::new();
@@ -134,6 +161,10 @@ pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
         match end.command() {
             Some(Command::Query(query, reply)) => reply.send(answer(query)),
             Some(Command::Stop) => return commands,
+            Some(Command::Trace(mut order)) => {
+                dropped_packet().into_iter().for_each(|event| order.sink.send(event));
+                commands.push(Command::Trace(order));
+            }
             Some(other) => commands.push(other),
             None => std::thread::sleep(StdDuration::from_millis(1)),
         }

@@ -67,7 +67,7 @@ impl Context<'_> {
         self.tables.remove(self.now, self.facts.service, table, key);
     }
 
-    /// `avi.vs.persist`: selects the server that the default table holds for `key` if it is up, and renews the
+    /// `avi.vs.persist`: selects the server that the default table holds for `key` if it is up and not full, and renews the
     /// entry; else balances at once in `pool` (or the service's default) and stores what was chosen.
     ///
     /// The entry's server is looked for in `pool`, or without `pool` in the service's default and in what is
@@ -113,7 +113,7 @@ impl Context<'_> {
                     server,
                 );
             }
-            Pick::Failed(_) => {
+            Pick::Failed(_) | Pick::Full(..) => {
                 self.record.selection = Some(match target {
                     Target::Pool(pool) => Selection::Pool(pool),
                     Target::PoolGroup(group) => Selection::PoolGroup(group),
@@ -130,7 +130,7 @@ impl Context<'_> {
         }
     }
 
-    /// The server of a live entry, if it is up, of the VIP's address family, and one of those allowed.
+    /// The server of a live entry, if it is up and not full, of the VIP's address family, and one of those allowed.
     fn persisted_server(&mut self, set: ScriptSetId, key: &[u8], pool: Option<PoolId>) -> Option<ServerId> {
         let (value, _) = self.tables.lookup(self.now, self.facts.service, None, key, 0)?;
         let address = parse_server(value)?;
@@ -140,7 +140,7 @@ impl Context<'_> {
         let in_pool = |pool: PoolId| {
             let servers = &self.snapshot.pools.get(pool.index())?.servers;
             let at_address = |&id: &ServerId| self.snapshot.server_address(id) == Some(address);
-            servers.iter().copied().filter(at_address).find(|&id| self.balancer.is_up(id))
+            servers.iter().copied().filter(at_address).find(|&id| self.balancer.is_available(id))
         };
         match pool {
             Some(pool) => in_pool(pool),

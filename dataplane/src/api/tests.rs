@@ -34,6 +34,15 @@ struct World {
 /// Pools: "web" (default; servers 0, 1, host name "one" on server 0), "api" (attached; 2, 3, 4), "hidden" (5).
 /// Groups: "all" (attached; "hidden"), "secret".
 fn world() -> World {
+    world_with(|_| {})
+}
+
+/// The same, in which every server takes one flow.
+fn limited_world() -> World {
+    world_with(|snapshot| snapshot.limit_servers(1))
+}
+
+fn world_with(change: impl FnOnce(&mut Snapshot)) -> World {
     let mut snapshot = Snapshot::default();
     let web = snapshot.add_pool("web", Algorithm::RoundRobin, &["10.0.0.1:80", "10.0.0.2:80"]);
     snapshot.servers[0].hostname = Some("one.example".to_owned());
@@ -44,6 +53,7 @@ fn world() -> World {
     snapshot.add_group("secret", &[(hidden, 1, 1)]);
     snapshot.add_set(&[api], &[all]);
     snapshot.add_service("shop", Some(Target::Pool(web)), 4);
+    change(&mut snapshot);
     World {
         balancer: Balancer::new(&snapshot),
         tables: TableStore::new(&snapshot, Seat::ALONE),
@@ -417,6 +427,28 @@ fn persist_leaves_a_server_that_is_down() {
     assert_eq!(world.entry(b"key"), entry("10.0.0.2-80", 300));
     world.balancer.set_health(ServerId(0), true);
     assert_eq!(world.persisted(None), Some(Selection::Server(ServerId(1))), "and does not go back");
+}
+
+#[test]
+fn persist_leaves_a_server_that_is_full_unless_all_are() {
+    let mut world = limited_world();
+    assert_eq!(world.persisted(None), Some(Selection::Server(ServerId(0))));
+    assert!(world.balancer.take(ServerId(0)));
+    assert_eq!(world.persisted(None), Some(Selection::Server(ServerId(1))));
+    assert_eq!(world.entry(b"key"), entry("10.0.0.2-80", 300));
+    assert!(world.balancer.take(ServerId(1)));
+    assert_eq!(
+        world.persisted(None),
+        Some(Selection::Pool(PoolId(0))),
+        "so that the flow fails as any other"
+    );
+    assert_eq!(world.entry(b"key"), entry("10.0.0.2-80", 300));
+    let status = world.context().server_status(SET, "web", "10.0.0.2", 80);
+    assert_eq!(status, Ok(true), "full is not down");
+    assert_eq!(world.context().servers(SET, None), Ok((2, 2)));
+    world.balancer.closed(ServerId(0));
+    world.balancer.closed(ServerId(1));
+    assert_eq!(world.persisted(None), Some(Selection::Server(ServerId(1))));
 }
 
 #[test]

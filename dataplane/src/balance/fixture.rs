@@ -40,6 +40,7 @@ impl Snapshot {
                 port: at.port(),
                 weight: 1,
                 enabled: true,
+                max_connections: None,
             });
         }
         self.pools.push(Pool {
@@ -57,6 +58,11 @@ impl Snapshot {
             },
         });
         pool
+    }
+
+    /// Gives all servers so far this limit.
+    pub(crate) fn limit_servers(&mut self, most: u32) {
+        self.servers.iter_mut().for_each(|server| server.max_connections = Some(most));
     }
 
     /// Adds a group of (pool, priority, ratio).

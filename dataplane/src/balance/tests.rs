@@ -24,9 +24,14 @@ fn client() -> IpAddr {
 fn choices(balancer: &mut Balancer, snapshot: &Snapshot, count: usize) -> Vec<u16> {
     let pick = |_| match balancer.pick(snapshot, Target::Pool(PoolId(0)), client(), &[]) {
         Pick::Server(server) => server.0,
-        Pick::Failed(action) => panic!("{action:?}"),
+        failed => panic!("{failed:?}"),
     };
     (0..count).map(pick).collect()
+}
+
+fn open(balancer: &mut Balancer, server: ServerId) {
+    assert!(balancer.take(server));
+    balancer.opened(server);
 }
 
 fn shares(picks: impl IntoIterator<Item = u16>) -> BTreeMap<u16, u32> {
@@ -63,7 +68,7 @@ fn a_disabled_server_takes_no_new_flows_and_keeps_its_old_ones() {
     snapshot.servers[0].enabled = false;
     let mut balancer = Balancer::new(&snapshot);
     assert_eq!(choices(&mut balancer, &snapshot, 4), [1, 2, 1, 2]);
-    balancer.opened(ServerId(1));
+    open(&mut balancer, ServerId(1));
     balancer.set_enabled(ServerId(1), false);
     balancer.set_enabled(ServerId(0), true);
     assert_eq!(choices(&mut balancer, &snapshot, 4), [0, 2, 0, 2]);
@@ -76,7 +81,7 @@ fn a_disabled_server_takes_no_new_flows_and_keeps_its_old_ones() {
 fn flow_counts_never_go_below_zero() {
     let snapshot = one_pool(RoundRobin, THREE, &[]);
     let mut balancer = Balancer::new(&snapshot);
-    balancer.opened(ServerId(2));
+    open(&mut balancer, ServerId(2));
     balancer.closed(ServerId(2));
     balancer.closed(ServerId(2));
     assert_eq!(
@@ -92,7 +97,7 @@ fn unknown_numbers_are_harmless() {
     let far = ServerId(999);
     balancer.set_health(far, true);
     balancer.set_enabled(far, true);
-    balancer.opened(far);
+    open(&mut balancer, far);
     balancer.closed(far);
     assert_eq!(balancer.status(far), ServerStatus::default());
     assert!(!balancer.is_up(far));
@@ -125,7 +130,7 @@ fn least_connections_counts_flows_per_weight() {
     let mut balancer = Balancer::new(&snapshot);
     for _ in 0..400 {
         let server = choices(&mut balancer, &snapshot, 1)[0];
-        balancer.opened(ServerId(server));
+        open(&mut balancer, ServerId(server));
     }
     let flows: Vec<u32> = (0..3).map(|s| balancer.status(ServerId(s)).flows).collect();
     assert_eq!(flows, [100, 100, 200]);
@@ -140,7 +145,7 @@ fn least_connections_serves_ties_in_turn() {
     let snapshot = one_pool(LeastConnections, THREE, &[]);
     let mut balancer = Balancer::new(&snapshot);
     assert_eq!(choices(&mut balancer, &snapshot, 7), [0, 1, 2, 0, 1, 2, 0]);
-    balancer.opened(ServerId(1));
+    open(&mut balancer, ServerId(1));
     assert_eq!(choices(&mut balancer, &snapshot, 4), [2, 0, 2, 0]);
 }
 
@@ -153,7 +158,7 @@ fn servers_that_were_tried_are_left_out() {
         for _ in 0..3 {
             match balancer.pick(&snapshot, Target::Pool(PoolId(0)), client(), &tried) {
                 Pick::Server(server) => tried.push(server),
-                Pick::Failed(action) => panic!("{algorithm:?}: {action:?} after {tried:?}"),
+                failed => panic!("{algorithm:?}: {failed:?} after {tried:?}"),
             }
         }
         tried.sort_unstable();
@@ -257,7 +262,7 @@ fn a_group_shares_flows_by_ratio_within_its_highest_priority() {
     let target = Target::PoolGroup(PoolGroupId(0));
     let pick = |balancer: &mut Balancer| match balancer.pick(&snapshot, target, client(), &[]) {
         Pick::Server(server) => server.0,
-        Pick::Failed(action) => panic!("{action:?}"),
+        failed => panic!("{failed:?}"),
     };
     let first: Vec<u16> = (0..4).map(|_| pick(&mut balancer)).collect();
     assert_eq!(first, [0, 0, 1, 0]);

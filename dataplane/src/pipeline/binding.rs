@@ -50,6 +50,7 @@ impl<P: Policy> Pipeline<P> {
             TcpEvent::Forward | TcpEvent::Rejected => {}
             _ => self.count_segment(now, id, direction, &headers),
         }
+        self.trace_binding(now, id, &connection, event);
         self.handle_event(now, id, &mut connection, event);
         let headless = connection.fate.is_some_and(|fate| fate.reason == Some(DropReason::ProxyHeader));
         self.connections.put(index, connection);
@@ -176,6 +177,7 @@ impl<P: Policy> Pipeline<P> {
         let Connection { binding, record, .. } = connection;
         let binding = binding.as_ref()?;
         let run = Run {
+            flow: Some(id),
             event,
             facts,
             client_payload: binding.payload(Side::Client),
@@ -207,7 +209,10 @@ impl<P: Policy> Pipeline<P> {
         let (own, service) = (own_endpoints(flow), ServiceId(flow.service));
         let endpoints = connection.endpoints.unwrap_or(own);
         let client = Client::reached_at(endpoints.source.ip(), own.destination.ip());
-        let server = self.choose(selection, client, &connection.tried)?;
+        let server = self.choose(service, selection, client, Some(connection));
+        let record = Some(&connection.record);
+        self.trace_choice(now, Some(id), (selection, connection.tried.len()), record, &server);
+        let server = server?;
         if let Err(refusal) = self.attach(now, id, server, Some(connection)) {
             self.detach(now, id);
             return Err(refusal);

@@ -152,6 +152,7 @@ impl<P: Policy> Pipeline<P> {
             None => Verdict::ForwardWhenResolved(out, hop),
         };
         if headers.end.saturating_sub(headers.l3) > mtu {
+            self.trace_leaving(now, buf.bytes(), verdict);
             return self.in_fragments(buf.bytes(), verdict);
         }
         verdict

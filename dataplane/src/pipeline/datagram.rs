@@ -6,14 +6,16 @@ use super::connection::{Connection, Held};
 use super::decide::{Decision, Refusal, Run};
 use super::end::{Fate, phase};
 use super::{Pipeline, Verdict};
+use crate::address::FlowKey;
+use crate::balance::Pick;
 use crate::channel::{EndedBy, Phase};
 use crate::counters::DropReason;
 use crate::flow::{Direction, FlowState};
 use crate::flow_table::FlowId;
 use crate::io::PacketBuf;
 use crate::parse::{self, Headers};
-use crate::policy::{Event, FlowFacts, Policy};
-use crate::snapshot::{Fallback, Protocol, ServiceId};
+use crate::policy::{Event, FlowFacts, Policy, Selection};
+use crate::snapshot::{Fallback, Protocol, ServerId, ServiceId};
 
 impl<P: Policy> Pipeline<P> {
     /// The first datagram of a client tuple, or any datagram of a service that balances each by itself.
@@ -94,7 +96,7 @@ impl<P: Policy> Pipeline<P> {
         let facts = self.facts(id)?;
         let (index, mut connection) = self.borrow_connection(id)?;
         let resume = connection.request.take().map(|waiting| waiting.run);
-        let run = client_run(facts, payload, true, resume);
+        let run = client_run(Some(id), facts, payload, true, resume);
         let outcome = self.run(now, run, &mut connection.record);
         let decision = self.decision(facts.service, &outcome, &connection.record);
         match decision {
@@ -229,7 +231,8 @@ impl<P: Policy> Pipeline<P> {
                 vip: headers.key.destination_socket(),
                 server: None,
             };
-            let outcome = self.run(now, client_run(facts, payload, false, None), &mut connection.record);
+            let run = client_run(None, facts, payload, false, None);
+            let outcome = self.run(now, run, &mut connection.record);
             self.decision(service, &outcome, &connection.record)
         } else {
             self.default_decision(service)
@@ -263,10 +266,11 @@ impl<P: Policy> Pipeline<P> {
                 return Err(DropReason::ScriptError);
             }
         };
-        let server = self.choose(selection, headers.key.source.ip().into(), &[]).map_err(|r| r.reason)?;
-        let mut key = headers.key;
-        key.branch = server.0.wrapping_add(1);
-        if let Some((id, _)) = self.flows.lookup(&key) {
+        let chosen = self.choose_for_datagram(selection, &headers.key);
+        let server = chosen.map(|(server, _)| server);
+        self.trace_choice(now, None, (selection, 0), Some(&connection.record), &server);
+        let (server, known) = chosen.map_err(|refusal| refusal.reason)?;
+        if let Some(id) = known {
             if let Some((index, mut known)) = self.borrow_connection(id) {
                 known.record.absorb(&mut connection.record);
                 self.connections.put(index, known);
@@ -274,7 +278,14 @@ impl<P: Policy> Pipeline<P> {
             self.connections.recycle(connection);
             return Ok(id);
         }
-        let id = self.new_flow(now, headers, service, key.branch, FlowState::Waiting)?;
+        let branch = branch_to(&headers.key, server).branch;
+        let id = match self.new_flow(now, headers, service, branch, FlowState::Waiting) {
+            Ok(id) => id,
+            Err(reason) => {
+                self.balancer.closed(server);
+                return Err(reason);
+            }
+        };
         self.keep(id, connection);
         let (index, mut connection) = self.borrow_connection(id).ok_or(DropReason::NoFlow)?;
         let attached = self.attach(now, id, server, Some(&mut connection));
@@ -289,6 +300,30 @@ impl<P: Policy> Pipeline<P> {
                 Err(refusal.reason)
             }
         }
+    }
+
+    /// The server of a datagram that is balanced by itself, and the flow of its client to that server; a server with room
+    /// for one if there is none.
+    fn choose_for_datagram(
+        &mut self,
+        selection: Selection,
+        key: &FlowKey,
+    ) -> Result<(ServerId, Option<FlowId>), Refusal> {
+        let flows = &self.flows;
+        let branch = |server| flows.lookup(&branch_to(key, server)).map(|(id, _)| id);
+        let known = |server| branch(server).is_some();
+        let client = key.source.ip();
+        let pick = loop {
+            match self.balancer.pick_for_datagram(&self.snapshot, selection, client, &known) {
+                Pick::Server(server) => match branch(server) {
+                    Some(id) => return Ok((server, Some(id))),
+                    None if self.balancer.take(server) => return Ok((server, None)),
+                    None => {}
+                },
+                failed => break failed,
+            }
+        };
+        self.picked(pick).map(|server| (server, None))
     }
 
     /// A datagram of a bound flow that a script still wants to see.
@@ -358,15 +393,22 @@ impl<P: Policy> Pipeline<P> {
     }
 }
 
+/// The key of the flow between a client tuple and one server, where each datagram is balanced by itself.
+fn branch_to(key: &FlowKey, server: ServerId) -> FlowKey {
+    FlowKey { branch: server.0.wrapping_add(1), ..*key }
+}
+
 /// Most datagrams that one flow holds.
 const MOST_HELD: usize = 64;
 
 /// A request run.
 fn client_run<'a>(
+    flow: Option<FlowId>,
     facts: FlowFacts,
     payload: &'a [u8],
     can_wait: bool,
     resume: Option<crate::policy::RunId>,
 ) -> Run<'a> {
-    Run { event: Event::Request, facts, client_payload: payload, server_payload: &[], can_wait, resume }
+    let event = Event::Request;
+    Run { flow, event, facts, client_payload: payload, server_payload: &[], can_wait, resume }
 }

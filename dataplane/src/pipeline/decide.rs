@@ -32,6 +32,8 @@ pub(super) enum Decision {
 
 /// What a run may see of its flow.
 pub(super) struct Run<'a> {
+    /// Without one it is about a single datagram.
+    pub(super) flow: Option<FlowId>,
     pub(super) event: Event,
     pub(super) facts: FlowFacts,
     pub(super) client_payload: &'a [u8],
@@ -56,6 +58,13 @@ impl Refusal {
 impl<P: Policy> Pipeline<P> {
     /// Starts or resumes the scripts of an event.
     pub(super) fn run(&mut self, now: Instant, run: Run<'_>, record: &mut Record) -> Outcome {
+        match self.tracer {
+            None => self.run_scripts(now, &run, record),
+            Some(_) => self.run_traced(now, &run, record),
+        }
+    }
+
+    pub(super) fn run_scripts(&mut self, now: Instant, run: &Run<'_>, record: &mut Record) -> Outcome {
         let mut context = Context {
             now,
             event: run.event,
@@ -104,20 +113,48 @@ impl<P: Policy> Pipeline<P> {
         self.snapshot.services.get(service.index()).map_or(Fallback::Close, |s| s.datascript.on_error)
     }
 
-    /// The server that a selection means now.
+    /// The server that a selection means now, with room for the flow: [`Pipeline::attach`] it or give it back. Where
+    /// `persist` chose a server that takes no flows any more, it is another one of its pool.
     pub(super) fn choose(
         &mut self,
+        service: ServiceId,
         selection: Selection,
         client: Client,
-        tried: &[ServerId],
+        connection: Option<&Connection>,
     ) -> Result<ServerId, Refusal> {
-        match self.balancer.pick_selection(&self.snapshot, selection, client, tried) {
-            Pick::Server(server) => Ok(server),
-            Pick::Failed(FailAction::Close) => {
-                Err(Refusal { reason: DropReason::NoServer, close: Close::Graceful })
-            }
-            Pick::Failed(_) => Err(Refusal::reset(DropReason::NoServer)),
+        let tried = connection.map_or(&[][..], |connection| &connection.tried);
+        let mut pick = self.pick_and_take(selection, client, tried);
+        if let (Selection::Server(_), Pick::Failed(_) | Pick::Full(..), Some(connection)) =
+            (selection, pick, connection)
+            && let Some(target) = api::retry_target(&self.snapshot, service, &connection.record)
+        {
+            pick = self.pick_and_take(target.into(), client, tried);
         }
+        self.picked(pick)
+    }
+
+    /// Another worker may take the last room of a server between the choice and the taking.
+    fn pick_and_take(&mut self, selection: Selection, client: Client, tried: &[ServerId]) -> Pick {
+        loop {
+            match self.balancer.pick_selection(&self.snapshot, selection, client, tried) {
+                Pick::Server(server) if !self.balancer.take(server) => {}
+                pick => return pick,
+            }
+        }
+    }
+
+    /// What a choice means for the flow; refusals for lack of room are counted.
+    pub(super) fn picked(&mut self, pick: Pick) -> Result<ServerId, Refusal> {
+        let (reason, action) = match pick {
+            Pick::Server(server) => return Ok(server),
+            Pick::Failed(action) => (DropReason::NoServer, action),
+            Pick::Full(action, pool) => {
+                self.balancer.refused(pool);
+                (DropReason::MaxConnections, action)
+            }
+        };
+        let close = if action == FailAction::Close { Close::Graceful } else { Close::Reset };
+        Err(Refusal { reason, close })
     }
 
     /// Where packets to `server` go, given the VS port that the client used.
@@ -128,8 +165,24 @@ impl<P: Policy> Pipeline<P> {
         Some(if translated { socket } else { SocketAddr::new(socket.ip(), service_port) })
     }
 
-    /// Gives the flow a server: SNAT port, server key, next hop, counts, persistence. The flow is not yet `Bound`.
+    /// Gives the flow a server in which it has room: SNAT port, server key, next hop, counts, persistence. The flow is not
+    /// yet `Bound`.
     pub(super) fn attach(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        server: ServerId,
+        connection: Option<&mut Connection>,
+    ) -> Result<(), Refusal> {
+        let attached = self.attach_to(now, id, server, connection);
+        if attached.is_err() {
+            self.balancer.closed(server);
+        }
+        self.trace_attached(now, id, server, &attached);
+        attached
+    }
+
+    fn attach_to(
         &mut self,
         now: Instant,
         id: FlowId,
@@ -191,6 +244,7 @@ impl<P: Policy> Pipeline<P> {
     /// From now on the flow is translated.
     pub(super) fn became_bound(&mut self, now: Instant, id: FlowId) {
         self.set_state(id, FlowState::Bound);
+        self.trace_bound(now, id);
         self.refresh_inspection(id);
         self.schedule_idle(now, id);
     }

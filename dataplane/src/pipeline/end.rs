@@ -89,6 +89,7 @@ impl<P: Policy> Pipeline<P> {
         };
         if let Some(binding) = connection.binding.as_mut() {
             let event = binding.handle_timeout(now);
+            self.trace_binding(now, id, &connection, event);
             self.handle_event(now, id, &mut connection, event);
         }
         if self.is_idle(now, id) && !connection.over {
@@ -175,6 +176,7 @@ impl<P: Policy> Pipeline<P> {
             self.neighbors.release(now, NeighborId::from_bits(hop));
         }
         self.attached = self.attached.saturating_sub(u32::from(flow.is_bound()));
+        self.trace_forgotten(id, &flow);
         self.flows.remove(id);
         self.counters.flows_ended += 1;
     }
@@ -200,11 +202,12 @@ impl<P: Policy> Pipeline<P> {
                 api::forget_persistence(now, &mut self.tables, service, &connection.record);
             }
         }
-        if fate.termination.phase == Phase::Handshake {
-            // Nobody was there to be reported, and in a flood of SYNs there would be no end to it.
-            self.counters.handshakes_incomplete += 1;
-        } else {
-            self.write_record(now, &flow, fate, connection.as_deref_mut());
+        // Of an incomplete handshake nobody was there to be reported, and in a flood of SYNs there would be no end to it.
+        let begun = fate.termination.phase != Phase::Handshake;
+        self.counters.handshakes_incomplete += u64::from(!begun);
+        let (logged, traced) = (begun && self.is_logged(&flow), self.traces_end(id, &flow, fate));
+        if logged || traced {
+            self.write_record(now, (logged, traced), id, record(now, &flow, fate, connection.as_deref_mut()));
         }
         if let Some(connection) = connection {
             self.connections.put(flow.connection, connection);
@@ -219,16 +222,26 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    fn write_record(&mut self, now: Instant, flow: &Flow, fate: Fate, connection: Option<&mut Connection>) {
+    fn is_logged(&self, flow: &Flow) -> bool {
         let service = self.snapshot.services.get(usize::from(flow.service));
-        if !service.is_some_and(|service| service.log_connections) {
-            return;
+        service.is_some_and(|service| service.log_connections)
+    }
+
+    fn write_record(
+        &mut self,
+        now: Instant,
+        (logged, traced): (bool, bool),
+        id: FlowId,
+        record: ConnectionRecord,
+    ) {
+        if traced {
+            self.trace_ended(now, id, &record);
         }
-        if self.records.len() >= QUEUE {
-            self.counters.records_lost += 1;
-            return;
+        match logged {
+            true if self.records.len() < QUEUE => self.records.push_back(record),
+            true => self.counters.records_lost += 1,
+            false => {}
         }
-        self.records.push_back(record(now, flow, fate, connection));
     }
 
     /// For the end of the process: resets the TCP connections among the next flows, so that no end host waits for

@@ -78,7 +78,10 @@ impl<P: Policy> Pipeline<P> {
 
     fn whole(&mut self, now: Instant, port: PortId, whole: &mut Linear) -> Verdict {
         let parsed = self.parse_one(port, whole.bytes());
-        self.act_on(now, port, whole, parsed)
+        match self.tracer {
+            None => self.act_on(now, port, whole, parsed),
+            Some(_) => self.act_traced(now, port, whole, parsed),
+        }
     }
 
     /// A whole packet of a flow of ours that another worker has put together.
@@ -113,7 +116,9 @@ impl<P: Policy> Pipeline<P> {
             if !whole.copy(&held.frame) {
                 return Verdict::Drop(DropReason::NoBuffer);
             }
-            pipeline.translate(now, whole, held.headers, id, direction)
+            let verdict = pipeline.translate(now, whole, held.headers, id, direction);
+            pipeline.trace_leaving(now, whole.bytes(), verdict);
+            verdict
         })
     }
 

@@ -84,7 +84,7 @@ impl<P: Policy> Pipeline<P> {
         };
         let can_wait = can_wait && event == Event::Response;
         let facts = connection.facts(facts);
-        let run = Run { event, facts, client_payload, server_payload, can_wait, resume };
+        let run = Run { flow: Some(id), event, facts, client_payload, server_payload, can_wait, resume };
         let outcome = self.run(now, run, &mut connection.record);
         let decision = passing(&outcome, &connection.record, self.on_script_error(facts.service));
         match decision {

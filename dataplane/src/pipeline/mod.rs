@@ -7,7 +7,7 @@
 //! a flow), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
 //! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
 //! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
-//! (timers, and how flows end).
+//! (timers, and how flows end), `traced.rs` (the same for somebody who watches).
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
@@ -27,6 +27,7 @@ mod local;
 mod open;
 mod proxied;
 mod split;
+mod traced;
 mod transmit;
 mod vips;
 
@@ -57,6 +58,7 @@ use crate::snapshot::Snapshot;
 use crate::snat::SnatPorts;
 use crate::steering::{Seat, Steering};
 use crate::table::TableStore;
+use crate::trace::Tracer;
 use crate::wheel::Wheel;
 use connection::Connections;
 use transmit::Originated;
@@ -141,6 +143,8 @@ pub struct Pipeline<P: Policy> {
     /// Where a datagram is put together, and translated if no other buffer holds it.
     whole: Linear,
     outgoing: Outgoing,
+    /// Somebody watches.
+    tracer: Option<Box<Tracer>>,
 }
 
 /// Most news that wait for the worker; it takes them after each round.
@@ -187,7 +191,7 @@ impl<P: Policy> Pipeline<P> {
             flows: FlowTable::new(limits.flows, seed as u64)?,
             wheel: Wheel::new(limits.flows, now)?,
             snat: SnatPorts::new(&snapshot.snat, seat.of, (seed >> 64) as u64),
-            balancer: Balancer::new(&snapshot),
+            balancer: Balancer::on(&snapshot, seat),
             tables: TableStore::new(&snapshot, seat),
             policy,
             connections: Connections::new(),
@@ -208,6 +212,7 @@ impl<P: Policy> Pipeline<P> {
             reassembly: Reassembly::new(limits.fragment_memory, seed.rotate_left(32) as u64),
             whole: Linear::new(),
             outgoing: Outgoing::new(seed.rotate_right(32) as u64),
+            tracer: None,
             snapshot,
         };
         // Once is enough.
@@ -228,6 +233,10 @@ impl<P: Policy> Pipeline<P> {
         verdicts: &mut ArrayVec<Verdict, BURST>,
     ) -> Option<PortId> {
         verdicts.clear();
+        if self.tracer.is_some() {
+            self.process_traced(now, port, burst, verdicts);
+            return None;
+        }
         let tagged = self.ports.get(port.index()).is_some_and(|settings| settings.vlan.is_some());
         match tagged {
             false => self.stages::<UNTAGGED, B>(now, port, burst, verdicts),

@@ -74,6 +74,7 @@ impl<P: Policy> Pipeline<P> {
         }
         self.count_state(state, 1);
         self.counters.flows_created += 1;
+        self.trace_opened(now, id, service);
         Ok(id)
     }
 
@@ -199,6 +200,7 @@ impl<P: Policy> Pipeline<P> {
         }
         let mut connection = self.connections.fresh();
         let run = Run {
+            flow: Some(id),
             event: Event::Request,
             facts,
             client_payload: &[],
@@ -243,10 +245,14 @@ impl<P: Policy> Pipeline<P> {
             Decision::Wait(_) => return Err(Refusal::reset(DropReason::ScriptError)),
         };
         let flow = self.flows.flow(id).ok_or(Refusal::reset(DropReason::NoFlow))?;
-        let (client, index) = (flow.client_key().source.ip(), flow.connection);
+        let (client, index, service) =
+            (flow.client_key().source.ip(), flow.connection, ServiceId(flow.service));
         let mut connection = self.connections.take(index);
-        let tried = connection.as_ref().map(|c| c.tried.clone()).unwrap_or_default();
-        let attached = match self.choose(selection, client.into(), &tried) {
+        let chosen = self.choose(service, selection, client.into(), connection.as_deref());
+        let tried = connection.as_ref().map_or(0, |connection| connection.tried.len());
+        let record = connection.as_ref().map(|connection| &connection.record);
+        self.trace_choice(now, Some(id), (selection, tried), record, &chosen);
+        let attached = match chosen {
             Ok(server) => self.attach(now, id, server, connection.as_deref_mut()),
             Err(refusal) => Err(refusal),
         };

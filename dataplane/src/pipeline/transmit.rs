@@ -63,7 +63,12 @@ impl<P: Policy> Pipeline<P> {
                 }
             };
             match built {
-                Ok(Some(output)) => return Some(output),
+                Ok(Some(output)) => {
+                    if self.tracer.is_some() {
+                        self.trace_output(now, output, buf.bytes());
+                    }
+                    return Some(output);
+                }
                 // It was taken in pieces, which are next.
                 Ok(None) => {}
                 Err(_) => self.counters.originate_failed += 1,

@@ -70,7 +70,15 @@ fn pool(name: &str, servers: &[u16]) -> Pool {
 }
 
 fn server(pool: u16, address: &str, port: u16, enabled: bool) -> Server {
-    Server { pool: PoolId(pool), address: address.parse().unwrap(), hostname: None, port, weight: 1, enabled }
+    Server {
+        pool: PoolId(pool),
+        address: address.parse().unwrap(),
+        hostname: None,
+        port,
+        weight: 1,
+        enabled,
+        max_connections: None,
+    }
 }
 
 /// Service "vs" on 192.0.2.10 with default pool "main" (10.0.0.1:80, 10.0.0.2:80), pool "other" (10.0.0.1:8080,

@@ -1,0 +1,166 @@
+//! The connections that servers with `max_connections` may still have, as tokens that all workers of a configuration
+//! share.
+//!
+//! A token is either spare or held by one flow; nothing else ever has one, so a server never has more flows than tokens.
+//! The spare tokens of a server lie in shares, one for each worker: each begins with its part, and a flow that ends leaves
+//! its token in the share of its worker. A worker takes from its own share as long as there is any, which
+//! is an atomic operation on a cache line that no other worker touches; then it takes one that is spare elsewhere.
+//! So tokens come to lie where the flows are.
+//!
+//! Nobody keeps tokens back and nobody is asked for them: a server is full only if all its tokens were held at one moment.
+//! Looking through the shares one after the other does not show that, because one may be left in a share that was
+//! looked at already while another one is taken from a share that comes later. Therefore each share counts what was ever
+//! given to it. Shares that are all empty twice in a row, and have been given nothing in between, were empty at once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::snapshot::{ServerId, Snapshot};
+use crate::steering::Seat;
+
+/// How often all shares are looked through while tokens are given back and taken all the time, before a server counts as
+/// full. Each repetition means that a flow ended and another one began meanwhile.
+const SWEEPS: usize = 64;
+/// Shares in a cache line.
+const PER_LINE: usize = 8;
+/// What one more given token adds to a share: one to its count of gifts, one to its spare tokens.
+const GIVEN: u64 = 1 << 32 | 1;
+
+/// Spare tokens (low half) and how many were ever given (high half, going round).
+type Share = AtomicU64;
+
+/// Shares of one worker.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line([Share; PER_LINE]);
+
+/// The tokens of all servers of a configuration that have a limit.
+#[derive(Debug)]
+struct Tokens {
+    /// By worker; in each line after line the shares of the limited servers.
+    shares: Box<[Box<[Line]>]>,
+}
+
+/// Tokens of a [`Snapshot`], made when its first worker asks. A copy of a snapshot has its own.
+#[derive(Debug, Default)]
+pub struct SharedTokens(OnceLock<Arc<Tokens>>);
+
+impl Clone for SharedTokens {
+    fn clone(&self) -> Self {
+        SharedTokens::default()
+    }
+}
+
+/// Which of the limited servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u32);
+
+/// One worker's way to the tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerTokens {
+    tokens: Arc<Tokens>,
+    own: usize,
+}
+
+impl WorkerTokens {
+    /// For the worker on this seat; all workers of a snapshot share its tokens.
+    pub(crate) fn new(snapshot: &Snapshot, seat: Seat) -> Self {
+        let tokens = Arc::clone(snapshot.tokens.0.get_or_init(|| Arc::new(Tokens::new(snapshot, seat.of))));
+        let own = usize::from(seat.number) % tokens.shares.len().max(1);
+        WorkerTokens { tokens, own }
+    }
+
+    /// The limited servers of a snapshot with their places.
+    pub(crate) fn places(snapshot: &Snapshot) -> impl Iterator<Item = (ServerId, Place)> {
+        let servers = snapshot.servers.iter().zip(0u16..);
+        let limited = servers.filter(|(server, _)| server.max_connections.is_some());
+        limited.zip(0u32..).map(|((_, id), place)| (ServerId(id), Place(place)))
+    }
+
+    /// Takes a token for a flow. `false`: the server is full.
+    pub(crate) fn take(&self, place: Place) -> bool {
+        self.seek(place, take_one).is_some()
+    }
+
+    /// True if there is a token to take.
+    pub(crate) fn any(&self, place: Place) -> bool {
+        let look = |share: &Share| {
+            let now = share.load(Ordering::Acquire);
+            if spare(now) > 0 { Ok(()) } else { Err(gifts(now)) }
+        };
+        self.seek(place, look).is_some()
+    }
+
+    /// Gives the tokens of so many flows back.
+    pub(crate) fn give(&self, place: Place, flows: u32) {
+        if let Some(share) = self.tokens.share(self.own, place) {
+            share.fetch_add(GIVEN * u64::from(flows), Ordering::AcqRel);
+        }
+    }
+
+    /// All spare tokens of a server; exact only while no worker takes or gives one.
+    pub(crate) fn spare(&self, place: Place) -> u64 {
+        let shares = (0..self.tokens.shares.len()).filter_map(|worker| self.tokens.share(worker, place));
+        shares.map(|share| u64::from(spare(share.load(Ordering::Acquire)))).sum()
+    }
+
+    /// Looks through all shares, its own first, until one has what is sought. `look` says of an empty one how many
+    /// tokens it was given. `None`: all were empty at one moment.
+    fn seek<T>(&self, place: Place, look: impl Fn(&Share) -> Result<T, u32>) -> Option<T> {
+        let workers = self.tokens.shares.len();
+        let mut before = None;
+        for _ in 0..SWEEPS {
+            let mut given = 0u32;
+            for worker in (self.own..workers).chain(0..self.own) {
+                match look(self.tokens.share(worker, place)?) {
+                    Ok(found) => return Some(found),
+                    Err(gifts) => given = given.wrapping_add(gifts),
+                }
+            }
+            if before == Some(given) {
+                return None;
+            }
+            before = Some(given);
+        }
+        None
+    }
+}
+
+impl Tokens {
+    fn new(snapshot: &Snapshot, workers: u8) -> Self {
+        let limits: Vec<u32> = snapshot.servers.iter().filter_map(|server| server.max_connections).collect();
+        let workers = u32::from(workers.max(1));
+        let share = |limit: u32, worker: u32| {
+            let part = limit / workers + u32::from(worker < limit % workers);
+            Share::new(u64::from(part))
+        };
+        let line = |limits: &[u32], worker: u32| {
+            let mut line = Line::default();
+            line.0.iter_mut().zip(limits).for_each(|(place, limit)| *place = share(*limit, worker));
+            line
+        };
+        let lines = |worker: u32| limits.chunks(PER_LINE).map(|limits| line(limits, worker)).collect();
+        Tokens { shares: (0..workers).map(lines).collect() }
+    }
+
+    fn share(&self, worker: usize, Place(place): Place) -> Option<&Share> {
+        let place = place as usize;
+        self.shares.get(worker)?.get(place / PER_LINE)?.0.get(place % PER_LINE)
+    }
+}
+
+fn spare(share: u64) -> u32 {
+    share as u32
+}
+
+fn gifts(share: u64) -> u32 {
+    (share >> 32) as u32
+}
+
+fn take_one(share: &Share) -> Result<(), u32> {
+    let less = |now: u64| (spare(now) > 0).then(|| now - 1);
+    share.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).map(|_| ()).map_err(gifts)
+}
+
+#[cfg(test)]
+mod tests;
