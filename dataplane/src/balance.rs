@@ -215,6 +215,26 @@ impl Balancer {
         }
     }
 
+    /// Takes over how the servers of another balancer of the same configuration are, and whose turn it is; not its tokens:
+    /// a server that is full there counts as disabled here.
+    pub fn imitate(&mut self, other: &Balancer) {
+        for (index, (own, its)) in self.servers.iter_mut().zip(&other.servers).enumerate() {
+            let full = u16::try_from(index).is_ok_and(|id| !other.is_available(ServerId(id)));
+            own.status = its.status;
+            own.status.enabled &= !(full && its.up());
+        }
+        for pool in 0..self.pools.len() {
+            self.refresh_pool(pool);
+        }
+        for (own, its) in self.servers.iter_mut().zip(&other.servers) {
+            own.credit = its.credit;
+        }
+        for (own, its) in self.pools.iter_mut().zip(&other.pools) {
+            own.turn = its.turn;
+        }
+        self.group_credits.clone_from(&other.group_credits);
+    }
+
     fn note_limits(&mut self, snapshot: &Snapshot) {
         for (server, place) in WorkerTokens::places(snapshot) {
             let Some(state) = self.servers.get_mut(server.index()) else { continue };
