@@ -19,6 +19,8 @@ use crate::scenario::Scenario;
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Attempts, a twentieth of a second apart, until a process is there.
 const PATIENCE: usize = 400;
+/// Looks at a link until it is tried anew.
+const LINK_CHECKS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// DPDK for generators on memif ports.
@@ -42,8 +44,7 @@ impl Wires {
         self.eal.attach_vdev(&device, &format!("role=client,id=0,socket={}", subject.socket))?;
         let mut port = self.eal.port(&device)?;
         port.configure(&PortConfig { queues: workers, ..PortConfig::default() }, &self.pool)?;
-        port.start()?;
-        wait(&format!("the link to {}", subject.name), || Ok(port.link()?.up))?;
+        wait(&format!("the link to {}", subject.name), || linked(&mut port))?;
         Ok(DpdkIo::split(vec![port], self.pool.clone(), workers)?)
     }
 }
@@ -233,6 +234,19 @@ pub fn reflect(socket: &str, cpu: Option<u32>) -> anyhow::Result<()> {
     loop {
         super::near::reflect(&mut io);
     }
+}
+
+/// A client tries once when it is started: again until the server is there.
+fn linked(port: &mut Port) -> anyhow::Result<bool> {
+    port.start()?;
+    for _ in 0..LINK_CHECKS {
+        if port.link()?.up {
+            return Ok(true);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    port.stop()?;
+    Ok(false)
 }
 
 /// In the abstract namespace, which a process that is killed leaves clean.
