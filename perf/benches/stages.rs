@@ -218,6 +218,6 @@ fn whole(c: &mut Criterion) {
 criterion_group! {
     name = stages;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = recognise, find, rewrite, script, table, whole
+    targets = recognise, rewrite, script, table, whole, find
 }
 criterion_main!(stages);

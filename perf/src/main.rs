@@ -171,9 +171,20 @@ fn far(
     let wires = Wires::open(Some(cpu))?;
     let mut far = Far::new(&wires, subjects, u16::from(arguments.workers), arguments.scenario)?;
     let curves = load::measure(&mut far, plan)?;
-    let counters = far.weir()?.show(binary, "counters")?;
-    println!("dropped by weir: {}\n", counters.get("dropped").unwrap_or(&serde_json::Value::Null));
+    println!("dropped by weir: {}\n", drops(&far.weir()?.show(binary, "counters")?));
     Ok(curves)
+}
+
+/// The reasons that `weir show counters` counts packets for.
+fn drops(counters: &serde_json::Value) -> String {
+    let rows =
+        counters.get("dropped").and_then(|rows| rows.as_array()).map(Vec::as_slice).unwrap_or_default();
+    let reason = |row: &serde_json::Value| {
+        let packets = row.get("packets")?.as_u64().filter(|packets| *packets > 0)?;
+        Some(format!("{packets} {}", row.get("reason")?.as_str()?))
+    };
+    let reasons: Vec<String> = rows.iter().filter_map(reason).collect();
+    if reasons.is_empty() { "nothing".to_owned() } else { reasons.join(", ") }
 }
 
 fn write_json(path: Option<&Path>, value: &serde_json::Value) -> anyhow::Result<()> {
