@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build build-v3 test icounts soak fuzz demo bench bench-v3 compare clean
+.PHONY: help deps build build-v3 test icounts soak growth fuzz demo bench bench-v3 compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ icounts: ## count instructions anew and keep them in perf/icounts.csv, with whic
 
 soak: ## 240,000 connections over wires that lose, reorder, repeat and spoil packets (WEIR_SOAK_UPDATE=1: new table)
 	$(CARGO) test --release -p weir-tests --test soak the_whole -- --ignored --nocapture
+
+growth: ## ten million short flows: nothing is left of them on the heap and in the memory of the process
+	$(CARGO) test --profile counted -p weir-perf --test growth -- --ignored --nocapture --test-threads=1
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 60

@@ -1,11 +1,13 @@
 //! The binary: the only place where packet core, scripts, configuration, DPDK and control meet.
 #![deny(unsafe_code)]
 
+mod capture;
 mod clock;
 mod explain;
 mod replay;
 mod run;
 mod script;
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +48,10 @@ enum Command {
     Enable(Request),
     /// Let a server finish its flows and take no new ones: server POOL ADDRESS:PORT
     Disable(Request),
+    /// Follow the next flows through a running weir: what happens to each of their packets, and why
+    Trace(trace::Trace),
+    /// Write packets of a running weir's flows to a pcapng file, as received and as sent, with comments
+    Capture(capture::Capture),
     /// Print weir's and DPDK's versions
     Version,
 }
@@ -79,6 +85,8 @@ fn main() -> ExitCode {
         Command::Show(request) => ask("show", &request),
         Command::Enable(request) => ask("enable", &request),
         Command::Disable(request) => ask("disable", &request),
+        Command::Trace(trace) => return trace::run(&trace),
+        Command::Capture(capture) => return capture::run(&capture),
         Command::Version => {
             println!("weir {}, {}", env!("WEIR_VERSION"), dpdk::version());
             Ok(())

@@ -1,7 +1,7 @@
 //! What control knows about itself, for `show info`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -19,6 +19,8 @@ pub(crate) struct Status {
     pub(crate) probes: AtomicU64,
     /// Packets of monitors that found the queue to the worker full.
     pub(crate) packets_lost: AtomicU64,
+    /// A trace or a capture is under way.
+    pub(crate) watching: Arc<AtomicBool>,
 }
 
 /// The answer to `show info`.
@@ -34,6 +36,7 @@ pub(crate) struct Info {
     probe_packets_lost: u64,
     log_lines: u64,
     log_lines_lost: u64,
+    watching: bool,
 }
 
 /// The fields of [`Info`] in their order.
@@ -48,6 +51,7 @@ pub(crate) const FIELDS: &[&str] = &[
     "probe_packets_lost",
     "log_lines",
     "log_lines_lost",
+    "watching",
 ];
 
 impl Status {
@@ -63,6 +67,7 @@ impl Status {
             probe_packets_lost: self.packets_lost.load(Ordering::Relaxed),
             log_lines: self.log.written(),
             log_lines_lost: self.log.lost(),
+            watching: self.watching.load(Ordering::Relaxed),
         }
     }
 }

@@ -156,6 +156,8 @@ pub struct Balancer {
     /// What smooth weighted round robin owes the members of each group, by [`PoolGroupId`].
     group_credits: Vec<Vec<i64>>,
     tokens: WorkerTokens,
+    /// A copy for questions: the flows that it counts are not its own.
+    rehearsal: bool,
 }
 
 impl Balancer {
@@ -185,6 +187,7 @@ impl Balancer {
             pools: vec![PoolState::default(); snapshot.pools.len()],
             group_credits: snapshot.pool_groups.iter().map(|g| vec![0; g.members.len()]).collect(),
             tokens: WorkerTokens::new(snapshot, seat),
+            rehearsal: false,
         };
         balancer.note_limits(snapshot);
         for (state, pool) in balancer.pools.iter_mut().zip(&snapshot.pools) {
@@ -197,6 +200,39 @@ impl Balancer {
             balancer.refresh_pool(pool);
         }
         balancer
+    }
+
+    /// A copy that may be asked for choices, which do not count then. It looks at the same tokens and owns none: do not
+    /// open or close flows on it.
+    #[must_use]
+    pub fn rehearsal(&self) -> Balancer {
+        Balancer {
+            servers: self.servers.clone(),
+            pools: self.pools.clone(),
+            group_credits: self.group_credits.clone(),
+            tokens: self.tokens.clone(),
+            rehearsal: true,
+        }
+    }
+
+    /// Takes over how the servers of another balancer of the same configuration are, and whose turn it is; not its tokens:
+    /// a server that is full there counts as disabled here.
+    pub fn imitate(&mut self, other: &Balancer) {
+        for (index, (own, its)) in self.servers.iter_mut().zip(&other.servers).enumerate() {
+            let full = u16::try_from(index).is_ok_and(|id| !other.is_available(ServerId(id)));
+            own.status = its.status;
+            own.status.enabled &= !(full && its.up());
+        }
+        for pool in 0..self.pools.len() {
+            self.refresh_pool(pool);
+        }
+        for (own, its) in self.servers.iter_mut().zip(&other.servers) {
+            own.credit = its.credit;
+        }
+        for (own, its) in self.pools.iter_mut().zip(&other.pools) {
+            own.turn = its.turn;
+        }
+        self.group_credits.clone_from(&other.group_credits);
     }
 
     fn note_limits(&mut self, snapshot: &Snapshot) {
@@ -474,6 +510,9 @@ impl Wanted<'_> {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
+        if self.rehearsal {
+            return;
+        }
         for state in &self.servers {
             if let Some(place) = state.place {
                 self.tokens.give(place, state.status.flows);

@@ -56,7 +56,7 @@ impl Clone for SharedTokens {
 pub(crate) struct Place(u32);
 
 /// One worker's way to the tokens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct WorkerTokens {
     tokens: Arc<Tokens>,
     own: usize,

@@ -33,7 +33,7 @@ write=yes results=
 
 while (($# > 0)); do
   case $1 in
-    --quick) rounds=1 warm_up=200 window=600 trial=120 write=no ;;
+    --quick) rounds=1 warm_up=150 window=500 trial=100 write=no ;;
     --only) IFS=, read -r -a contenders <<<"$2" && write=no && shift ;;
     --rates) IFS=, read -r -a rates <<<"$2" && write=no && shift ;;
     --results) results=$2 && shift ;;

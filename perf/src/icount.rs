@@ -11,12 +11,16 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Runs that many windows of a scenario, after those that warm it up; prints how many units were in them. Valgrind
 /// counts inside of the rounds only, and starts from zero where `counted` is entered.
 pub fn run(scenario: Scenario, floor: bool, windows: u32) -> anyhow::Result<()> {
-    // Always the same, so that two runs count the same.
-    let clock = || 0;
-    let mut bench = Bench::new(scenario, MemoryIo::new(1), Memory, MAC, clock)?;
-    bench.prepare()?;
+    let mut bench = prepared(scenario)?;
     println!("{}", counted(&mut bench, floor, windows)?);
     Ok(())
+}
+
+/// A scenario on memory, warm. Two runs do the same: the clock stands still.
+pub fn prepared(scenario: Scenario) -> anyhow::Result<Bench<Memory>> {
+    let mut bench = Bench::new(scenario, MemoryIo::new(1), Memory, MAC, || 0)?;
+    bench.prepare()?;
+    Ok(bench)
 }
 
 /// perf/icounts.sh names this function.

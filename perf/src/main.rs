@@ -1,22 +1,15 @@
 //! `weir-perf`: what a packet costs, beside what the bare devices cost. `perf/README.md` says how to read the figures.
 
-mod bench;
-mod frame;
-mod icount;
-mod measure;
-mod peer;
-mod report;
-mod scenario;
-mod tsc;
-mod wire;
+use std::path::{Path, PathBuf};
 
-use std::path::PathBuf;
-
-use anyhow::{Context, ensure};
-use clap::{Parser, Subcommand};
-use measure::{Effort, Lab};
-use report::Setting;
-use scenario::{ALL, Scenario};
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Parser, Subcommand};
+use weir_perf::load::far::{Far, Subject, WeirProcess, Wires};
+use weir_perf::load::{self, Curve, Plan};
+use weir_perf::measure::{Effort, Lab};
+use weir_perf::report::Setting;
+use weir_perf::scenario::{ALL, Scenario};
+use weir_perf::{icount, report, tsc};
 
 /// Measures weir's packet path in process, over crossed DPDK rings, on one core
 #[derive(Parser)]
@@ -39,6 +32,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Latency and loss at parts of the maximum load, from an open-loop generator, beside a bare device loop
+    Load(LoadArguments),
+    /// The bare device loop at the end of a memif socket; `load --weir` starts it
+    #[command(hide = true)]
+    Reflect {
+        /// Name of the socket
+        socket: String,
+        /// Run on this CPU
+        #[arg(long)]
+        cpu: Option<u32>,
+    },
     /// Run a scenario on memory, under valgrind; see perf/icounts.sh
     Icount {
         /// Which
@@ -53,15 +57,93 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct LoadArguments {
+    /// Which flows: one of the scenarios udp-1 to tcp-1m
+    #[arg(long, default_value = "udp-10k", value_parser = named)]
+    scenario: Scenario,
+    /// Shorter and fewer runs
+    #[arg(long)]
+    quick: bool,
+    /// This weir in a process of its own, over memif; without it, weir's worker in this process, over a ring
+    #[arg(long, value_name = "BINARY")]
+    weir: Option<PathBuf>,
+    /// Workers of that weir
+    #[arg(long, default_value_t = 1)]
+    workers: u8,
+    /// CPUs of the generator and of what it sends to
+    #[arg(long, num_args = 2, default_values_t = [0, 1])]
+    cpus: Vec<u32>,
+    /// Also write the result here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 fn named(name: &str) -> Result<Scenario, String> {
     Scenario::named(name).ok_or_else(|| format!("the scenarios are: {}", ALL.map(|s| s.name).join(", ")))
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Command::Icount { scenario, floor, windows }) = arguments.command {
-        return icount::run(scenario, floor, windows);
+    match arguments.command {
+        Some(Command::Icount { scenario, floor, windows }) => icount::run(scenario, floor, windows),
+        Some(Command::Load(arguments)) => load(&arguments),
+        Some(Command::Reflect { socket, cpu }) => load::far::reflect(&socket, cpu),
+        None => bench(arguments),
     }
+}
+
+fn load(arguments: &LoadArguments) -> anyhow::Result<()> {
+    let plan = Plan::new(arguments.quick);
+    let [generator, other] = *arguments.cpus.as_slice() else { bail!("two CPUs are wanted") };
+    let curves = match &arguments.weir {
+        None => load::near::run(&Lab::open_on(2, vec![generator, other])?, arguments.scenario, &plan)?,
+        Some(binary) => far(arguments, binary, &plan, generator, other)?,
+    };
+    print!("{}", load::table(&curves, &plan));
+    let setting = Setting::read(tsc::hertz());
+    println!("\n{}", setting.line());
+    write_json(arguments.json.as_deref(), &load::json(&curves, &plan))
+}
+
+/// Against processes of their own.
+fn far(
+    arguments: &LoadArguments,
+    binary: &Path,
+    plan: &Plan,
+    cpu: u32,
+    other: u32,
+) -> anyhow::Result<Vec<Curve>> {
+    let directory = tempfile::tempdir()?;
+    let directory = directory.path();
+    let how = WeirProcess {
+        binary: binary.to_owned(),
+        workers: arguments.workers,
+        cpus: vec![other; usize::from(arguments.workers.min(1))],
+        idle: "poll",
+    };
+    // The generator's EAL pins this thread, and those it starts then would inherit that.
+    let mut subjects = vec![Subject::weir(&how, &arguments.scenario, directory)?];
+    subjects.push(Subject::bare(Some(other), directory)?);
+    match Subject::testpmd(other, directory)? {
+        Some(testpmd) => subjects.push(testpmd),
+        None => println!("testpmd is not installed (package dpdk-dev): no macswap beside weir\n"),
+    }
+    let wires = Wires::open(Some(cpu))?;
+    let mut far = Far::new(&wires, subjects, u16::from(arguments.workers), arguments.scenario)?;
+    let curves = load::measure(&mut far, plan)?;
+    let counters = far.weir()?.show(binary, "counters")?;
+    println!("dropped by weir: {}\n", counters.get("dropped").unwrap_or(&serde_json::Value::Null));
+    Ok(curves)
+}
+
+fn write_json(path: Option<&Path>, value: &serde_json::Value) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(value)?;
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn bench(arguments: Arguments) -> anyhow::Result<()> {
     let effort = match arguments.quick {
         true => Effort { rounds: 5, windows: 100 },
         false => Effort { rounds: 9, windows: 1000 },
@@ -80,19 +162,8 @@ fn main() -> anyhow::Result<()> {
         rows.push(row);
     }
     let setting = Setting::read(hertz);
-    println!(
-        "\nweir {}, {}, {}; {}, TSC {:.1} MHz, load {}",
-        env!("PERF_REVISION"),
-        dpdk::version(),
-        env!("PERF_COMPILER"),
-        setting.processor,
-        hertz / 1e6,
-        setting.load
-    );
-    if let Some(path) = arguments.json {
-        let text = serde_json::to_string_pretty(&report::json(&rows, &setting))?;
-        std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    println!("\n{}", setting.line());
+    write_json(arguments.json.as_deref(), &report::json(&rows, &setting))?;
     ensure!(!rows.is_empty(), "nothing was measured");
     Ok(())
 }

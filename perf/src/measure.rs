@@ -1,6 +1,7 @@
 //! A scenario on real DPDK devices, beside the floor, round by round.
 
 use anyhow::Context;
+use dataplane::header::Mac;
 use dpdk::{DpdkIo, Eal, EalArguments, EalOptions, Mempool, MempoolConfig, Port, PortConfig, ring_pair};
 use hdrhistogram::Histogram;
 
@@ -46,8 +47,12 @@ pub struct Lab {
 impl Lab {
     /// Starts DPDK, once per process. `cpu` is the one to run on.
     pub fn open(cpu: Option<u32>) -> anyhow::Result<Self> {
-        let arguments =
-            EalArguments::new(&EalOptions { cpus: cpu.into_iter().collect(), ..EalOptions::default() });
+        Self::open_on(1, cpu.into_iter().collect())
+    }
+
+    /// The same with so many lcores, on these processors in turn, or on any.
+    pub fn open_on(lcores: u8, cpus: Vec<u32>) -> anyhow::Result<Self> {
+        let arguments = EalArguments::new(&EalOptions { lcores, cpus, ..EalOptions::default() });
         if let Some(warning) = arguments.warning() {
             eprintln!("weir-perf: {warning}");
         }
@@ -56,13 +61,25 @@ impl Lab {
         Ok(Lab { pool: Mempool::new(&eal, "frames", &config)?, eal })
     }
 
-    /// Runs a scenario.
-    pub fn measure(&self, scenario: Scenario, effort: Effort) -> anyhow::Result<Row> {
-        let (weir, peers) = ring_pair(&self.eal, "wire", SLOTS)?;
+    /// A wire: weir's end, the link address of that, and the end hosts'.
+    pub fn wire(&self, name: &str) -> anyhow::Result<(DpdkIo, Mac, DpdkIo)> {
+        let (weir, peers) = ring_pair(&self.eal, name, SLOTS)?;
         let weir = self.started(weir)?;
         let mac = weir.mac()?;
-        let io = DpdkIo::new(vec![weir], self.pool.clone())?;
-        let wire = Ring::new(DpdkIo::new(vec![self.started(peers)?], self.pool.clone())?);
+        let ends = [weir, self.started(peers)?].map(|port| DpdkIo::new(vec![port], self.pool.clone()));
+        let [weir, peers] = ends;
+        Ok((weir?, mac, peers?))
+    }
+
+    /// DPDK.
+    pub fn eal(&self) -> &Eal {
+        &self.eal
+    }
+
+    /// Runs a scenario.
+    pub fn measure(&self, scenario: Scenario, effort: Effort) -> anyhow::Result<Row> {
+        let (io, mac, peers) = self.wire("wire")?;
+        let wire = Ring::new(peers);
         let mut bench = Bench::new(scenario, io, wire, mac, tsc::nanoseconds)?;
         bench.prepare().with_context(|| format!("while scenario {} was prepared", scenario.name))?;
         let mut rounds = Vec::new();

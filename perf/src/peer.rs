@@ -58,6 +58,7 @@ pub struct Peers {
     flows: Vec<Flow>,
     scratch: Scratch,
     answers: VecDeque<Vec<u8>>,
+    established: usize,
     finished: u64,
     resets: u64,
 }
@@ -72,6 +73,7 @@ impl Peers {
             flows: vec![Flow::default(); flows.max(1)],
             scratch: Scratch::default(),
             answers: VecDeque::new(),
+            established: 0,
             finished: 0,
             resets: 0,
         }
@@ -94,7 +96,12 @@ impl Peers {
 
     /// Flows whose server has heard of them.
     pub fn established(&self) -> usize {
-        self.flows.iter().filter(|flow| flow.server_side.is_some()).count()
+        self.established
+    }
+
+    /// Whether the server of this flow has heard of it.
+    pub fn is_established(&self, number: u32) -> bool {
+        self.flow(number).server_side.is_some()
     }
 
     /// The first datagram of a flow, or another one from its client.
@@ -117,6 +124,7 @@ impl Peers {
     pub fn syn(&mut self, number: u32) -> anyhow::Result<&[u8]> {
         let slot = self.slot(number);
         if let Some(flow) = self.flows.get_mut(slot) {
+            self.established -= usize::from(flow.server_side.is_some());
             *flow = Flow { number, ..Flow::default() };
         }
         let segment =
@@ -179,6 +187,7 @@ impl Peers {
     fn note_server_side(&mut self, number: u32, headers: &Headers) {
         let slot = self.slot(number);
         if let Some(flow) = self.flows.get_mut(slot) {
+            self.established += usize::from(flow.server_side.is_none());
             flow.server_side = Some((headers.key.source_socket(), headers.key.destination_socket()));
         }
     }

@@ -26,6 +26,19 @@ impl Setting {
             load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
         }
     }
+
+    /// Everything in a line.
+    pub fn line(&self) -> String {
+        format!(
+            "weir {}, {}, {}; {}, TSC {:.1} MHz, load {}",
+            env!("PERF_REVISION"),
+            dpdk::version(),
+            env!("PERF_COMPILER"),
+            self.processor,
+            self.hertz / 1e6,
+            self.load
+        )
+    }
 }
 
 /// Head of the table.

@@ -113,8 +113,13 @@ impl Scenario {
 
     /// The configuration, as an operator would write it.
     pub fn config(&self) -> String {
-        let mut text = String::from(
-            "[[interface]]\nname = \"lan\"\ndevice = \"net_ring0\"\naddresses = [\"192.0.2.1/24\"]\n\
+        self.config_on("net_ring0")
+    }
+
+    /// The same on another device.
+    pub fn config_on(&self, device: &str) -> String {
+        let mut text = format!(
+            "[[interface]]\nname = \"lan\"\ndevice = \"{device}\"\naddresses = [\"192.0.2.1/24\"]\n\
              [[route]]\nto = \"10.0.0.0/8\"\nvia = \"192.0.2.254\"\n",
         );
         // Each address has 62,976 ports per server.

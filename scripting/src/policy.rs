@@ -377,7 +377,7 @@ fn compile_set(
     };
     let modules = machine.modules(&texts).map_err(|e| set_error(e.to_string()))?;
     let compile = |source: &Source, event| {
-        let compiled = compile_script(machine, source, modules).map_err(|e| set_error(e.to_string()))?;
+        let compiled = compile_script(machine, source, &modules).map_err(|e| set_error(e.to_string()))?;
         Script::new(compiled, id, event, source.name.clone()).map_err(|e| set_error(e.to_string()))
     };
     let request = set.request.as_ref().map(|source| compile(source, Event::Request)).transpose()?;
@@ -385,7 +385,7 @@ fn compile_set(
     Ok([request, response])
 }
 
-fn compile_script(machine: &Machine, source: &Source, modules: Modules) -> mlua::Result<Compiled> {
+fn compile_script(machine: &Machine, source: &Source, modules: &Modules) -> mlua::Result<Compiled> {
     machine.compile(&chunk_name(source), &wrapped(&source.text), modules)
 }
 

@@ -406,12 +406,10 @@ unsafe extern "C-unwind" fn hook(state: *mut lua_State, ar: *mut ffi::lua_Debug)
     }
 }
 
-/// A compiled script: the registry references of the function that makes its main function, and of its modules.
+/// A compiled script: the registry reference of the table that the driver takes: the function that makes its main function
+/// (`outer`), its `modules`, and the worlds that wait for their next run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Compiled {
-    outer: c_int,
-    modules: c_int,
-}
+pub(crate) struct Compiled(c_int);
 
 /// One Lua state and its coroutines.
 pub(crate) struct Machine {
@@ -547,13 +545,16 @@ impl Machine {
         for (module, name, text) in texts {
             table.raw_set(module.as_str(), self.function(name, text)?)?;
         }
-        Ok(Modules(self.reference(LuaValue::Table(table))?))
+        Ok(Modules(table))
     }
 
     /// Compiles a script, wrapped like a module.
-    pub(crate) fn compile(&self, name: &str, text: &[u8], modules: Modules) -> mlua::Result<Compiled> {
-        let outer = self.reference(LuaValue::Function(self.function(name, text)?))?;
-        Ok(Compiled { outer, modules: modules.0 })
+    pub(crate) fn compile(&self, name: &str, text: &[u8], modules: &Modules) -> mlua::Result<Compiled> {
+        let script = self.lua.create_table()?;
+        script.raw_set("outer", self.function(name, text)?)?;
+        script.raw_set("modules", &modules.0)?;
+        script.raw_set("count", 0)?;
+        Ok(Compiled(self.reference(LuaValue::Table(script))?))
     }
 
     /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds.
@@ -571,10 +572,9 @@ impl Machine {
         // SAFETY: an idle coroutine is alive (anchored) and its stack is empty; these push without allocating.
         unsafe {
             ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, self.driver);
-            ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, script.outer);
-            ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, script.modules);
+            ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, script.0);
         }
-        self.go(coroutine, thread, 2, (set, budget), context)
+        self.go(coroutine, thread, 1, (set, budget), context)
     }
 
     /// Goes on after a `collect`, which returns `buffered`.
@@ -770,9 +770,9 @@ impl Machine {
     }
 }
 
-/// The registry reference of a table of modules.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Modules(c_int);
+/// A table of modules.
+#[derive(Debug)]
+pub(crate) struct Modules(Table);
 
 impl Drop for Machine {
     fn drop(&mut self) {

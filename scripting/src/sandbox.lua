@@ -1,13 +1,13 @@
 -- The world of a script. Runs once per Lua state; what it returns runs each script. On the first line, before this
 -- text, stand the lists UNSUPPORTED and UNSUPPORTED_SPACES.
 --
--- No table that two runs can reach is ever handed to a script: libraries are seen through empty tables made per run,
--- the tables of `avi` through userdata.
+-- No table that a run has left a mark in is ever handed to another one: libraries are seen through empty tables made per
+-- run, the tables of `avi` through userdata. What is still as it was made when a run is over serves the next one.
 
 local native, string_meta, significant = ...
 
 local assert, error, getmetatable, ipairs, newproxy = assert, error, getmetatable, ipairs, newproxy
-local pairs, rawget, rawset, select, setfenv = pairs, rawget, rawset, select, setfenv
+local next, pairs, rawset, select, setfenv = next, pairs, rawset, select, setfenv
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
 local pcall, xpcall = pcall, xpcall
 local base_string, base_table, base_os = string, table, os
@@ -21,8 +21,10 @@ local FORMAT_ARGUMENTS, FORMAT_BYTES, DATE_BYTES = 100, 65536, 256
 local LONG = 4096
 local tick, raise = native.tick, native.raise
 
--- The run that is active. `collect` keeps these for its run while others go on.
-local env, modules, loaded
+-- The world of the run that is active: its main function at 1, its environment in `globals`, its views of the libraries
+-- by their names (and `shown` if there are any), what it may require in `modules`, what it has required in `loaded`;
+-- `touched` once its script may have written to the environment. `collect` keeps it for its run while others go on.
+local world
 
 -- What every environment shows.
 local plain = {}
@@ -323,12 +325,18 @@ local function members(prefix)
   })
 end
 
+-- Makes a world the active one.
+local function enter(own)
+  world = own
+  string_meta.__index = own.string or string_library
+end
+
 local l4 = members("avi.l4")
 local native_collect = native["avi.l4.collect"]
 function l4.collect(...)
-  local own_env, own_modules, own_loaded, own_methods = env, modules, loaded, string_meta.__index
+  local own = world
   local buffered = native_collect(...)
-  env, modules, loaded, string_meta.__index = own_env, own_modules, own_loaded, own_methods
+  if world ~= own then enter(own) end
   return buffered
 end
 
@@ -367,43 +375,88 @@ end
 string_meta.__index = string_library
 string_meta.__metatable = false
 
--- A library that is named for the first time in a run gets its view there; so a script may add to it for itself.
+-- Once a script has the table of its environment in its hands it can write to it without anybody being told.
+local function touch(globals)
+  if not world.touched then
+    world.touched = true
+    rawset(globals, "_G", globals)
+  end
+end
+
+-- What an environment does not have. A library that is named for the first time in a run gets its view there; so a script
+-- may add to it for itself.
 setmetatable(plain, {
   __index = function(_, name)
+    local globals = world.globals
+    if name == "_G" and not world.touched then
+      touch(globals)
+      return globals
+    end
     local view = views[name]
     if not view then return nil end
-    local library = rawget(env, name)
+    local library = world[name]
     if library == nil then
       library = setmetatable({}, view)
-      rawset(env, name, library)
+      world[name], world.shown = library, true
       if name == "string" then string_meta.__index = library end
+      rawset(globals, name, library)
     end
     return library
   end,
 })
 
-local environment = { __index = plain, __metatable = false }
+local of_main = { __index = plain, __metatable = false }
+function of_main.__newindex(globals, name, value)
+  touch(globals)
+  rawset(globals, name, value)
+end
 
-local function fresh()
-  -- Room for both names from the start: a table that grows is two allocations more.
-  local globals = setmetatable({ avi = avi, _G = false }, environment)
-  globals._G = globals
-  return globals
+local of_module = { __index = plain, __metatable = false }
+
+-- A world for a run of a script, whose table has its text as a function in `outer`.
+local function create(script)
+  local globals = setmetatable({ avi = avi }, of_main)
+  local outer = script.outer
+  setfenv(outer, globals)
+  return {
+    outer(), globals = globals, modules = script.modules, loaded = nil, string = nil, shown = false, touched = false,
+  }
+end
+
+-- True if the views of a world are as they were made, and still in their places.
+local function views_untouched(own, globals)
+  for name in pairs(views) do
+    local library = own[name]
+    if library and (next(library) ~= nil or globals[name] ~= library) then return false end
+  end
+  return true
+end
+
+-- True if a run has left nothing behind in its world.
+local function as_created(own)
+  local globals = own.globals
+  return not own.touched and globals.avi == avi and (not own.shown or views_untouched(own, globals))
 end
 
 local LOADING = {}
 
 function plain.require(name)
+  local loaded = world.loaded
   local module = loaded and loaded[name]
   if module == LOADING then raise("require: module '" .. tostring(name) .. "' requires itself") end
   if module ~= nil then return module end
-  local outer = type(name) == "string" and modules[name]
+  local outer = type(name) == "string" and world.modules[name]
   if not outer then
     raise("require: module '" .. tostring(name) .. "' is not attached to this DataScript set")
   end
-  loaded = loaded or {}
+  if not loaded then
+    loaded = {}
+    world.loaded = loaded
+  end
   loaded[name] = LOADING
-  local globals = fresh()
+  -- Room for both names from the start: a table that grows is two allocations more.
+  local globals = setmetatable({ avi = avi, _G = false }, of_module)
+  globals._G = globals
   setfenv(outer, globals)
   module = outer()(name)
   if module == nil then module = globals end
@@ -411,10 +464,23 @@ function plain.require(name)
   return module
 end
 
-return function(outer, attached)
-  local globals = fresh()
-  env, modules, loaded = globals, attached, nil
-  string_meta.__index = string_library
-  setfenv(outer, globals)
-  return outer()()
+-- Worlds that are kept per script: as many as are likely to wait in `collect` and to end together.
+local KEPT = 32
+
+-- Runs a script: `script` has the fields of `create`, `count`, and as many worlds at 1 and above that wait for their use.
+return function(script)
+  local count, own = script.count, nil
+  if count > 0 then
+    own = script[count]
+    script[count], script.count = false, count - 1
+  else
+    own = create(script)
+  end
+  enter(own)
+  own[1]()
+  own.loaded = nil
+  count = script.count
+  if count < KEPT and as_created(own) then
+    script[count + 1], script.count = own, count + 1
+  end
 end

@@ -83,6 +83,13 @@ fn nothing_is_left_for_the_next_run_or_the_next_set() {
         "table.mark = 1 math.mark = 1 bit.mark = 1 os.mark = 1",
         "table.insert(string, 1) rawset(table, 'mark', 1)",
         "string = { len = 1 } table = nil pairs = nil",
+        "string = {} function string.len() return 0 end",
+        "string = nil string.mark = 1",
+        "avi = { vs = { log = function() end } }",
+        "local g = _G for i = 1, 3 do g[i] = 'mark' end g.mark = 1",
+        "local t = string local u = table t.mark = 1 u.mark = 1 t.mark = nil",
+        "rawset(rawget(_G, '_G'), 'mark', 1)",
+        "mark = 1 mark = nil _G = nil mark = 2",
         "local m = require('mod') m.mark = 1 m.x = nil",
         "pcall(setmetatable, string, {}) pcall(setmetatable, _G, {}) pcall(setmetatable, '', {})",
         "local m = getmetatable('') if m then m.__index = nil end",
@@ -208,5 +215,42 @@ fn libraries_behave_as_in_lua() {
             found
         };
         assert_eq!(found, expected, "{script}");
+    }
+}
+
+/// The environment of a run that left nothing behind serves the next one: that must not show.
+#[test]
+fn runs_that_wait_at_the_same_time_write_to_worlds_of_their_own() {
+    let script = "avi.l4.collect(avi.l4.read() == 'wait' and 8 or 1) avi.vs.log(tostring(mark)) \
+        mark = avi.l4.read() avi.vs.log(mark, tostring(string.mark), tostring(('').mark)) string.mark = mark";
+    let mut world = World::new(script);
+    // Two clean runs first, so that a world is kept.
+    for _ in 0..3 {
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            world.next_flow().client = b"wait".to_vec();
+            match world.start() {
+                dataplane::policy::Outcome::Suspended { run, .. } => waiting.push(run),
+                other => panic!("{other:?}"),
+            }
+            world.next_flow().client = b"x".to_vec();
+            assert_eq!(world.logged(), "nilxnilnil");
+        }
+        for run in waiting {
+            world.next_flow().client = b"wait4567".to_vec();
+            assert!(matches!(world.resume(run), dataplane::policy::Outcome::Done));
+            assert_eq!(world.log(), "nilwait4567nilnil");
+        }
+    }
+}
+
+#[test]
+fn a_global_function_serves_its_run_only() {
+    let script = "if avi.l4.read() == 'define' then function f() return 'f' end end \
+        avi.vs.log(f and f() or 'none', type(rawget(_G, 'avi')), tostring(_G._G == _G))";
+    let mut world = World::new(script);
+    for (sent, expected) in [("define", "fuserdatatrue"), ("", "noneuserdatatrue")].repeat(3) {
+        world.next_flow().client = sent.into();
+        assert_eq!(world.logged(), expected);
     }
 }

@@ -13,5 +13,6 @@ mod proxied;
 mod readme;
 mod tcp;
 mod tls;
+mod trace;
 mod udp;
 mod workers;

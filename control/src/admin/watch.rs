@@ -62,6 +62,7 @@ pub(super) struct Session {
     format: Format,
     tellers: Vec<Teller>,
     flows: Flows,
+    seconds: u64,
     clock: Clock,
     last: Instant,
     events: u64,
@@ -72,7 +73,7 @@ pub(super) struct Session {
 impl Admin {
     /// Arms all workers.
     pub(super) fn begin_watch(&self, watch: Watch, format: Format) -> Result<Session, String> {
-        let only = Only::take(&self.watching)?;
+        let only = Only::take(&self.status.watching)?;
         let mut clocks = Vec::new();
         for worker in 0..self.workers.len() {
             clocks.push(self.clocks(worker)?);
@@ -100,6 +101,7 @@ impl Admin {
             format,
             tellers,
             flows: Flows::new(watch.flows),
+            seconds: watch.seconds,
             clock,
             last: clock.now(),
             events: 0,
@@ -132,15 +134,17 @@ impl Session {
         if stream.set_read_timeout(Some(FETCH)).is_err() || stream.write_all(begun.as_bytes()).is_err() {
             return;
         }
+        let mut gone = false;
         loop {
-            let over = self.over();
+            let over = if gone { Some("the client has asked for the end") } else { self.over() };
             let mut lines = self.fetch();
             if let Some(why) = over {
                 lines.push_str(&self.last_line(why));
             }
-            if stream.write_all(lines.as_bytes()).is_err() || over.is_some() || has_gone(reader) {
+            if stream.write_all(lines.as_bytes()).is_err() || over.is_some() {
                 return;
             }
+            gone = has_gone(reader);
         }
     }
 
@@ -150,7 +154,9 @@ impl Session {
             self.snapshot.interfaces.iter().map(|interface| interface.name.as_str()).collect();
         match self.format {
             Format::Json => json_line(&json!({ "event": "armed", "interfaces": interfaces })),
-            Format::Text => String::new(),
+            Format::Text => {
+                format!("armed: {} flows are followed, for {} s at most\n", self.flows.limit(), self.seconds)
+            }
         }
     }
 

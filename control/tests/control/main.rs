@@ -13,4 +13,5 @@ mod health;
 mod log;
 mod operations;
 mod peer;
+mod watch;
 mod worker;

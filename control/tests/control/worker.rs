@@ -2,16 +2,20 @@
 
 use std::time::Duration as StdDuration;
 
+use dataplane::address::FlowKey;
+use dataplane::balance::Balancer;
 use dataplane::channel::{
-    Answer, Command, FlowState, FlowView, PoolView, PortView, Query, ServerView, TableEntryView,
+    Answer, Command, FlowState, FlowView, Live, PoolView, PortView, Query, ServerView, TableEntryView,
     TableStatsView, Traffic, WorkerEnd,
 };
 use dataplane::counters::{Counters, DropReason};
-use dataplane::io::PortStats;
+use dataplane::io::{PortId, PortStats};
+use dataplane::pipeline::Verdict;
 use dataplane::policy::{Event, ScriptReport};
 use dataplane::script_profile::ScriptProfile;
 use dataplane::snapshot::*;
 use dataplane::table::TableStats;
+use dataplane::trace::{Shape, TraceEvent, What};
 use hdrhistogram::Histogram;
 use smoltcp::time::{Duration, Instant};
 
@@ -111,6 +115,14 @@ fn answer(query: Query) -> Answer {
         ),
         Query::Ping => Answer::Pong,
         Query::Time => Answer::Time(Instant::from_secs(77)),
+        Query::Live { service, .. } => {
+            let balancer = Balancer::new(&crate::fixture::snapshot());
+            let Answer::Tables(entries, _) = answer(Query::Tables { service: Some(service), limit: 9 })
+            else {
+                panic!("no tables")
+            };
+            Answer::Live(Box::new(Live { balancer, entries, held: 7 }))
+        }
         Query::EndProfile => {
             let mut profile = ScriptProfile { runs: 30, nanoseconds: 120_000, ..ScriptProfile::default() };
             profile.line("sni.lua", 2, 1, 9_700);
@@ -136,6 +148,21 @@ fn answer(query: Query) -> Answer {
     }
 }
 
+/// What is told of a packet for a port without a service.
+fn dropped_packet() -> Vec<TraceEvent> {
+    let [client, vip] = ["192.0.2.10:40000", "198.51.100.1:81"].map(|text| text.parse().unwrap());
+    let key = FlowKey::new(Protocol::Tcp, client, vip);
+    let shape = Shape { frame: 3, key, payload: 0, segment: None };
+    let frame = Some([1, 2, 3].into());
+    let verdict = Verdict::Drop(DropReason::NoService);
+    let told = [
+        What::Begin { key, open: false },
+        What::Received { port: PortId(0), direction: None, shape, frame },
+        What::Verdict { verdict, left: None },
+    ];
+    told.into_iter().map(|what| TraceEvent { at: Instant::from_secs(77), flow: 0, what }).collect()
+}
+
 /// Answers queries until it is told to stop; returns all other commands.
 pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
     let mut commands = Vec::new();
@@ -143,6 +170,10 @@ pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
         match end.command() {
             Some(Command::Query(query, reply)) => reply.send(answer(query)),
             Some(Command::Stop) => return commands,
+            Some(Command::Trace(mut order)) => {
+                dropped_packet().into_iter().for_each(|event| order.sink.send(event));
+                commands.push(Command::Trace(order));
+            }
             Some(other) => commands.push(other),
             None => std::thread::sleep(StdDuration::from_millis(1)),
         }

@@ -275,3 +275,36 @@ proptest! {
         prop_assert!(workers.iter_mut().all(|balancer| open(balancer, &snapshot).is_err()));
     }
 }
+
+#[test]
+fn a_rehearsal_sees_who_is_full_and_owns_no_tokens() {
+    let snapshot = limited(RoundRobin, 2);
+    let mut balancer = Balancer::new(&snapshot);
+    fill(&mut balancer, 0, 2);
+    fill(&mut balancer, 1, 2);
+    for _ in 0..3 {
+        let mut rehearsal = balancer.rehearsal();
+        let pick = |b: &mut Balancer| b.pick_selection(&snapshot, POOL.into(), client(), &[]);
+        assert_eq!(pick(&mut rehearsal), Pick::Server(ServerId(2)));
+        assert_eq!(rehearsal.status(ServerId(0)).flows, 2);
+        drop(rehearsal);
+        assert!(!balancer.take(ServerId(0)), "a copy gives nothing back");
+    }
+}
+
+#[test]
+fn one_that_imitates_another_chooses_as_it_would_and_takes_nothing_from_it() {
+    let snapshot = limited(RoundRobin, 2);
+    let mut balancer = Balancer::new(&snapshot);
+    fill(&mut balancer, 1, 2);
+    open(&mut balancer, &snapshot).unwrap();
+    let mut other = Balancer::new(&snapshot);
+    other.imitate(&balancer.rehearsal());
+    assert_eq!(other.status(ServerId(1)).flows, 2);
+    let next = other.pick_selection(&snapshot, POOL.into(), client(), &[]);
+    assert_eq!(next, balancer.rehearsal().pick_selection(&snapshot, POOL.into(), client(), &[]));
+    let Pick::Server(server) = next else { panic!("{next:?}") };
+    assert_ne!(server, ServerId(1), "that one is full");
+    let room = balancer.room(server);
+    assert!(other.take(server) && balancer.room(server) == room, "what it takes is its own");
+}

@@ -3,8 +3,6 @@
 use super::{Balancer, Client, Pick};
 use crate::policy::Selection;
 use crate::snapshot::{FailAction, ServerId, Snapshot};
-use crate::steering::Seat;
-use crate::tokens::WorkerTokens;
 
 /// Most servers that are named.
 const MOST: usize = 256;
@@ -37,26 +35,5 @@ impl Balancer {
             }
         }
         Preference { order, then: FailAction::Reset }
-    }
-
-    /// A copy that shares nothing: a server that is full now is as good as disabled there.
-    fn rehearsal(&self) -> Balancer {
-        let nothing = Snapshot::default();
-        let mut copy = Balancer {
-            servers: self.servers.clone(),
-            pools: self.pools.clone(),
-            group_credits: self.group_credits.clone(),
-            tokens: WorkerTokens::new(&nothing, Seat::ALONE),
-        };
-        let ids = (0..copy.servers.len()).filter_map(|index| u16::try_from(index).ok()).map(ServerId);
-        for id in ids {
-            if !self.is_available(id) {
-                copy.set_enabled(id, false);
-            }
-            if let Some(state) = copy.servers.get_mut(id.index()) {
-                state.place = None;
-            }
-        }
-        copy
     }
 }

@@ -183,7 +183,7 @@ fn race(limit: u32, threads: u8, most: u32, steps: u32) -> u32 {
     let run = |tokens: &WorkerTokens, seed: u64| {
         let (mut held, mut refused, mut roll) = (0, 0, dice(seed));
         for _ in 0..steps {
-            if held < most && roll(2) == 0 {
+            if held < most && roll(3) > 0 {
                 if tokens.take(FIRST) {
                     held += 1;
                     assert!(open.fetch_add(1, Ordering::SeqCst) < limit, "more than the limit");
@@ -191,7 +191,8 @@ fn race(limit: u32, threads: u8, most: u32, steps: u32) -> u32 {
                     refused += 1;
                 }
             } else if held > 0 {
-                let back = 1 + roll(u64::from(held)) as u32;
+                // Less than is taken, so that there is seldom much room.
+                let back = 1 + roll(u64::from(held.min(2))) as u32;
                 open.fetch_sub(back, Ordering::SeqCst);
                 tokens.give(FIRST, back);
                 held -= back;

@@ -33,7 +33,7 @@ pub struct TraceSink(Arc<Shared>);
 
 impl TraceSink {
     /// Sends an event, or counts it as lost.
-    pub(super) fn send(&mut self, event: TraceEvent) {
+    pub fn send(&mut self, event: TraceEvent) {
         let bytes = event.what.bytes();
         let waiting = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         if waiting + bytes > MOST_BYTES || self.0.events.push(event).is_err() {

@@ -27,12 +27,19 @@ describe("HTTP/1 by Host", function()
       "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
       "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
       hex "16030100c8010000c403030000000000",
-      "GET /" .. ("x"):rep(8192),
     }) do
       local flow = client("198.51.100.7:" .. 4241 + number)
       flow:send(text)
       expect(flow):closes("reset")
       expect(flow):logs("no HTTP/1 request with a host")
     end
+  end)
+
+  it("does not wait for ever for the end of the headers", function()
+    local flow = client("198.51.100.7:4242")
+    flow:send("GET / HTTP/1.1\r\nHost: www.example.com\r\nCookie: ")
+    expect(flow):is_waiting()
+    flow:send(("x"):rep(8192), { whole = true })
+    expect(flow):closes("reset")
   end)
 end)

@@ -13,15 +13,24 @@ pub struct Plan(BTreeMap<usize, Pieces>);
 
 /// Pieces of a payload in a random plan: fewer than weir keeps apart, so that nothing has to be sent again.
 const MOST_PIECES: usize = 12;
+/// Bytes that come one by one at most: a run whose script looks at all that it has after each byte takes its time.
+const SINGLE_BYTES: usize = 64;
+/// Bytes of a piece after them.
+const PIECE: usize = 256;
+
+/// The pieces of a payload that is not cut.
+#[must_use]
+pub fn in_one_piece(length: usize) -> Pieces {
+    std::iter::once(0..length).collect()
+}
 
 impl Plan {
     /// The pieces of the payload `number`.
     #[must_use]
     pub fn pieces(&self, number: usize, length: usize) -> Pieces {
-        let whole = 0..length;
-        let Some(pieces) = self.0.get(&number) else { return vec![whole] };
+        let Some(pieces) = self.0.get(&number) else { return in_one_piece(length) };
         // A case that sends something else than the first time: its plan does not fit any more.
-        if complete(pieces, length) { pieces.clone() } else { vec![whole] }
+        if complete(pieces, length) { pieces.clone() } else { in_one_piece(length) }
     }
 
     /// One cut of one payload.
@@ -30,10 +39,14 @@ impl Plan {
         Plan(BTreeMap::from([(number, vec![0..at, at..length])]))
     }
 
-    /// Every byte by itself.
+    /// The first [`SINGLE_BYTES`] bytes one by one, what follows in pieces of [`PIECE`].
     #[must_use]
     pub fn bytes(lengths: &[usize]) -> Plan {
-        Self::each(lengths, |length| (0..length).map(|at| at..at + 1).collect())
+        Self::each(lengths, |length| {
+            let single = (0..length.min(SINGLE_BYTES)).map(|at| at..at + 1);
+            let rest = (SINGLE_BYTES..length).step_by(PIECE);
+            single.chain(rest.map(|at| at..length.min(at + PIECE))).collect()
+        })
     }
 
     /// Random cuts; pieces change places, and some come twice.
@@ -113,7 +126,19 @@ fn simpler_pieces(pieces: &Pieces) -> Vec<Pieces> {
     sorted.sort_by_key(|piece| piece.start);
     sorted.dedup();
     if sorted != *pieces {
-        found.push(sorted);
+        found.push(sorted.clone());
+    }
+    // Half of the cuts.
+    let (early, late) = sorted.split_at(sorted.len() / 2);
+    let joined = |pieces: &[Range<usize>]| {
+        let (first, last) = (pieces.first()?, pieces.last()?);
+        Some(first.start..last.end)
+    };
+    if sorted.len() > 3
+        && let (Some(first), Some(last)) = (joined(early), joined(late))
+    {
+        found.push(std::iter::once(first).chain(late.iter().cloned()).collect());
+        found.push(early.iter().cloned().chain([last]).collect());
     }
     for place in 0..pieces.len() {
         let mut fewer = pieces.clone();
@@ -231,8 +256,15 @@ mod tests {
     fn a_plan_that_does_not_fit_sends_the_whole() {
         let plan = Plan::cut(1, 4, 10);
         assert_eq!(plan.pieces(1, 10), [0..4, 4..10]);
-        assert_eq!(plan.pieces(1, 11), [0..11]);
-        assert_eq!(plan.pieces(0, 10), [0..10]);
+        assert_eq!(plan.pieces(1, 11), in_one_piece(11));
+        assert_eq!(plan.pieces(0, 10), in_one_piece(10));
+    }
+
+    #[test]
+    fn single_bytes_come_first_and_not_for_ever() {
+        let pieces = Plan::bytes(&[1000]).pieces(0, 1000);
+        assert_eq!(pieces.get(63..), Some(&[63..64, 64..320, 320..576, 576..832, 832..1000][..]));
+        assert_eq!(Plan::bytes(&[3]).pieces(0, 3), [0..1, 1..2, 2..3]);
     }
 
     #[test]

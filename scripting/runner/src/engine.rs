@@ -28,7 +28,10 @@ struct Bench {
     /// Chunk name of the test file.
     source: String,
     expected: bool,
+    /// Instructions that are left.
     left: u64,
+    /// Where it was when none were.
+    stopped: Option<String>,
 }
 
 type Shared = Rc<RefCell<Bench>>;
@@ -69,6 +72,7 @@ impl Engine {
             source: format!("@{name}"),
             expected: false,
             left: MOST_INSTRUCTIONS,
+            stopped: None,
         }));
         watch(&lua, &bench, STEP).map_err(broken)?;
         for absent in ["dofile", "loadfile", "collectgarbage"] {
@@ -105,6 +109,7 @@ impl Engine {
             bench.world = Some(world);
             bench.expected = false;
             bench.left = MOST_INSTRUCTIONS;
+            bench.stopped = None;
         }
         let failed = self.run.call(case.body.clone()).and_then(problem);
         let mut bench = self.bench.borrow_mut();
@@ -146,12 +151,20 @@ fn problem(value: Value) -> mlua::Result<Option<Problem>> {
     }))
 }
 
-/// An error that Lua itself raised: `file:3: text`.
-fn unplaced(file: &str, error: &mlua::Error) -> Problem {
+/// What an error says, without where it went through.
+fn message(error: &mlua::Error) -> String {
     let text = match error {
         mlua::Error::SyntaxError { message, .. } => message.clone(),
+        mlua::Error::RuntimeError(text) => text.clone(),
+        mlua::Error::CallbackError { cause, .. } => message(cause),
         other => other.to_string(),
     };
+    text.split("\nstack traceback:").next().unwrap_or_default().to_owned()
+}
+
+/// An error that Lua itself raised: `file:3: text`.
+fn unplaced(file: &str, error: &mlua::Error) -> Problem {
+    let text = message(error);
     let line = text.split_once(':').and_then(|(name, rest)| {
         let (line, rest) = rest.split_once(": ")?;
         line.parse::<usize>().ok()?;
@@ -175,10 +188,12 @@ fn watch(lua: &Lua, bench: &Shared, step: u32) -> mlua::Result<()> {
         if step > 1 {
             watch(lua, &bench, 1)?;
         }
+        // What handles errors is stopped, too, so that the text has to say where the first time was.
+        let here = place(lua, &bench);
+        let place = bench.borrow_mut().stopped.get_or_insert(here).clone();
         let limit = MOST_INSTRUCTIONS / 1_000_000;
-        Err(mlua::Error::RuntimeError(format!(
-            "stopped after {limit} million instructions: does a loop have no end?"
-        )))
+        let text = format!("{place}: stopped after {limit} million instructions: does a loop have no end?");
+        Err(mlua::Error::RuntimeError(text))
     })
 }
 

@@ -29,6 +29,8 @@ pub use outcome::{Difference, Problem};
 pub use trial::{CaseReport, Effort, Failure};
 pub use world::Payload;
 
+/// Flows of a case at a time. Making room for them is a good part of what a run costs.
+const FLOWS: u32 = 256;
 /// Steps of a run that coverage looks at.
 const STEPS: usize = 1 << 20;
 
@@ -68,7 +70,7 @@ pub fn test_file(
 ) -> FileReport {
     let mut report = FileReport { file: path.display().to_string(), cases: Vec::new(), broken: None };
     let trace = settings.coverage.then_some(Tracing { detail: Detail::Lines, steps: STEPS });
-    let blueprint = Blueprint::new(snapshot, Options { trace, ..Options::default() });
+    let blueprint = Blueprint::new(snapshot, Options { trace, flows: FLOWS, ..Options::default() });
     let engine = match Engine::load(path, text) {
         Ok(engine) => engine,
         Err(problem) => {

@@ -454,7 +454,7 @@ local function explained(problem)
   if getmetatable(problem) == failure then
     return problem
   end
-  local text = tostring(problem)
+  local text = tostring(problem):gsub("^runtime error: ", "")
   local place, rest = text:match("^([^\n]-:%d+): (.*)$")
   return { place = place or host.place(), text = rest or text }
 end

@@ -53,7 +53,12 @@ pub enum Failure {
     /// With its payloads in one piece.
     Whole(Problem),
     /// Two runs alike had different outcomes.
-    Unsteady(Vec<Difference>),
+    Unsteady {
+        /// What failed the second time.
+        problem: Option<Problem>,
+        /// What came out otherwise.
+        differences: Vec<Difference>,
+    },
     /// With its payloads cut, but not in one piece.
     Cut {
         /// The payloads that were not sent in one piece, with their pieces.
@@ -109,10 +114,7 @@ impl Trial<'_> {
         let (again, _) = self.once(Plan::default());
         if whole != again {
             let differences = whole.differences(&again);
-            return Some(match again.problem {
-                Some(problem) if differences.is_empty() => Failure::Whole(problem),
-                _ => Failure::Unsteady(differences),
-            });
+            return Some(Failure::Unsteady { problem: again.problem, differences });
         }
         let lengths: Vec<usize> = payloads.iter().map(|payload| payload.length).collect();
         let (plans, all) = single_cuts(&lengths, effort.cuts);

@@ -10,7 +10,7 @@ use lab::{Blueprint, ClientId, Lab, Run, RunState, ServerState, SessionId, TcpPh
 use script_check::nearest;
 use smoltcp::time::Duration;
 
-use crate::cuts::Plan;
+use crate::cuts::{Pieces, Plan, in_one_piece};
 use crate::outcome::{Entry, Facts};
 
 /// Longest segment of a piece.
@@ -140,7 +140,7 @@ impl World {
                 "the connection is not open: weir has closed it, or has not answered the SYN".to_owned()
             );
         }
-        let pieces = if whole { vec![0..bytes.len()] } else { self.note(place, bytes.len(), false) };
+        let pieces = if whole { in_one_piece(bytes.len()) } else { self.note(place, bytes.len(), false) };
         if let [_] = pieces.as_slice() {
             self.lab.send(id, bytes);
         } else {
@@ -188,7 +188,8 @@ impl World {
         let flow = self.flow(flow)?;
         let session = self.session(flow).ok_or("no server can reply: the flow has not reached one")?;
         let cuttable = flow.protocol == Protocol::Tcp && !whole;
-        let mut pieces = if cuttable { self.note(place, bytes.len(), true) } else { vec![0..bytes.len()] };
+        let mut pieces =
+            if cuttable { self.note(place, bytes.len(), true) } else { in_one_piece(bytes.len()) };
         // A server's stream is sent in order.
         pieces.sort_by_key(|piece| piece.start);
         pieces.dedup();
@@ -199,7 +200,7 @@ impl World {
     }
 
     /// Notes a payload that can be cut, and gives its pieces in this run.
-    fn note(&mut self, flow: usize, length: usize, from_server: bool) -> Vec<std::ops::Range<usize>> {
+    fn note(&mut self, flow: usize, length: usize, from_server: bool) -> Pieces {
         let number = self.payloads.len();
         let client = self.flows.get(flow).map(|flow| flow.name.clone()).unwrap_or_default();
         self.payloads.push(Payload { place: self.place.clone(), client, from_server, length });

@@ -30,6 +30,11 @@ impl Flows {
         Flows { limit, numbers: HashMap::new(), tuples: HashMap::new(), states: Vec::new() }
     }
 
+    /// How many are wanted.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit
+    }
+
     /// How many there were.
     pub(super) fn given(&self) -> usize {
         self.states.len()
@@ -50,7 +55,7 @@ impl Flows {
         let number = self.numbers.get(&place).copied().filter(|number| *number > 0)?;
         let state = self.states.get_mut(number as usize - 1)?;
         *state = match (&event.what, *state) {
-            (What::New(_) | What::Found(_), _) => State::Open,
+            (What::New(_), _) | (What::Found(_), State::Packets) => State::Open,
             (What::End(_), _) => State::Over,
             (What::Verdict { verdict: Verdict::Drop(_), .. }, State::Packets) => State::Over,
             (_, state) => state,
@@ -108,6 +113,9 @@ mod tests {
         assert!(!flows.all_over(), "one is open");
         flows.number(1, &verdict(1, Verdict::Drop(DropReason::TooBig)));
         assert!(!flows.all_over(), "a packet is dropped, its flow goes on");
+        flows.number(1, &told(1, What::End(Box::new(crate::fixture::record()))));
+        flows.number(1, &told(1, What::Found(dataplane::channel::FlowState::Closing)));
+        assert!(flows.all_over(), "late packets do not open it again");
     }
 
     #[test]

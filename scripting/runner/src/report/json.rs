@@ -29,7 +29,7 @@ pub fn case_json(file: &str, case: &CaseReport) -> String {
 fn failure_json(failure: &Failure) -> Value {
     let (kind, problem, differences) = match failure {
         Failure::Whole(problem) => ("whole", Some(problem), &[][..]),
-        Failure::Unsteady(differences) => ("unsteady", None, differences.as_slice()),
+        Failure::Unsteady { problem, differences } => ("unsteady", problem.as_ref(), differences.as_slice()),
         Failure::Cut { problem, differences, .. } => ("cut", problem.as_ref(), differences.as_slice()),
     };
     let payloads: Vec<Value> = match failure {

@@ -8,6 +8,9 @@ use crate::outcome::Problem;
 use crate::trial::{CaseReport, Failure};
 use crate::world::Payload;
 
+/// Pieces of a payload that are listed.
+const MOST_PIECES: usize = 16;
+
 /// One case: a line, and below it why it failed.
 #[must_use]
 pub fn case_text(case: &CaseReport) -> String {
@@ -31,11 +34,12 @@ pub fn failure_lines(failure: &Failure) -> Vec<String> {
     let mut lines = Vec::new();
     match failure {
         Failure::Whole(problem) => lines.extend(problem_lines(problem)),
-        Failure::Unsteady(differences) => {
+        Failure::Unsteady { problem, differences } => {
             lines.push(
                 "two runs alike came out differently: does the test keep something between its cases?"
                     .to_owned(),
             );
+            lines.extend(problem.iter().flat_map(problem_lines));
             for difference in differences {
                 lines.extend(two("first", "then", &difference.what, &difference.whole, &difference.cut));
             }
@@ -70,8 +74,11 @@ fn pieces_line(payload: &Payload, pieces: &Pieces) -> String {
             format!("{what}, cut after byte {}", first.end)
         }
         _ => {
-            let all: Vec<_> = pieces.iter().map(|piece| format!("{}..{}", piece.start, piece.end)).collect();
-            format!("{what}, as the pieces {}", all.join(" "))
+            let shown = pieces.iter().take(MOST_PIECES);
+            let shown: Vec<_> = shown.map(|piece| format!("{}..{}", piece.start, piece.end)).collect();
+            let more = pieces.len() - shown.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{what}, as the pieces {}{more}", shown.join(" "))
         }
     }
 }

@@ -1,0 +1,322 @@
+//! End hosts that send at a given rate whatever comes back, and steer like a network card.
+//!
+//! Each packet has a moment at which it is to leave; it carries that moment, not the one at which it did leave. When the
+//! generator, the wire or weir stands still, the packets that should have left meanwhile show it: no omission is coordinated.
+
+use std::ops::Range;
+
+use anyhow::{Context, bail, ensure};
+use dataplane::header::Mac;
+use dataplane::io::{BURST, Burst, PacketBuf, PacketIo};
+use dataplane::parse::{Packet, parse};
+use dataplane::steering::{Seat, Steering};
+use dpdk::{DpdkIo, Mbuf};
+use hdrhistogram::Histogram;
+
+use super::template::{Read, Template, read, since, stamp};
+use crate::peer::Peers;
+use crate::scenario::{Kind, Scenario};
+use crate::tsc;
+use crate::wire::PORT;
+
+/// Flows that are opened together.
+const TOGETHER: u32 = 64;
+/// Attempts at opening a flow, and nanoseconds for each.
+const ATTEMPTS: usize = 10;
+const PATIENCE: u64 = 1_000_000_000;
+/// Nanoseconds without a packet after which nobody has anything to say: longer than any timer of a young connection.
+const SILENCE: u64 = 400_000_000;
+/// Nanoseconds without a packet after which those that are still missing at the end are lost: longer than a process has to
+/// wait for a processor that it shares.
+const DRAIN: u64 = 300_000_000;
+/// The longest latency that is told apart from longer ones.
+const LONGEST: u64 = 30_000_000_000;
+
+/// What became of the packets of one run.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Packets that were to be sent.
+    pub scheduled: u64,
+    /// Of these, packets that the wire had no room for.
+    pub refused: u64,
+    /// Packets that came back.
+    pub received: u64,
+    /// From the intended time of sending to receiving, nanoseconds, of packets with a payload.
+    pub latency: Histogram<u64>,
+    /// How long it was sent, nanoseconds.
+    pub nanoseconds: u64,
+}
+
+impl Load {
+    /// Nothing yet.
+    pub fn new() -> anyhow::Result<Load> {
+        let latency = Histogram::new_with_bounds(1, LONGEST, 3)?;
+        Ok(Load { scheduled: 0, refused: 0, received: 0, latency, nanoseconds: 0 })
+    }
+
+    /// Packets per second that came back.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.received as f64 * 1e9 / (self.nanoseconds as f64).max(1.0)
+    }
+
+    /// The share of packets that did not come back.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        1.0 - self.received as f64 / (self.scheduled as f64).max(1.0)
+    }
+
+    /// Counts another run in.
+    pub fn add(&mut self, other: &Load) -> anyhow::Result<()> {
+        self.scheduled += other.scheduled;
+        self.refused += other.refused;
+        self.received += other.received;
+        self.nanoseconds += other.nanoseconds;
+        self.latency.add(&other.latency).context("histograms differ")
+    }
+}
+
+/// All end hosts of a scenario, on a port with as many queues as weir has workers.
+pub struct Generator {
+    queues: Vec<DpdkIo>,
+    staged: Vec<Burst<Mbuf>>,
+    steering: Steering,
+    scenario: Scenario,
+    peers: Peers,
+    templates: Vec<Template>,
+    /// Templates of each flow.
+    each: usize,
+    random: u64,
+    next: usize,
+}
+
+impl Generator {
+    /// On these queues of one port. `weir` is the link address of weir's port.
+    pub fn new(queues: Vec<DpdkIo>, weir: Mac, scenario: Scenario) -> anyhow::Result<Generator> {
+        let established = matches!(scenario.kind, Kind::Datagrams | Kind::Segments);
+        ensure!(established, "{} is not of established flows", scenario.name);
+        let of = u8::try_from(queues.len()).context("too many queues")?;
+        Ok(Generator {
+            staged: queues.iter().map(|_| Burst::new()).collect(),
+            queues,
+            steering: Steering::new(Seat { number: 0, of }),
+            peers: Peers::new(weir, scenario.vip(), scenario.talk(), scenario.flows as usize),
+            scenario,
+            templates: Vec::new(),
+            each: 1,
+            random: 0x7765_6972,
+            next: 0,
+        })
+    }
+
+    /// Opens all flows of the scenario; weir has to run meanwhile.
+    pub fn establish(&mut self) -> anyhow::Result<()> {
+        let flows = self.scenario.flows;
+        let mut number = 0;
+        while number < flows {
+            // The first few wait for ARP.
+            let end = (number + if number == 0 { 4 } else { TOGETHER }).min(flows);
+            self.open(number..end)?;
+            number = end;
+        }
+        self.wait_for_silence()?;
+        let kind = self.scenario.kind;
+        self.each = if kind == Kind::Segments { 4 } else { 2 };
+        for number in 0..flows {
+            for place in 0..self.each {
+                let frame = match (kind, place) {
+                    (Kind::Segments, 0 | 2) => self.peers.client_segment(number, place == 0),
+                    (Kind::Segments, _) => self.peers.server_segment(number, place == 1),
+                    (_, 0) => self.peers.datagram(number),
+                    _ => self.peers.server_datagram(number),
+                };
+                let frame = frame?.to_vec();
+                self.templates.push(self.template(&frame)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is still being said about the last flows would be taken for an answer to what comes next.
+    fn wait_for_silence(&mut self) -> anyhow::Result<()> {
+        let mut last = tsc::nanoseconds();
+        while tsc::nanoseconds() - last < SILENCE {
+            if self.converse()? > 0 {
+                last = tsc::nanoseconds();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the frames of another generator, whose flows are established: for something that knows no flows.
+    pub fn imitate(&mut self, other: &Generator) {
+        self.templates = other.templates.clone();
+        self.each = other.each;
+        let queues = self.queues.len().max(1) as u8;
+        self.templates.iter_mut().for_each(|template| template.queue %= queues);
+    }
+
+    /// Each established flow moves to the next queue, which is not the one of its worker.
+    pub fn misdirect(&mut self) {
+        let queues = self.queues.len().max(1) as u8;
+        self.templates.iter_mut().for_each(|template| template.queue = (template.queue + 1) % queues);
+    }
+
+    fn template(&self, frame: &[u8]) -> anyhow::Result<Template> {
+        Template::new(frame, self.queue_of(frame)).context("a frame that is no template")
+    }
+
+    /// Opens these flows, again those that do not come to be.
+    fn open(&mut self, numbers: Range<u32>) -> anyhow::Result<()> {
+        for _ in 0..ATTEMPTS {
+            for number in numbers.clone() {
+                if self.peers.is_established(number) {
+                    continue;
+                }
+                let frame = match self.scenario.kind {
+                    Kind::Segments => self.peers.syn(number)?,
+                    _ => self.peers.datagram(number)?,
+                };
+                let frame = frame.to_vec();
+                self.send(&frame);
+            }
+            let end = tsc::nanoseconds() + PATIENCE;
+            while tsc::nanoseconds() < end {
+                self.converse()?;
+                if numbers.clone().all(|number| self.peers.is_established(number)) {
+                    return Ok(());
+                }
+            }
+        }
+        bail!("flows {numbers:?} do not come to be")
+    }
+
+    /// The end hosts hear what weir has sent, and answer. Returns how many packets that were.
+    fn converse(&mut self) -> anyhow::Result<usize> {
+        let (mut burst, mut heard) = (Burst::new(), 0);
+        for queue in &mut self.queues {
+            queue.rx_burst(PORT, &mut burst);
+            heard += burst.len();
+            for mbuf in burst.drain(..) {
+                self.peers.receive(mbuf.bytes())?;
+            }
+        }
+        while let Some(answer) = self.peers.next_answer() {
+            self.send(&answer);
+        }
+        Ok(heard)
+    }
+
+    /// The queue into which a network card with weir's key would put it.
+    fn queue_of(&self, frame: &[u8]) -> u8 {
+        match parse(frame, None) {
+            Ok(Packet::Transport(headers)) => self.steering.owner(&headers.key),
+            _ => 0,
+        }
+    }
+
+    /// At once; lost where there is no room.
+    fn send(&mut self, frame: &[u8]) {
+        let place = usize::from(self.queue_of(frame));
+        let Some(queue) = self.queues.get_mut(place) else { return };
+        let Some(mut mbuf) = queue.alloc() else { return };
+        if mbuf.set_len(frame.len()) {
+            mbuf.bytes_mut().copy_from_slice(frame);
+            let mut burst = Burst::new();
+            burst.push(mbuf);
+            queue.tx_burst(PORT, &mut burst);
+        }
+    }
+
+    /// Sends for so long at this rate, packets per second, or as fast as the wire takes them, and listens.
+    pub fn run(&mut self, rate: Option<f64>, nanoseconds: u64) -> anyhow::Result<Load> {
+        ensure!(!self.templates.is_empty(), "no flow is established");
+        let mut load = Load::new()?;
+        let begin = tsc::nanoseconds();
+        loop {
+            let elapsed = tsc::nanoseconds() - begin;
+            if elapsed >= nanoseconds {
+                load.nanoseconds = elapsed;
+                break;
+            }
+            let due = match rate {
+                Some(rate) => (elapsed as f64 * rate / 1e9) as u64,
+                None => load.scheduled + BURST as u64,
+            };
+            for _ in 0..due.saturating_sub(load.scheduled).min(BURST as u64) {
+                let intended = rate.map_or(elapsed, |rate| (load.scheduled as f64 * 1e9 / rate) as u64);
+                load.scheduled += 1;
+                load.refused += u64::from(!self.stage(stamp(begin + intended)));
+            }
+            load.refused += self.flush();
+            self.listen(&mut load)?;
+        }
+        let (mut last, mut received) = (tsc::nanoseconds(), load.received);
+        while load.received < load.scheduled - load.refused && tsc::nanoseconds() - last < DRAIN {
+            self.listen(&mut load)?;
+            if load.received > received {
+                (last, received) = (tsc::nanoseconds(), load.received);
+            }
+        }
+        Ok(load)
+    }
+
+    /// The next frame, into the burst of its queue; `false` if there is no buffer.
+    fn stage(&mut self, stamp: u32) -> bool {
+        let flows = (self.templates.len() / self.each) as u64;
+        self.random = self.random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        let flow = (((self.random >> 32) * flows) >> 32) as usize;
+        self.next = (self.next + 1) % self.each;
+        let Some(template) = self.templates.get(flow * self.each + self.next) else { return false };
+        let place = usize::from(template.queue);
+        let (Some(queue), Some(staged)) = (self.queues.get_mut(place), self.staged.get_mut(place)) else {
+            return false;
+        };
+        let Some(mut mbuf) = queue.alloc() else { return false };
+        if !mbuf.set_len(template.len()) {
+            return false;
+        }
+        template.write(mbuf.bytes_mut(), stamp);
+        staged.try_push(mbuf).is_ok()
+    }
+
+    /// Sends what is staged; how many found no room.
+    fn flush(&mut self) -> u64 {
+        let mut refused = 0;
+        for (queue, staged) in self.queues.iter_mut().zip(&mut self.staged) {
+            if !staged.is_empty() {
+                queue.tx_burst(PORT, staged);
+                refused += staged.len() as u64;
+                staged.clear();
+            }
+        }
+        refused
+    }
+
+    fn listen(&mut self, load: &mut Load) -> anyhow::Result<()> {
+        let mut burst = Burst::new();
+        for place in 0..self.queues.len() {
+            let Some(queue) = self.queues.get_mut(place) else { continue };
+            queue.rx_burst(PORT, &mut burst);
+            if burst.is_empty() {
+                continue;
+            }
+            let now = tsc::nanoseconds();
+            for mbuf in burst.drain(..) {
+                match read(mbuf.bytes()) {
+                    Read::Stamped(sent) => load.latency.saturating_record(since(sent, now).max(1)),
+                    Read::Bare => {}
+                    Read::Other => {
+                        self.peers.receive(mbuf.bytes())?;
+                        continue;
+                    }
+                }
+                load.received += 1;
+            }
+        }
+        while let Some(answer) = self.peers.next_answer() {
+            self.send(&answer);
+        }
+        Ok(())
+    }
+}
