@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use dataplane::snapshot::Protocol;
-use lab::replay::{FlowReport, Question, ReplayError, explain};
+use lab::replay::{Question, ReplayError, explain};
 
 use crate::replay::UNUSABLE;
 
@@ -35,6 +35,9 @@ pub struct Explain {
     /// Show each line that scripts execute, not only their calls
     #[arg(long)]
     trace: bool,
+    /// Write the packets that this would mean to a pcapng file, which `weir replay` plays
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -70,18 +73,19 @@ fn explained(command: &Explain) -> anyhow::Result<ExitCode> {
         Proto::Udp => Protocol::Udp,
     };
     let question = Question { protocol, client: command.client, vip: command.vip, payload };
-    let mut flow = match explain(&config.snapshot, &question) {
+    let mut replayed = match explain(&config.snapshot, &question) {
         Err(ReplayError::Unserved(text)) => {
             eprintln!("weir: {text}");
             return Ok(ExitCode::from(UNSERVED));
         }
         answer => answer?,
     };
+    if let Some(out) = &command.out {
+        crate::replay::write(out, &replayed).with_context(|| format!("cannot write {}", out.display()))?;
+    }
+    let Some(mut flow) = replayed.report.flows.pop() else { bail!("no packet reached weir") };
     if !command.trace {
-        let lines = |flow: &mut FlowReport| {
-            flow.scripts.iter_mut().for_each(|run| run.steps.retain(|step| step.kind != "line"));
-        };
-        lines(&mut flow);
+        flow.scripts.iter_mut().for_each(|run| run.steps.retain(|step| step.kind != "line"));
     }
     if command.json {
         println!("{}", serde_json::to_string_pretty(&flow)?);

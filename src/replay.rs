@@ -107,7 +107,8 @@ fn expected(path: &Path) -> anyhow::Result<serde_json::Value> {
     serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", path.display()))
 }
 
-fn write(path: &Path, replayed: &Replayed) -> anyhow::Result<()> {
+/// Writes all packets of a replay.
+pub fn write(path: &Path, replayed: &Replayed) -> anyhow::Result<()> {
     let file = std::io::BufWriter::new(std::fs::File::create(path)?);
     std::io::Write::flush(&mut pcapng(replayed, file)?)?;
     Ok(())

@@ -6,6 +6,8 @@ use etherparse::{TcpHeader, TcpOptionElement};
 
 /// MSS of a peer that names none (RFC 9293, 3.7.1).
 const DEFAULT_MSS: usize = 536;
+/// Bytes of the timestamps option, padded.
+const TIMESTAMPS: usize = 12;
 /// Segments kept to be sent again.
 const KEPT: usize = 4096;
 
@@ -142,7 +144,9 @@ impl ClientSide {
             return Vec::new();
         }
         let whole = payload.len() == length;
-        let step = self.mss.max(1);
+        // The MSS is about payload and options together (RFC 6691).
+        let options = if self.timestamp.is_some() { TIMESTAMPS } else { 0 };
+        let step = self.mss.saturating_sub(options).max(1);
         let count = payload.len().div_ceil(step).max(1);
         let mut made = Vec::new();
         for (index, chunk) in payload.chunks(step).chain(payload.is_empty().then_some(payload)).enumerate() {

@@ -15,6 +15,7 @@ mod player;
 mod question;
 mod report;
 mod server;
+mod sources;
 mod text;
 
 use std::net::{IpAddr, SocketAddr};

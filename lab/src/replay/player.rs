@@ -13,6 +13,7 @@ use super::client::ClientSide;
 use super::flow::{Flow, Key};
 use super::link::{self, Content, Seen};
 use super::server::ServerSide;
+use super::sources::Sources;
 use super::{ReplayError, Replayed, Settings};
 use crate::explain::{By, Choice};
 use crate::packet::{self, Joiner, Transport};
@@ -42,6 +43,7 @@ pub(super) struct Player<'a> {
     pub(super) played: u64,
     epoch: i128,
     start: Instant,
+    pub(super) sources: Sources,
     /// It is only about the times of scripts.
     pub(super) timed: bool,
 }
@@ -49,6 +51,7 @@ pub(super) struct Player<'a> {
 impl<'a> Player<'a> {
     pub(super) fn new(lab: Lab, capture: &Capture, settings: &'a Settings) -> Player<'a> {
         let start = lab.now();
+        let sources = Sources::of(lab.snapshot());
         Player {
             lab,
             settings,
@@ -62,6 +65,7 @@ impl<'a> Player<'a> {
             played: 0,
             epoch: capture.packets.iter().map(|packet| packet.nanoseconds).next().unwrap_or(0),
             start,
+            sources,
             timed: false,
         }
     }

@@ -6,7 +6,7 @@ use dataplane::snapshot::{Protocol, Snapshot};
 use etherparse::TcpHeader;
 
 use super::capture::{Capture, Captured, RAW};
-use super::{FlowReport, ReplayError, Settings, play, service};
+use super::{ReplayError, Replayed, Settings, play, service};
 use crate::packet;
 
 /// The client's first sequence number.
@@ -29,28 +29,31 @@ pub struct Question {
     pub payload: Option<Vec<u8>>,
 }
 
-/// What weir would do. No packet is sent but in a lab, in which all servers are up and have no flows, and all tables are
+/// What weir would do: a replay of one flow. No packet is sent but in a lab, in which all servers are up and have no flows, and all tables are
 /// empty.
 ///
 /// # Errors
 /// As a replay's. [`ReplayError::Nobody`]: no service has this VIP and port; its text names those that there are.
-pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<FlowReport, ReplayError> {
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Replayed, ReplayError> {
     if service(snapshot, question.protocol, question.vip).is_none() {
         return Err(ReplayError::Unserved(unserved(snapshot, question)));
     }
     let capture = Capture { packets: packets(question), notes: Vec::new() };
     let settings = Settings { stop_at_once: true, ..Settings::default() };
-    let mut report = play(snapshot, &capture, &settings)?.report;
-    let mut flow = report.flows.pop().ok_or_else(|| ReplayError::Nobody(String::new()))?;
-    flow.notes.extend(report.notes.into_iter().filter(|note| note.contains("no route")));
-    if question.payload.is_none() && flow.scripts.is_empty() && flow.servers.is_empty() {
-        flow.notes
-            .push("a server is chosen on the first payload: give one with --payload or --hex".to_owned());
+    let mut replayed = play(snapshot, &capture, &settings)?;
+    let routes = replayed.report.notes.iter().filter(|note| note.contains("no route")).cloned();
+    let notes: Vec<String> = routes.collect();
+    for flow in &mut replayed.report.flows {
+        flow.notes.extend(notes.iter().cloned());
+        if question.payload.is_none() && flow.scripts.is_empty() && flow.servers.is_empty() {
+            let note = "a server is chosen on the first payload: give one with --payload or --hex";
+            flow.notes.push(note.to_owned());
+        }
+        if flow.end == "open" {
+            "the flow goes on".clone_into(&mut flow.meaning);
+        }
     }
-    if flow.end == "open" {
-        flow.meaning = "the flow goes on".to_owned();
-    }
-    Ok(flow)
+    Ok(replayed)
 }
 
 fn unserved(snapshot: &Snapshot, question: &Question) -> String {

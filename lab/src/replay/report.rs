@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use dataplane::channel::{ConnectionRecord, EndedBy};
+use dataplane::channel::{ConnectionRecord, EndedBy, Termination};
 use dataplane::policy::{Close, Event, ScriptFailure};
 use dataplane::script_trace::{ScriptStep, ScriptTrace};
 use dataplane::snapshot::Protocol;
@@ -12,6 +12,7 @@ use smoltcp::time::Instant;
 use super::capture::Capture;
 use super::flow::Flow;
 use super::player::Player;
+use super::sources::Sources;
 use crate::explain::{By, Choice};
 use crate::observed::{Run, RunState};
 
@@ -195,7 +196,7 @@ impl Player<'_> {
             began: seconds(flow.began, Instant::from_secs(1000)),
             incomplete: flow.incomplete || !flow.client.gaps().is_empty(),
             notes: notes(flow),
-            scripts: runs.iter().map(|run| script(run)).collect(),
+            scripts: runs.iter().map(|run| script(run, &self.sources)).collect(),
             choice: choice(flow, &runs, last),
             servers: self.servers(&records, flow),
             snat: records.iter().filter_map(|record| record.snat).map(|snat| snat.to_string()).collect(),
@@ -243,8 +244,18 @@ fn end(record: Option<&ConnectionRecord>) -> (String, String) {
         return ("open".to_owned(), "still open at the end of the capture".to_owned());
     }
     let termination = record.termination;
-    let meaning = format!("{} {}", termination.by.description(), termination.phase.description());
-    (termination.to_string(), meaning)
+    if termination == Termination::NORMAL {
+        return (termination.to_string(), "a normal end".to_owned());
+    }
+    let [by, phase] = [termination.by.description(), termination.phase.description()]
+        .map(|text| text.trim_end_matches('.').to_owned());
+    (termination.to_string(), format!("ended by {}; during: {}", lowered(&by), lowered(&phase)))
+}
+
+/// A sentence as a part of one; names that are in lower case anyway stay.
+fn lowered(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or(String::new(), |first| first.to_lowercase().chain(characters).collect())
 }
 
 fn notes(flow: &Flow) -> Vec<String> {
@@ -280,7 +291,7 @@ fn text<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Option<String> {
     (!all.is_empty()).then(|| all.escape_ascii().to_string())
 }
 
-fn script(run: &Run) -> ScriptReport {
+fn script(run: &Run, sources: &Sources) -> ScriptReport {
     let empty = ScriptTrace::new(0, dataplane::script_trace::Detail::Calls);
     let trace = run.trace.as_deref().unwrap_or(&empty);
     let steps = trace.steps();
@@ -307,7 +318,7 @@ fn script(run: &Run) -> ScriptReport {
             Close::Graceful => "fin",
             Close::Reset => "reset",
         }),
-        steps: steps.iter().map(|step| shown(trace, step)).collect(),
+        steps: all_shown(trace, sources),
         missed: trace.missed(),
     }
 }
@@ -332,11 +343,25 @@ fn result(state: RunState) -> &'static str {
     }
 }
 
-fn shown(trace: &ScriptTrace, step: &ScriptStep) -> Step {
+/// All steps, a line that goes on only once.
+fn all_shown(trace: &ScriptTrace, sources: &Sources) -> Vec<Step> {
+    let mut shown_steps: Vec<Step> = Vec::new();
+    for step in trace.steps() {
+        let step = shown(trace, step, sources);
+        if step.kind != "line" || shown_steps.last() != Some(&step) {
+            shown_steps.push(step);
+        }
+    }
+    shown_steps
+}
+
+fn shown(trace: &ScriptTrace, step: &ScriptStep, sources: &Sources) -> Step {
     let at = |place: &dataplane::script_trace::Place| format!("{}:{}", trace.source(*place), place.line);
     let (kind, place, text) = match step {
         ScriptStep::Begin { script, event: of } => ("begin", None, format!("{script} ({})", event(*of))),
-        ScriptStep::Line(place) => ("line", Some(at(place)), String::new()),
+        ScriptStep::Line(place) => {
+            ("line", Some(at(place)), sources.line(trace.source(*place), place.line).to_owned())
+        }
         ScriptStep::Call { place, function, arguments, results } => {
             ("call", place.as_ref().map(at), call(function, arguments, results))
         }
