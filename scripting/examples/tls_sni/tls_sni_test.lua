@@ -27,7 +27,7 @@ describe("TLS by server name", function()
   it("uses the second server of www while the first is down", function()
     server("www", "10.0.0.20:443"):down()
     local flow = client("198.51.100.7:4242")
-    flow:send(file "www.bin")
+    flow:send(file "www.bin", { whole = true })
     expect(flow):selects("www", "10.0.0.21:443")
   end)
 

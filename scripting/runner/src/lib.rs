@@ -8,6 +8,7 @@
 mod coverage;
 mod cuts;
 mod engine;
+mod names;
 mod outcome;
 pub mod report;
 mod show;
