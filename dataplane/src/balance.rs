@@ -17,6 +17,7 @@
 
 mod algorithms;
 mod maglev;
+mod preference;
 
 use std::net::IpAddr;
 
@@ -25,6 +26,7 @@ use crate::snapshot::{Algorithm, FailAction, PoolGroupId, PoolId, ServerId, Snap
 use crate::steering::Seat;
 use crate::tokens::{Place, WorkerTokens};
 use maglev::Maglev;
+pub use preference::Preference;
 
 /// How many times [`FailAction::Pool`] is followed before a flow is refused.
 pub const FAIL_ACTION_HOPS: usize = 4;
