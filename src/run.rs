@@ -141,6 +141,7 @@ fn control_settings(config: &Config) -> ControlSettings {
         admin_socket: admin_socket.clone(),
         monitor_ports: monitor_ports.clone(),
         version: env!("WEIR_VERSION").to_owned(),
+        explainer: Some(crate::explain::explainer(Arc::clone(&config.snapshot))),
         ..ControlSettings::new(&config.snapshot)
     }
 }

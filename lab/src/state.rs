@@ -1,10 +1,11 @@
 //! What a caller sets and sees: servers, tables, records, runs.
 
-use dataplane::channel::{ConnectionRecord, FlowView, TableEntryView};
+use dataplane::channel::{ConnectionRecord, FlowView, Live, TableEntryView};
 use dataplane::counters::Counters;
 use dataplane::report;
 use dataplane::snapshot::{PoolId, ServerId, ServiceId};
-use dataplane::table::Inserted;
+use dataplane::table::{Inserted, MINIMUM_LIFETIME_S};
+use smoltcp::time::Duration;
 
 use crate::observed::{Observed, Run};
 use crate::servers::{Behaviour, Host};
@@ -48,6 +49,21 @@ impl Lab {
         let servers = self.snapshot().pools.get(pool.index()).map(|pool| pool.servers.clone());
         for server in servers.unwrap_or_default() {
             self.set_server(server, state);
+        }
+    }
+
+    /// Makes servers and tables like those of a weir that runs; its hosts still take whoever comes.
+    pub fn imitate(&mut self, live: &Live) {
+        let now = self.now();
+        let pipeline = self.worker.pipeline_mut();
+        pipeline.balancer_mut().imitate(&live.balancer);
+        for entry in &live.entries {
+            let left = u32::try_from(entry.remaining.secs()).unwrap_or(u32::MAX);
+            // An entry lives for five minutes at least: one that has less left was inserted earlier.
+            let before = now - Duration::from_secs(u64::from(MINIMUM_LIFETIME_S.saturating_sub(left)));
+            let lifetime = left.max(MINIMUM_LIFETIME_S);
+            let (table, key) = (entry.table.as_deref(), entry.key.as_slice());
+            pipeline.tables_mut().insert(before, entry.service, table, key, &entry.value, lifetime);
         }
     }
 

@@ -119,10 +119,12 @@ fn a_capture_of_both_sides() -> Result {
     })?;
     let begun = SystemTime::now();
     assert_eq!(network.run_client(LIMIT, "tcp_client.py", &["192.0.2.10", "700", "bcd"])?, "b:bcd\n");
+    assert_eq!(network.run_client(LIMIT, "tcp_client.py", &["192.0.2.10", "700", "abc", "1"])?, "a:abc\n");
+    assert_eq!(network.run_client(LIMIT, "tcp_client.py", &["192.0.2.10", "700", "xyz"])?, "reset\n");
     let refused = network
         .in_client("python3", &["-c", "import socket; socket.create_connection(('192.0.2.10', 701))"])?;
     assert!(!refused.status.success());
-    weir.wait_for_records(1)?;
+    let live = weir.wait_for_records(4)?;
     capture.signal("INT")?;
     let said = capture.finish(LIMIT)?;
     assert!(said.starts_with("out.pcapng: ") && said.ends_with(" 0 events lost\n"), "{said}");
@@ -158,7 +160,36 @@ fn a_capture_of_both_sides() -> Result {
     let at = Duration::from_nanos(came["nanos"].as_u64().ok_or("no time")?);
     let begun = begun.duration_since(SystemTime::UNIX_EPOCH)?;
     assert!(at + Duration::from_millis(50) > begun && at < begun + LIMIT, "{at:?} {begun:?}");
+    same_decisions(&network, &live)?;
     weir.check_balance()
+}
+
+/// What the capture replays to is what was decided live.
+fn same_decisions(network: &Network, live: &[Value]) -> Result {
+    let output = Command::new(weir_binary()?)
+        .args(["replay", "--config", "weir.toml", "--json", "out.pcapng"])
+        .current_dir(network.directory())
+        .output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let replayed = report.get("flows").and_then(Value::as_array).ok_or("no flows")?;
+    for record in live {
+        let of_client =
+            |flow: &&Value| flow["client"] == record["client"] && flow["protocol"] == record["protocol"];
+        let flow =
+            replayed.iter().find(of_client).ok_or_else(|| format!("not replayed: {record} {report:#}"))?;
+        let server = record["server"].as_str().map(|server| {
+            let pool = record["pool"].as_str().unwrap_or_default();
+            format!("{server} of '{pool}'")
+        });
+        let servers: Vec<_> =
+            flow["servers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        assert_eq!(servers, server.iter().map(String::as_str).collect::<Vec<_>>(), "{record} {flow:#}");
+        assert_eq!(flow["end"], record["termination"], "{record} {flow:#}");
+    }
+    let decided = |pool: &str| live.iter().filter(|record| record["pool"] == pool).count();
+    assert!(decided("a") > 0 && decided("b") > 1, "{live:?}");
+    Ok(())
 }
 
 /// Two at a time are refused, a limit ends a capture, and what waits in vain says so by its exit code.
@@ -189,5 +220,54 @@ fn limits_and_refusals() -> Result {
     assert!((3..=4).contains(&few.len()) && few[0]["length"].as_u64() > Some(42), "{few:#?}");
     let nobody = run(&["capture", "--out", "x.pcapng", "--socket", "nobody.sock"])?;
     assert_eq!(nobody.status.code(), Some(2));
+    weir.check_balance()
+}
+
+/// The second flow of a key goes to pool b: what is explained depends on what is in the tables.
+const SEEN_BEFORE: &str = r#"
+if avi.vs.table_lookup(avi.l4.read(3), 0) then avi.pool.select("b") end
+avi.vs.table_insert(avi.l4.read(3), "seen")
+"#;
+
+#[test]
+fn a_flow_is_explained_as_things_are_and_nothing_changes() -> Result {
+    let Some(network) = Network::new("explain", Arms::Two)? else { return Ok(()) };
+    let (head, tail) = CONFIG.split_once("if avi.l4.collect").ok_or("no script")?;
+    let (_, tail) = tail.split_once("\n\"\"\"").ok_or("no end of the script")?;
+    let weir = Weir::start(&network, &format!("{head}{SEEN_BEFORE}\n\"\"\"{tail}"))?;
+    let _a = network.server("a", "echo.py", &["udp", "a", "10.0.0.20", "7"])?;
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(weir_binary()?);
+        command.args(arguments).args(["--socket", "weir.sock"]).current_dir(network.directory());
+        Ok::<_, Box<dyn std::error::Error>>(command.output()?)
+    };
+    let explain = |vip: &str, more: &[&str]| {
+        run(&[&["explain", "--client", "192.0.2.100:4242", "--vip", vip, "--proto", "udp"], more].concat())
+    };
+    let server = |more: &[&str]| {
+        let output = explain("192.0.2.10:700", &[&["--hex", "61 6263", "--json"], more].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let flow: Value =
+            serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {said}"))?;
+        Ok::<_, Box<dyn std::error::Error>>((
+            flow["servers"][0].as_str().unwrap_or_default().to_owned(),
+            flow,
+        ))
+    };
+    assert_eq!(server(&[])?.0, "10.0.0.20:7 of 'a'");
+    assert_eq!(server(&[])?.0, "10.0.0.20:7 of 'a'", "explaining leaves nothing in the tables");
+    assert_eq!(network.run_client(LIMIT, "udp_client.py", &["192.0.2.10", "700", "abc"])?, "a:abc\n");
+    let before = (weir.counter("flows_created")?, weir.show("scripts")?[0]["runs"].clone());
+    assert_eq!(server(&[])?.0, "10.0.0.21:7 of 'b'", "the entry of the flow that was");
+    assert!(run(&["disable", "server", "b", "10.0.0.21:7"])?.status.success());
+    let (none, flow) = server(&["--trace"])?;
+    assert_eq!((none.as_str(), &flow["reason"]), ("", &"no_server".into()), "{flow:#}");
+    assert!(flow["scripts"].to_string().contains("\"line\""), "{flow:#}");
+    assert_eq!((weir.counter("flows_created")?, weir.show("scripts")?[0]["runs"].clone()), before);
+    let text = explain("192.0.2.10:700", &["--hex", "616263"])?;
+    let text = String::from_utf8(text.stdout)?;
+    assert!(text.contains("avi.vs.table_lookup(\"abc\", 0)") && text.contains("disabled"), "{text}");
+    assert_eq!(explain("192.0.2.10:701", &[])?.status.code(), Some(1));
+    assert_eq!(explain("192.0.2.10:700", &["--hex", "6"])?.status.code(), Some(2));
     weir.check_balance()
 }

@@ -298,7 +298,9 @@ fn one_that_imitates_another_chooses_as_it_would_and_takes_nothing_from_it() {
     let mut balancer = Balancer::new(&snapshot);
     fill(&mut balancer, 1, 2);
     open(&mut balancer, &snapshot).unwrap();
-    let mut other = Balancer::new(&snapshot);
+    // A copy of a configuration has tokens of its own.
+    let copy = snapshot.clone();
+    let mut other = Balancer::new(&copy);
     other.imitate(&balancer.rehearsal());
     assert_eq!(other.status(ServerId(1)).flows, 2);
     let next = other.pick_selection(&snapshot, POOL.into(), client(), &[]);

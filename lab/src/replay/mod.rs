@@ -21,17 +21,18 @@ mod text;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use dataplane::channel::Live;
 use dataplane::script_trace::Detail;
 use dataplane::snapshot::{Prefix, Protocol, Route, ServiceId, Snapshot};
 
 use crate::error::LabError;
 use crate::options::{Blueprint, Options, Tracing};
-use crate::world::Frame;
+use crate::world::{Frame, Lab};
 
 pub use capture::{Capture, CaptureError, Captured, read};
 pub use expect::{Difference, compare};
 pub use output::pcapng;
-pub use question::{Question, explain};
+pub use question::{Question, explain, explain_live};
 pub use report::{FlowReport, Report, ScriptReport, Step};
 
 use player::Player;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub stopwatch: Option<fn() -> u64>,
     /// The world ends with the last packet, instead of some seconds later.
     pub stop_at_once: bool,
+    /// Servers and tables are as they are in a weir that runs.
+    pub live: Option<Arc<Live>>,
 }
 
 /// Why nothing was played.
@@ -145,17 +148,25 @@ pub fn play(snapshot: &Snapshot, capture: &Capture, settings: &Settings) -> Resu
     let flows = u32::try_from(capture.packets.len()).unwrap_or(FLOWS).clamp(LEAST_FLOWS, FLOWS);
     let options = Options { flows, explain: true, keep_frames: true, ..Options::default() };
     let traced = Options { trace: Some(tracing), ..options };
-    let mut player = Player::new(Blueprint::new(&snapshot.0, traced).lab()?, capture, settings);
+    let mut player = Player::new(lab(&snapshot.0, traced, settings)?, capture, settings);
     player.notes.extend(snapshot.1);
     let mut replayed = player.play(capture)?;
     if settings.stopwatch.is_some() {
         // Once more without traces, which take most of the time.
         let timed = Options { stopwatch: settings.stopwatch, keep_frames: false, ..options };
-        let mut player = Player::new(Blueprint::new(&snapshot.0, timed).lab()?, capture, settings);
+        let mut player = Player::new(lab(&snapshot.0, timed, settings)?, capture, settings);
         player.timed = true;
         replayed.report.take_times(&player.play(capture)?.report);
     }
     Ok(replayed)
+}
+
+fn lab(snapshot: &Snapshot, options: Options, settings: &Settings) -> Result<Lab, LabError> {
+    let mut lab = Blueprint::new(snapshot, options).lab()?;
+    if let Some(live) = &settings.live {
+        lab.imitate(live);
+    }
+    Ok(lab)
 }
 
 /// The configuration as a replay needs it: every connection has a record, and there is a way back to every client.

@@ -1,12 +1,14 @@
 //! `weir explain` against a configuration: what would become of a client that comes now.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use dataplane::channel::Live;
 use dataplane::snapshot::{Protocol, Snapshot};
 use etherparse::TcpHeader;
 
 use super::capture::{Capture, Captured, RAW};
-use super::{ReplayError, Replayed, Settings, play, service};
+use super::{FlowReport, ReplayError, Replayed, Settings, play, service};
 use crate::packet;
 
 /// The client's first sequence number.
@@ -35,11 +37,32 @@ pub struct Question {
 /// # Errors
 /// As a replay's. [`ReplayError::Nobody`]: no service has this VIP and port; its text names those that there are.
 pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Replayed, ReplayError> {
+    explained(snapshot, question, None)
+}
+
+/// As [`explain`], with servers and tables as they are in a weir that runs, which is not touched.
+///
+/// # Errors
+/// Those of [`explain`].
+pub fn explain_live(
+    snapshot: &Snapshot,
+    question: &Question,
+    live: Arc<Live>,
+) -> Result<FlowReport, ReplayError> {
+    let mut replayed = explained(snapshot, question, Some(live))?;
+    replayed.report.flows.pop().ok_or_else(|| ReplayError::Nobody(String::new()))
+}
+
+fn explained(
+    snapshot: &Snapshot,
+    question: &Question,
+    live: Option<Arc<Live>>,
+) -> Result<Replayed, ReplayError> {
     if service(snapshot, question.protocol, question.vip).is_none() {
         return Err(ReplayError::Unserved(unserved(snapshot, question)));
     }
     let capture = Capture { packets: packets(question), notes: Vec::new() };
-    let settings = Settings { stop_at_once: true, ..Settings::default() };
+    let settings = Settings { stop_at_once: true, live, ..Settings::default() };
     let mut replayed = play(snapshot, &capture, &settings)?;
     let routes = replayed.report.notes.iter().filter(|note| note.contains("no route")).cloned();
     let notes: Vec<String> = routes.collect();
