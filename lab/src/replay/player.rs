@@ -323,11 +323,13 @@ impl<'a> Player<'a> {
     }
 
     fn let_server_speak(&mut self, index: usize) {
-        let Some(id) = self.flows.get(index).and_then(|flow| self.session(flow)) else { return };
+        let flow = self.flows.get(index).filter(|flow| flow.server.has_more());
+        let Some(id) = flow.and_then(|flow| self.session(flow)) else { return };
         let Some(flow) = self.flows.get_mut(index) else { return };
         let datagrams = std::mem::take(&mut flow.server.datagrams);
         let bytes = std::mem::take(&mut flow.server.waiting);
-        let (finished, reset) = (flow.server.finished, std::mem::take(&mut flow.server.reset));
+        let finished = std::mem::take(&mut flow.server.finished);
+        let reset = std::mem::take(&mut flow.server.reset);
         let runs = self.lab.runs().len();
         for datagram in datagrams {
             self.lab.server_send(id, &datagram);

@@ -18,6 +18,7 @@ pub(super) struct ServerSide {
     /// To be sent as soon as there is a peer.
     pub(super) datagrams: Vec<Vec<u8>>,
     fin: Option<u32>,
+    /// It has said all, and FIN is to come.
     pub(super) finished: bool,
     pub(super) reset: bool,
     /// A packet was not whole: nothing behind it is said.
@@ -25,6 +26,12 @@ pub(super) struct ServerSide {
 }
 
 impl ServerSide {
+    /// Something is to be said or done.
+    pub(super) fn has_more(&self) -> bool {
+        let says = !self.waiting.is_empty() || !self.datagrams.is_empty();
+        says || self.finished || self.reset
+    }
+
     /// A segment of the capture's server.
     pub(super) fn hear(&mut self, header: &TcpHeader, payload: &[u8], length: usize) {
         self.reset |= header.rst;
