@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build build-v3 test icounts soak growth fuzz demo bench bench-v3 compare clean
+.PHONY: help deps build build-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-compare compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -60,6 +60,13 @@ bench: ## packets per second, cycles per packet and latency beside the bare devi
 
 bench-v3: ## the same of a build for processors with AVX2 and BMI2
 	$(V3) $(CARGO) run --release -p weir-perf
+
+perf: ## measure everything and write a dated report with plots to perf/runs/ (QUICK=1: minutes instead of 20)
+	$(CARGO) build --release -p weir -p weir-perf
+	@perf/run.sh
+
+perf-compare: ## which differences to the revision BASE are real: make perf-compare BASE=HEAD~1
+	@perf/compare.sh "$(BASE)"
 
 # `make compare COMPARE=--quick` takes a minute and writes nothing; perf/compare/run.sh --help
 COMPARE ?=

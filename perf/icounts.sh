@@ -5,8 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Two counts of one revision differ by less than a tenth of this; per cent.
-tolerance=1
+# Per cent. Two counts of one build differ by 0.1, builds of one revision in two directories by 1.1: the compiler cuts its
+# work differently.
+tolerance=3
 # Another compiler makes other code.
 foreign_tolerance=15
 # More windows even out what happens once in many packets.

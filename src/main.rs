@@ -3,6 +3,8 @@
 
 mod capture;
 mod clock;
+mod explain;
+mod replay;
 mod run;
 mod script;
 mod trace;
@@ -30,6 +32,10 @@ enum Command {
     /// Check DataScripts by themselves: more than `weir check` does, and without a configuration if need be
     #[command(subcommand)]
     Script(script::Command),
+    /// Play the client packets of a capture against a configuration, with simulated servers, in virtual time
+    Replay(replay::Replay),
+    /// Say what would become of a client: service, scripts, servers in order of preference, SNAT address
+    Explain(explain::Explain),
     /// Balance until SIGINT or SIGTERM; SIGHUP opens the connection log again
     Run {
         /// The TOML file
@@ -70,6 +76,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check { file } => return check(&file),
         Command::Script(command) => return script::run(&command),
+        Command::Replay(command) => return replay::run(&command),
+        Command::Explain(command) => return explain::run(&command),
         Command::Run { config } => match load(&config) {
             Err(code) => return code,
             Ok(config) => run::run(config),

@@ -1,5 +1,6 @@
 //! Answers to an operator's requests: one line in, text out.
 
+mod explain;
 mod metrics;
 mod profile;
 mod request;
@@ -22,6 +23,7 @@ use dataplane::counters::Counters;
 use dataplane::policy::ScriptReport;
 use dataplane::snapshot::{ServerId, Snapshot};
 
+use crate::explain::Explainer;
 use crate::status::Status;
 use crate::workers::Workers;
 use metrics::Metrics;
@@ -40,6 +42,8 @@ pub(crate) struct Admin {
     pub(crate) stop: Arc<AtomicBool>,
     /// A profile is being made.
     pub(crate) profiling: AtomicBool,
+    /// Answers `explain`.
+    pub(crate) explainer: Option<Explainer>,
 }
 
 /// What a line is answered with.
@@ -76,6 +80,7 @@ impl Admin {
         match request {
             Request::Help => Ok(format!("{HELP}\n")),
             Request::Show(show, format) => self.show(show, format),
+            Request::Explain(question) => self.explain(&question),
             Request::Profile(profile, format) => self.profile(profile, format),
             Request::SetEnabled(server, enabled) => self.set_enabled(server, enabled),
             Request::Watch(..) => Err("a trace has no end that could be waited for".to_owned()),

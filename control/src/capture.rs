@@ -250,7 +250,7 @@ fn text_of_sent(text: &str) -> &str {
 }
 
 /// Hexadecimal digits as bytes.
-fn bytes(digits: &str) -> Option<Vec<u8>> {
+pub(crate) fn bytes(digits: &str) -> Option<Vec<u8>> {
     let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let pairs = digits.as_bytes().chunks(2);
     pairs

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod client;
 mod clock;
 mod escape;
+mod explain;
 #[cfg(test)]
 #[path = "../tests/control/fixture.rs"]
 mod fixture;
@@ -35,6 +36,7 @@ use dataplane::snapshot::Snapshot;
 
 use admin::{Admin, AdminServer};
 use clock::Clock;
+pub use explain::{Explainer, Question};
 use health::Health;
 pub use log::LogDestination;
 use log::{LogStats, LogThread, Message};
@@ -91,6 +93,8 @@ pub struct ControlSettings {
     pub admin_socket: Option<PathBuf>,
     /// Shown by `show info`.
     pub version: String,
+    /// Answers `explain`.
+    pub explainer: Option<Explainer>,
 }
 
 impl ControlSettings {
@@ -104,6 +108,7 @@ impl ControlSettings {
             log: LogDestination::Stdout,
             admin_socket: None,
             version: String::new(),
+            explainer: None,
         }
     }
 }
@@ -154,6 +159,7 @@ impl Control {
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
             profiling: AtomicBool::new(false),
+            explainer: settings.explainer,
         };
         let server = match &settings.admin_socket {
             Some(path) => Some(AdminServer::bind(path, admin, Arc::clone(&stop))?),

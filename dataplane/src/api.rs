@@ -155,28 +155,16 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// `avi.vs.client_ip`: dotted IPv4, or IPv6 as in RFC 5952.
+    /// `avi.vs.client_ip`, `client_port`: the client.
     #[must_use]
-    pub fn client_ip(&self) -> String {
-        self.facts.client.ip().to_string()
+    pub fn client(&self) -> SocketAddr {
+        self.facts.client
     }
 
-    /// `avi.vs.client_port`: digits.
+    /// `avi.vs.ip`, `port`: the VIP and the port that the client used.
     #[must_use]
-    pub fn client_port(&self) -> String {
-        self.facts.client.port().to_string()
-    }
-
-    /// `avi.vs.ip`: the VIP that the client used, as [`Context::client_ip`].
-    #[must_use]
-    pub fn vip_ip(&self) -> String {
-        self.facts.vip.ip().to_string()
-    }
-
-    /// `avi.vs.port`: the port that the client used, as digits.
-    #[must_use]
-    pub fn vip_port(&self) -> String {
-        self.facts.vip.port().to_string()
+    pub fn vip(&self) -> SocketAddr {
+        self.facts.vip
     }
 
     /// `avi.vs.name`.

@@ -17,6 +17,7 @@
 
 mod algorithms;
 mod maglev;
+mod preference;
 
 use std::net::IpAddr;
 
@@ -25,6 +26,7 @@ use crate::snapshot::{Algorithm, FailAction, PoolGroupId, PoolId, ServerId, Snap
 use crate::steering::Seat;
 use crate::tokens::{Place, WorkerTokens};
 use maglev::Maglev;
+pub use preference::Preference;
 
 /// How many times [`FailAction::Pool`] is followed before a flow is refused.
 pub const FAIL_ACTION_HOPS: usize = 4;
@@ -211,6 +213,26 @@ impl Balancer {
             tokens: self.tokens.clone(),
             rehearsal: true,
         }
+    }
+
+    /// Takes over how the servers of another balancer of the same configuration are, and whose turn it is; not its tokens:
+    /// a server that is full there counts as disabled here.
+    pub fn imitate(&mut self, other: &Balancer) {
+        for (index, (own, its)) in self.servers.iter_mut().zip(&other.servers).enumerate() {
+            let full = u16::try_from(index).is_ok_and(|id| !other.is_available(ServerId(id)));
+            own.status = its.status;
+            own.status.enabled &= !(full && its.up());
+        }
+        for pool in 0..self.pools.len() {
+            self.refresh_pool(pool);
+        }
+        for (own, its) in self.servers.iter_mut().zip(&other.servers) {
+            own.credit = its.credit;
+        }
+        for (own, its) in self.pools.iter_mut().zip(&other.pools) {
+            own.turn = its.turn;
+        }
+        self.group_credits.clone_from(&other.group_credits);
     }
 
     fn note_limits(&mut self, snapshot: &Snapshot) {

@@ -17,6 +17,7 @@ use crossbeam_queue::ArrayQueue;
 use hdrhistogram::Histogram;
 use smoltcp::time::{Duration, Instant};
 
+use crate::balance::Balancer;
 use crate::counters::{Counters, DropReason};
 use crate::io::PortStats;
 use crate::policy::{Event, ScriptReport};
@@ -238,6 +239,13 @@ pub enum Query {
     Ping,
     /// [`Answer::Time`].
     Time,
+    /// [`Answer::Live`].
+    Live {
+        /// The entries of this service's tables.
+        service: ServiceId,
+        /// At most that many.
+        limit: usize,
+    },
 }
 
 /// Where the answer to a [`Query`] goes.
@@ -276,6 +284,19 @@ pub enum Answer {
     Pong,
     /// The worker's time of this round.
     Time(Instant),
+    /// What decisions depend on besides the configuration.
+    Live(Box<Live>),
+}
+
+/// What decisions about flows of a service depend on besides the configuration, as it is now on one worker.
+#[derive(Debug)]
+pub struct Live {
+    /// A copy to be asked, or [imitated](Balancer::imitate).
+    pub balancer: Balancer,
+    /// Entries of the service's tables, in no particular order.
+    pub entries: Vec<TableEntryView>,
+    /// Entries that there are.
+    pub held: usize,
 }
 
 /// What went one way over a flow.

@@ -222,6 +222,23 @@ impl FlowTable {
             return Err(FlowTableError::Stale);
         }
         let hash = self.vacant(&server_key)?;
+        self.bind_vacant(id, server_key, hash)
+    }
+
+    /// As [`bind`](Self::bind) for a key that is known to be no flow's, and its [`hash`](Self::hash).
+    ///
+    /// # Errors
+    /// `Stale`, `Full`, with the same effect.
+    pub(crate) fn bind_vacant(
+        &mut self,
+        id: FlowId,
+        server_key: FlowKey,
+        hash: u64,
+    ) -> Result<(), FlowTableError> {
+        debug_assert!(hash == self.hash(&server_key) && self.find(hash, &server_key).is_none());
+        if self.flow(id).is_none() {
+            return Err(FlowTableError::Stale);
+        }
         let inserted = self.index.insert(hash, entry(id.index, Direction::FromServer));
         inserted.map_err(|_| FlowTableError::Full)?;
         self.unbind(id);

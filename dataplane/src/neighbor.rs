@@ -7,7 +7,7 @@
 //! answer are kept in [`Pending`].
 
 mod door;
-mod keyed;
+pub(crate) mod keyed;
 mod pending;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -293,9 +293,11 @@ impl Neighbors {
     pub fn retain(&mut self, id: NeighborId) -> bool {
         let Some(entry) = self.entry_mut(id) else { return false };
         entry.references = entry.references.saturating_add(1);
-        let key = (entry.last_used, id.slot());
-        self.idle.remove(&key);
-        self.hang(id.slot());
+        if entry.references == 1 {
+            let key = (entry.last_used, id.slot());
+            self.idle.remove(&key);
+            self.hang(id.slot());
+        }
         true
     }
 

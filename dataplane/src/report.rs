@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use smoltcp::time::{Duration, Instant};
 
 use crate::channel::{
-    FlowState as FlowPhase, FlowView, PoolView, ServerView, TableEntryView, TableStatsView, Traffic,
+    FlowState as FlowPhase, FlowView, Live, PoolView, ServerView, TableEntryView, TableStatsView, Traffic,
 };
 use crate::flow::{Direction, Flow, FlowState};
 use crate::pipeline::Pipeline;
@@ -95,6 +95,13 @@ pub(crate) fn flow_phase(flow: &Flow) -> FlowPhase {
         FlowState::Bound => FlowPhase::Established,
         FlowState::Closing | FlowState::Lingering => FlowPhase::Closing,
     }
+}
+
+/// What decisions about flows of a service depend on, with up to `limit` entries of its tables.
+pub fn live<P: Policy>(pipeline: &Pipeline<P>, now: Instant, service: ServiceId, limit: usize) -> Live {
+    let (entries, _) = tables(pipeline, now, Some(service), limit);
+    let held = pipeline.tables().stats(service).entries;
+    Live { balancer: pipeline.balancer().rehearsal(), entries, held }
 }
 
 /// Up to `limit` entries, and the statistics, of the tables of one service or of all.

@@ -450,6 +450,9 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             Query::Ping => Answer::Pong,
             Query::EndProfile => Answer::Profile(self.pipeline.policy_mut().end_profile()),
             Query::Time => Answer::Time(now),
+            Query::Live { service, limit } => {
+                Answer::Live(Box::new(report::live(&self.pipeline, now, service, limit)))
+            }
             Query::Latency => Answer::Latency(self.latency.clone()),
             Query::Ports => Answer::Ports(self.port_views()),
             Query::Counters => Answer::Counters(Box::new(self.pipeline.counters().clone())),

@@ -214,6 +214,7 @@ impl Lab {
         };
         if client.keeps_packets {
             client.packets.push((self.now, packet.clone()));
+            self.heard.insert(index);
         }
         match (&packet.transport, &mut client.tcp) {
             (Transport::Tcp(header), Some(tcp)) => {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dataplane::balance::Balancer;
 use dataplane::policy::{
     Close, Context, Event, FlowFacts, Outcome, Persist, Policy, RunId, ScriptFailure, ScriptReport,
     Selection, Value,
@@ -15,6 +14,7 @@ use scripting::LuaPolicy;
 use smoltcp::time::Instant;
 
 use crate::error::LabError;
+use crate::explain::{By, Choice};
 use crate::options::{Options, Tracing};
 
 thread_local! {
@@ -77,18 +77,23 @@ pub struct Run {
     pub variables: Vec<(String, Value)>,
     /// What it did, if [`Options::trace`] asks for it.
     pub trace: Option<Box<ScriptTrace>>,
-    /// The servers as they were at its end, if [`Options::keep_balancer`] asks for it.
-    pub balancer: Option<Arc<Balancer>>,
+    /// Where its end sends the flow and why, if [`Options::explain`] asks for it; request event only.
+    pub choice: Option<Choice>,
+    /// Time in scripts by [`Options::stopwatch`].
+    pub nanoseconds: u64,
 }
 
 /// The production's [`LuaPolicy`]; notes every run.
 pub struct Observed {
     inner: LuaPolicy,
     tracing: Option<Tracing>,
-    keep_balancer: bool,
+    explain: bool,
+    stopwatch: Option<fn() -> u64>,
     most: usize,
     runs: Vec<Run>,
     missed: u64,
+    /// weir ends: runs that wait now are left as they are.
+    pub(crate) over: bool,
     /// Places in `runs` of those that wait.
     waiting: HashMap<u32, usize>,
 }
@@ -99,10 +104,12 @@ impl Observed {
         Ok(Observed {
             inner: LuaPolicy::new(snapshot, counted).map_err(LabError::Scripts)?,
             tracing: options.trace,
-            keep_balancer: options.keep_balancer,
+            explain: options.explain,
+            stopwatch: options.stopwatch,
             most: options.most_runs,
             runs: Vec::new(),
             missed: 0,
+            over: false,
             waiting: HashMap::new(),
         })
     }
@@ -140,7 +147,8 @@ impl Observed {
             error: None,
             variables: Vec::new(),
             trace: self.tracing.map(|tracing| Box::new(ScriptTrace::new(tracing.steps, tracing.detail))),
-            balancer: None,
+            choice: None,
+            nanoseconds: 0,
         });
         Some(self.runs.len() - 1)
     }
@@ -157,7 +165,10 @@ impl Observed {
         };
         let theirs = std::mem::replace(&mut context.record.trace, run.trace.take());
         let logged = context.record.log.len();
+        let before = self.stopwatch.map(|now| now());
         let outcome = go(&mut self.inner, context);
+        let after = self.stopwatch.map(|now| now());
+        run.nanoseconds += after.zip(before).map_or(0, |(after, before)| after.saturating_sub(before));
         run.trace = std::mem::replace(&mut context.record.trace, theirs);
         run.log.extend_from_slice(context.record.log.get(logged..).unwrap_or_default());
         run.ended = context.now;
@@ -177,9 +188,24 @@ impl Observed {
         if let Outcome::Failed(_) = outcome {
             run.error = context.record.error.clone();
         }
-        run.balancer = self.keep_balancer.then(|| Arc::new(context.balancer.rehearsal()));
+        if self.explain && context.event == Event::Request && !matches!(outcome, Outcome::Suspended { .. }) {
+            run.choice = choice(context, &outcome);
+        }
         outcome
     }
+}
+
+/// Where a run that has ended sends its flow.
+fn choice(context: &Context<'_>, outcome: &Outcome) -> Option<Choice> {
+    let service = context.snapshot.services.get(context.facts.service.index())?;
+    let selected = context.record.selection.filter(|_| matches!(outcome, Outcome::Done));
+    if context.record.close.is_some() && selected.is_none() {
+        return None;
+    }
+    let selection = selected.or(service.default.map(Selection::from))?;
+    let ends = (context.facts.client.ip(), context.facts.vip.ip());
+    let by = if selected.is_some() { By::Script } else { By::Default };
+    Some(Choice::of(context.snapshot, context.balancer, selection, ends, by))
 }
 
 impl Policy for Observed {
@@ -201,7 +227,8 @@ impl Policy for Observed {
     }
 
     fn cancel(&mut self, run: RunId) {
-        if let Some(run) = self.waiting.remove(&run.0).and_then(|place| self.runs.get_mut(place)) {
+        let waiting = self.waiting.remove(&run.0).filter(|_| !self.over);
+        if let Some(run) = waiting.and_then(|place| self.runs.get_mut(place)) {
             run.state = RunState::Cancelled;
         }
         self.inner.cancel(run);

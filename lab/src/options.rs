@@ -25,8 +25,10 @@ pub struct Options {
     pub trace: Option<Tracing>,
     /// Every frame is kept, for captures.
     pub keep_frames: bool,
-    /// The states of all servers at the end of each run are kept in [`crate::Run::balancer`].
-    pub keep_balancer: bool,
+    /// Which servers a run's choice is offered, in which order and why, is kept in [`crate::Run::choice`].
+    pub explain: bool,
+    /// Nanoseconds of a real clock, for [`crate::Run::nanoseconds`]; decides nothing.
+    pub stopwatch: Option<fn() -> u64>,
     /// Runs that are kept; later ones are counted in [`crate::Observed::missed`] only.
     pub most_runs: usize,
 }
@@ -48,7 +50,8 @@ impl Default for Options {
             flows: 1024,
             trace: None,
             keep_frames: false,
-            keep_balancer: false,
+            explain: false,
+            stopwatch: None,
             most_runs: 100_000,
         }
     }
@@ -95,6 +98,11 @@ impl Blueprint {
     /// # Errors
     /// Scripts that do not compile (those of a configuration that was checked do), or no memory.
     pub fn lab(&self) -> Result<Lab, LabError> {
-        Lab::build(&self.snapshot, &self.options)
+        // Labs that are there at the same time share no limits of servers.
+        let limited = self.snapshot.servers.iter().any(|server| server.max_connections.is_some());
+        match limited {
+            true => Lab::build(&Arc::new((*self.snapshot).clone()), &self.options),
+            false => Lab::build(&self.snapshot, &self.options),
+        }
     }
 }

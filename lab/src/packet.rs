@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use etherparse::defrag::IpDefragPool;
 use etherparse::{
     IpFragOffset, IpHeaders, Ipv4Header, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader,
     TransportSlice,
@@ -61,6 +62,26 @@ impl Packet {
             transport,
             payload: payload.to_vec(),
         })
+    }
+}
+
+/// Puts IPv4 fragments together.
+#[derive(Default)]
+pub(crate) struct Joiner(IpDefragPool<(), u8>);
+
+impl Joiner {
+    /// The packet that a fragment of this wire completes.
+    pub(crate) fn join(&mut self, wire: u8, bytes: &[u8]) -> Option<Packet> {
+        let sliced = SlicedPacket::from_ip(bytes).ok()?;
+        let whole = self.0.process_sliced_packet(&sliced, (), wire).ok()??;
+        let (mut header, _) = Ipv4Header::from_slice(bytes).ok()?;
+        header.more_fragments = false;
+        header.fragment_offset = IpFragOffset::ZERO;
+        header.set_payload_len(whole.payload.len()).ok()?;
+        let mut packet = Vec::new();
+        header.write(&mut packet).ok()?;
+        packet.extend_from_slice(&whole.payload);
+        Packet::read(&packet)
     }
 }
 

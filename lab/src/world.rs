@@ -12,8 +12,6 @@ use dataplane::pipeline::Pipeline;
 use dataplane::route::Routes;
 use dataplane::snapshot::{Protocol, ServerId, Snapshot};
 use dataplane::worker::Worker;
-use etherparse::SlicedPacket;
-use etherparse::defrag::IpDefragPool;
 use smoltcp::time::{Duration, Instant};
 
 use crate::clients::Client;
@@ -21,7 +19,7 @@ use crate::error::LabError;
 use crate::network::{self, Content, weir_mac};
 use crate::observed::Observed;
 use crate::options::{Blueprint, Options};
-use crate::packet::{self, Packet};
+use crate::packet::{self, Joiner, Packet};
 use crate::servers::{Host, Session};
 
 /// Packet buffers of a lab.
@@ -75,10 +73,12 @@ pub struct Lab {
     towards: VecDeque<(u8, Vec<u8>)>,
     pub(crate) records: Vec<ConnectionRecord>,
     frames: Option<Vec<Frame>>,
-    defrag: IpDefragPool<(), u8>,
+    defrag: Joiner,
     isns: u32,
     pub(crate) identification: u16,
     restless: bool,
+    /// Clients that keep their packets and got some since somebody asked.
+    pub(crate) heard: BTreeSet<usize>,
 }
 
 impl Lab {
@@ -119,10 +119,11 @@ impl Lab {
             towards: VecDeque::new(),
             records: Vec::new(),
             frames: options.keep_frames.then(Vec::new),
-            defrag: IpDefragPool::new(),
+            defrag: Joiner::default(),
             isns: options.seed as u32,
             identification: 0,
             restless: false,
+            heard: BTreeSet::new(),
         };
         for server in (0..snapshot.servers.len()).filter_map(|index| u16::try_from(index).ok()) {
             lab.worker.pipeline_mut().balancer_mut().set_health(ServerId(server), true);
@@ -170,8 +171,9 @@ impl Lab {
         }
     }
 
-    /// Ends all flows as `weir run` does when it stops: their records are written.
+    /// Ends all flows as `weir run` does when it stops: their records are written. Runs that wait stay as they are.
     pub fn shut_down(&mut self) {
+        self.worker.pipeline_mut().policy_mut().over = true;
         self.worker.shut_down(self.now);
         self.take_records();
         self.deliver();
@@ -232,7 +234,7 @@ impl Lab {
             Content::Nothing => {}
             Content::Answer(answer) => self.towards.push_back((port, answer)),
             Content::Packet(bytes) => {
-                let whole = Packet::read(bytes).or_else(|| self.join(port, bytes));
+                let whole = Packet::read(bytes).or_else(|| self.defrag.join(port, bytes));
                 if let Some(packet) = whole
                     && !self.deliver_to_client(&packet)
                 {
@@ -240,21 +242,6 @@ impl Lab {
                 }
             }
         }
-    }
-
-    /// The datagram that a fragment completes.
-    fn join(&mut self, port: u8, bytes: &[u8]) -> Option<Packet> {
-        let sliced = SlicedPacket::from_ip(bytes).ok()?;
-        let whole = self.defrag.process_sliced_packet(&sliced, (), port).ok()??;
-        let (header, _) = etherparse::Ipv4Header::from_slice(bytes).ok()?;
-        let mut header = header;
-        header.more_fragments = false;
-        header.fragment_offset = etherparse::IpFragOffset::ZERO;
-        header.set_payload_len(whole.payload.len()).ok()?;
-        let mut packet = Vec::new();
-        header.write(&mut packet).ok()?;
-        packet.extend_from_slice(&whole.payload);
-        Packet::read(&packet)
     }
 
     /// Those with a TCP of their own send what they have.

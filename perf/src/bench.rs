@@ -14,7 +14,6 @@ use dataplane::mesh::Mesh;
 use dataplane::parse::{frame_is_for, parse};
 use dataplane::pipeline::Pipeline;
 use dataplane::policy::Policy;
-use dataplane::steering::Seat;
 use dataplane::worker::Worker;
 use hdrhistogram::Histogram;
 use scripting::LuaPolicy;
@@ -66,17 +65,31 @@ pub struct Sample {
 impl<W: Wire> Bench<W> {
     /// A worker for the scenario at one end of the wire. `mac` is that of its port, `clock` counts nanoseconds.
     pub fn new(scenario: Scenario, io: W::Io, wire: W, mac: Mac, clock: fn() -> u64) -> anyhow::Result<Self> {
+        Self::on_seat(scenario, io, wire, mac, clock, Mesh::alone())
+    }
+
+    /// The worker on one of several seats, with flows that a network card would give to it.
+    pub fn on_seat(
+        scenario: Scenario,
+        io: W::Io,
+        wire: W,
+        mac: Mac,
+        clock: fn() -> u64,
+        mesh: Mesh<<W::Io as PacketIo>::Buf>,
+    ) -> anyhow::Result<Self> {
         let config = config::parse(&scenario.config(), "scenario", std::path::Path::new("."));
         let snapshot = config.map_err(|errors| anyhow!(errors.render(false)))?.snapshot;
         let policy = LuaPolicy::new(&snapshot, clock)
             .map_err(|errors| anyhow!(errors.iter().map(ToString::to_string).collect::<String>()))?;
         let time = Time { micros: 1_000_000, clock };
+        let seat = mesh.seat();
         let pipeline =
-            Pipeline::new(Arc::clone(&snapshot), Seat::ALONE, &[mac], policy, u128::from(SEED), time.now())?;
+            Pipeline::new(Arc::clone(&snapshot), seat, &[mac], policy, u128::from(SEED), time.now())?;
         let (worker_end, control) = channel(Capacities::default());
-        let worker = Worker::new(io, pipeline, worker_end, Mesh::alone())
-            .map_err(|error| anyhow!("histogram: {error:?}"))?;
+        let worker =
+            Worker::new(io, pipeline, worker_end, mesh).map_err(|error| anyhow!("histogram: {error:?}"))?;
         let peers = Peers::new(mac, scenario.vip(), scenario.talk(), scenario.flows as usize);
+        let peers = peers.on_seat(seat);
         Ok(Bench { scenario, worker, wire, control, peers, mac, time, random: SEED, next: 0 })
     }
 
@@ -174,6 +187,16 @@ impl<W: Wire> Bench<W> {
         }
         ensure!(self.wire.flush(), "no room on the wire");
         Ok(())
+    }
+
+    /// The worker, to look at.
+    pub fn worker(&self) -> &Worker<W::Io, LuaPolicy> {
+        &self.worker
+    }
+
+    /// The end hosts.
+    pub fn peers_mut(&mut self) -> &mut Peers {
+        &mut self.peers
     }
 
     /// One window of the bare loop.

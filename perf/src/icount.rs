@@ -6,7 +6,8 @@ use crate::bench::Bench;
 use crate::scenario::Scenario;
 use crate::wire::Memory;
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Link address of weir's port.
+pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// Runs that many windows of a scenario, after those that warm it up; prints how many units were in them. Valgrind
 /// counts inside of the rounds only, and starts from zero where `counted` is entered.

@@ -2,11 +2,15 @@
 //! part of weir. `perf/README.md` says what is measured and how.
 
 pub mod bench;
+pub mod compare;
 pub mod frame;
 pub mod icount;
 pub mod load;
 pub mod measure;
+pub mod pair;
 pub mod peer;
+pub mod plot;
+pub mod publish;
 pub mod report;
 pub mod scenario;
 pub mod tsc;

@@ -9,7 +9,7 @@ use weir_perf::load::{self, Curve, Plan};
 use weir_perf::measure::{Effort, Lab};
 use weir_perf::report::Setting;
 use weir_perf::scenario::{ALL, Scenario};
-use weir_perf::{icount, report, tsc};
+use weir_perf::{compare, icount, pair, publish, report, tsc};
 
 /// Measures weir's packet path in process, over crossed DPDK rings, on one core
 #[derive(Parser)]
@@ -34,6 +34,34 @@ struct Arguments {
 enum Command {
     /// Latency and loss at parts of the maximum load, from an open-loop generator, beside a bare device loop
     Load(LoadArguments),
+    /// Two workers at the same time beside each of them alone
+    Pair {
+        /// Which packets
+        #[arg(long, default_value = "udp-10k", value_parser = named)]
+        scenario: Scenario,
+        /// Rounds of three slices of a tenth of a second
+        #[arg(long, default_value_t = 20)]
+        rounds: u64,
+        /// CPUs of the workers
+        #[arg(long, num_args = 2, default_values_t = [0, 1])]
+        cpus: Vec<u32>,
+    },
+    /// Which differences between rounds of two revisions are real; see perf/compare.sh
+    Compare {
+        /// Results of --json of one revision, in their order
+        #[arg(long, num_args = 1.., required = true)]
+        base: Vec<PathBuf>,
+        /// The same of the other one; each followed its partner
+        #[arg(long, num_args = 1.., required = true)]
+        head: Vec<PathBuf>,
+    },
+    /// Makes a report with plots of what perf/run.sh has measured
+    Publish {
+        /// Directory with the results
+        results: PathBuf,
+        /// The report; the plots are put beside it
+        report: PathBuf,
+    },
     /// The bare device loop at the end of a memif socket; `load --weir` starts it
     #[command(hide = true)]
     Reflect {
@@ -88,6 +116,17 @@ fn main() -> anyhow::Result<()> {
     match arguments.command {
         Some(Command::Icount { scenario, floor, windows }) => icount::run(scenario, floor, windows),
         Some(Command::Load(arguments)) => load(&arguments),
+        Some(Command::Pair { scenario, rounds, cpus }) => {
+            let result = pair::run(&Lab::open_on(2, cpus)?, scenario, rounds)?;
+            print!("{}", pair::table(&result, &scenario));
+            println!("\n{}", Setting::read(tsc::hertz()).line());
+            Ok(())
+        }
+        Some(Command::Compare { base, head }) => {
+            print!("{}", compare::table(&compare::read(&base, &head)?));
+            Ok(())
+        }
+        Some(Command::Publish { results, report }) => publish::write(&results, &report),
         Some(Command::Reflect { socket, cpu }) => load::far::reflect(&socket, cpu),
         None => bench(arguments),
     }
@@ -132,9 +171,20 @@ fn far(
     let wires = Wires::open(Some(cpu))?;
     let mut far = Far::new(&wires, subjects, u16::from(arguments.workers), arguments.scenario)?;
     let curves = load::measure(&mut far, plan)?;
-    let counters = far.weir()?.show(binary, "counters")?;
-    println!("dropped by weir: {}\n", counters.get("dropped").unwrap_or(&serde_json::Value::Null));
+    println!("dropped by weir: {}\n", drops(&far.weir()?.show(binary, "counters")?));
     Ok(curves)
+}
+
+/// The reasons that `weir show counters` counts packets for.
+fn drops(counters: &serde_json::Value) -> String {
+    let rows =
+        counters.get("dropped").and_then(|rows| rows.as_array()).map(Vec::as_slice).unwrap_or_default();
+    let reason = |row: &serde_json::Value| {
+        let packets = row.get("packets")?.as_u64().filter(|packets| *packets > 0)?;
+        Some(format!("{packets} {}", row.get("reason")?.as_str()?))
+    };
+    let reasons: Vec<String> = rows.iter().filter_map(reason).collect();
+    if reasons.is_empty() { "nothing".to_owned() } else { reasons.join(", ") }
 }
 
 fn write_json(path: Option<&Path>, value: &serde_json::Value) -> anyhow::Result<()> {

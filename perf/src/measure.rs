@@ -126,12 +126,14 @@ fn round(bench: &mut Bench<Ring>, windows: usize) -> anyhow::Result<Round> {
     Ok(Round { ticks: middle(ticks), floor: middle(floor), packets: middle(packets) })
 }
 
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+/// In rising order.
+pub fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
     values
 }
 
-fn middle(sorted: &[f64]) -> f64 {
+/// The median of values in rising order.
+pub fn middle(sorted: &[f64]) -> f64 {
     at(sorted, sorted.len() / 2)
 }
 

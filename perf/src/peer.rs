@@ -3,16 +3,20 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use dataplane::address::FlowKey;
 use dataplane::arp;
 use dataplane::header::Mac;
 use dataplane::io::PacketBuf;
 use dataplane::parse::{Headers, Packet, parse};
+use dataplane::snapshot::Protocol;
+use dataplane::steering::{Seat, Steering};
 use tcp::{Flags, Options, Segment, SeqNumber, Timestamps};
 
 use crate::frame::{self, PEER_MAC, Scratch, endpoint};
 
 /// Clients are `10.0.0.1` and those after it, behind the gateway.
 const FIRST_CLIENT: u32 = 0x0a00_0001;
+const FIRST_PORT: u16 = 1024;
 /// Clients repeat after that many.
 const CLIENTS: u32 = 15_000_000;
 const CLIENT_CLOCK: u32 = 1_000_000;
@@ -55,6 +59,8 @@ pub struct Peers {
     weir: Mac,
     vip: SocketAddr,
     talk: Talk,
+    /// Of the worker that all flows are to belong to.
+    steering: Steering,
     flows: Vec<Flow>,
     scratch: Scratch,
     answers: VecDeque<Vec<u8>>,
@@ -70,6 +76,7 @@ impl Peers {
             weir,
             vip,
             talk,
+            steering: Steering::new(Seat::ALONE),
             flows: vec![Flow::default(); flows.max(1)],
             scratch: Scratch::default(),
             answers: VecDeque::new(),
@@ -77,6 +84,20 @@ impl Peers {
             finished: 0,
             resets: 0,
         }
+    }
+
+    /// The same with flows that a network card gives to the worker on this seat: their clients choose such ports.
+    pub fn on_seat(self, seat: Seat) -> Self {
+        Peers { steering: Steering::new(seat), ..self }
+    }
+
+    /// Client address and port of a flow. The port is the first one from the usual one on that comes to the worker.
+    fn client(&self, number: u32, protocol: Protocol) -> SocketAddr {
+        let usual = client(number);
+        let ports = (usual.port()..).chain(FIRST_PORT..usual.port());
+        let mut sockets = ports.map(|port| SocketAddr::new(usual.ip(), port));
+        let here = |socket: &SocketAddr| self.steering.is_here(&FlowKey::new(protocol, *socket, self.vip));
+        sockets.find(here).unwrap_or(usual)
     }
 
     /// The next frame that an end host sends because of what it received.
@@ -107,7 +128,8 @@ impl Peers {
     /// The first datagram of a flow, or another one from its client.
     pub fn datagram(&mut self, number: u32) -> anyhow::Result<&[u8]> {
         let payload = payload::<DATAGRAM>(number);
-        frame::udp(&mut self.scratch, self.weir, client(number), self.vip, &payload)?;
+        let client = self.client(number, Protocol::Udp);
+        frame::udp(&mut self.scratch, self.weir, client, self.vip, &payload)?;
         Ok(self.scratch.bytes())
     }
 
@@ -129,7 +151,8 @@ impl Peers {
         }
         let segment =
             Segment { seq: SeqNumber::new(isn(number)), flags: Flags::SYN, ..opening(CLIENT_CLOCK, 0) };
-        frame::tcp(&mut self.scratch, self.weir, client(number), self.vip, &segment)?;
+        let client = self.client(number, Protocol::Tcp);
+        frame::tcp(&mut self.scratch, self.weir, client, self.vip, &segment)?;
         Ok(self.scratch.bytes())
     }
 
@@ -138,7 +161,8 @@ impl Peers {
         let payload = payload::<DATA>(number);
         let payload = if data { &payload[..] } else { &[] };
         let segment = segment(self.flow(number).client, CLIENT_CLOCK, Flags::ACK, payload);
-        frame::tcp(&mut self.scratch, self.weir, client(number), self.vip, &segment)?;
+        let client = self.client(number, Protocol::Tcp);
+        frame::tcp(&mut self.scratch, self.weir, client, self.vip, &segment)?;
         Ok(self.scratch.bytes())
     }
 
@@ -291,7 +315,7 @@ impl Peers {
 /// Client address and port of a flow.
 fn client(number: u32) -> SocketAddr {
     let number = number % CLIENTS;
-    endpoint(FIRST_CLIENT + number, 1024 + (number % 60_000) as u16)
+    endpoint(FIRST_CLIENT + number, FIRST_PORT + (number % 60_000) as u16)
 }
 
 /// The flow of a client address.

@@ -1,6 +1,9 @@
 //! The functions of `avi`. What they mean is in [`dataplane::api`], how they are called in [`script_check::api`]; here
 //! Lua values become arguments and results become Lua values.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
+
 use dataplane::api::ApiError;
 use dataplane::policy::{self, Event};
 use script_check::api as described;
@@ -10,6 +13,7 @@ use crate::arguments::{absent, byte_count, kind, lifetime, name, optional_name, 
 use crate::call::{Answer, Argument, Refusal, Reply, Value, count};
 use crate::number;
 use crate::raw::{Arguments, Entry, Native, Slot};
+use crate::text;
 
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
@@ -110,11 +114,16 @@ fn flag<'s>(value: bool) -> Answer<'s> {
     Ok(Reply::One(Value::Boolean(value)))
 }
 
-/// `text` as the only result.
-fn text<'s>(slot: &'s mut Slot, text: &str) -> Answer<'s> {
+/// What `write` appends to nothing, as the only result.
+fn written<'s>(slot: &'s mut Slot, write: impl FnOnce(&mut Vec<u8>)) -> Answer<'s> {
     slot.scratch.clear();
-    slot.scratch.extend_from_slice(text.as_bytes());
+    write(&mut slot.scratch);
     Ok(Reply::One(Value::Bytes(&slot.scratch)))
+}
+
+/// An address as the only result.
+fn address<'s>(slot: &'s mut Slot, address: IpAddr) -> Answer<'s> {
+    written(slot, |out| text::address(address, out))
 }
 
 fn read<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
@@ -190,28 +199,27 @@ fn close_conn<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
 }
 
 fn client_ip<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
-    let ip = slot.context()?.client_ip();
-    text(slot, &ip)
+    let client = slot.context()?.client();
+    address(slot, client.ip())
 }
 
 fn client_port<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
-    let port = slot.context()?.client_port();
-    text(slot, &port)
+    let client = slot.context()?.client();
+    written(slot, |out| text::decimal(client.port(), out))
 }
 
 fn vip_ip<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
-    let ip = slot.context()?.vip_ip();
-    text(slot, &ip)
+    let vip = slot.context()?.vip();
+    address(slot, vip.ip())
 }
 
 fn vip_port<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
-    let port = slot.context()?.vip_port();
-    text(slot, &port)
+    let vip = slot.context()?.vip();
+    written(slot, |out| text::decimal(vip.port(), out))
 }
 
 fn service_name<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
-    let name = slot.context()?.service_name().to_owned();
-    text(slot, &name)
+    Ok(Reply::One(Value::Bytes(slot.context()?.service_name().as_bytes())))
 }
 
 fn persist<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
@@ -231,7 +239,7 @@ struct Positions {
     key: usize,
 }
 
-fn table_name(arguments: Arguments<'_>, at: &Positions) -> Result<Option<Vec<u8>>, Refusal> {
+fn table_name<'s>(arguments: Arguments<'s>, at: &Positions) -> Result<Option<Cow<'s, [u8]>>, Refusal> {
     at.table.map_or(Ok(None), |position| stored(arguments, position))
 }
 
@@ -266,9 +274,17 @@ fn table_lookup<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> 
     let table = table_name(arguments, &at)?;
     let exten = lifetime(arguments, at.key + 1)?;
     let Some(key) = stored(arguments, at.key)? else { return Ok(Reply::One(Value::Nil)) };
-    let entry = slot.with_context(|context| context.table_lookup(table.as_deref(), &key, exten))??;
-    let Some((value, seconds)) = entry else { return Ok(Reply::One(Value::Nil)) };
+    let mut value = std::mem::take(&mut slot.scratch);
+    value.clear();
+    let seconds = slot.with_context(|context| {
+        let entry = context.table_lookup(table.as_deref(), &key, exten)?;
+        Ok::<_, ApiError>(entry.map(|(stored, seconds)| {
+            value.extend_from_slice(stored);
+            seconds
+        }))
+    });
     slot.scratch = value;
+    let Some(seconds) = seconds?? else { return Ok(Reply::One(Value::Nil)) };
     let seconds = count(usize::try_from(seconds).unwrap_or(usize::MAX));
     Ok(Reply::Two(Value::Bytes(&slot.scratch), Value::Number(seconds)))
 }
@@ -301,7 +317,7 @@ fn table_remove<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> 
 }
 
 /// The name of a variable: what follows `avi.vs.reqvar.`
-fn variable_name(arguments: Arguments<'_>) -> Result<String, Refusal> {
+fn variable_name(arguments: Arguments<'_>) -> Result<Cow<'_, str>, Refusal> {
     name(arguments, 2)
 }
 
@@ -353,7 +369,7 @@ fn servers<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
 fn server_ip<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     match slot.context()?.flow_server() {
         None => Ok(Reply::One(Value::Nil)),
-        Some(server) => text(slot, &server.ip().to_string()),
+        Some(server) => address(slot, server.ip()),
     }
 }
 
@@ -361,7 +377,8 @@ fn server_info<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     let Some(server) = slot.context()?.flow_server() else {
         return Ok(Reply::Two(Value::Nil, Value::Nil));
     };
-    slot.scratch = server.ip().to_string().into_bytes();
+    slot.scratch.clear();
+    text::address(server.ip(), &mut slot.scratch);
     Ok(Reply::Two(Value::Bytes(&slot.scratch), Value::Number(f64::from(server.port()))))
 }
 

@@ -1,5 +1,7 @@
 //! From Lua values to the types of the API. The text of every error names the argument by its position.
 
+use std::borrow::Cow;
+
 use crate::call::{Argument, Refusal};
 use crate::number;
 use crate::raw::Arguments;
@@ -73,12 +75,12 @@ pub(crate) fn absent(argument: Argument<'_>) -> bool {
 }
 
 /// A key, value or table name as stored: strings as they are, numbers and booleans as their text, nil as `None`.
-pub(crate) fn stored(arguments: Arguments<'_>, position: usize) -> Result<Option<Vec<u8>>, Refusal> {
+pub(crate) fn stored(arguments: Arguments<'_>, position: usize) -> Result<Option<Cow<'_, [u8]>>, Refusal> {
     match arguments.at(position) {
         Argument::Missing | Argument::Nil => Ok(None),
-        Argument::String(text) => Ok(Some(text.to_vec())),
-        Argument::Number(n) => Ok(Some(number::text(n).into_bytes())),
-        Argument::Boolean(b) => Ok(Some(b.to_string().into_bytes())),
+        Argument::String(text) => Ok(Some(Cow::Borrowed(text))),
+        Argument::Number(n) => Ok(Some(Cow::Owned(number::text(n).into_bytes()))),
+        Argument::Boolean(b) => Ok(Some(Cow::Borrowed(if b { b"true" } else { b"false" }))),
         other => Err(wrong(position, "string, number or boolean", other)),
     }
 }
@@ -93,16 +95,19 @@ pub(crate) fn lifetime(arguments: Arguments<'_>, position: usize) -> Result<Opti
 }
 
 /// The name of something in the configuration.
-pub(crate) fn name(arguments: Arguments<'_>, position: usize) -> Result<String, Refusal> {
+pub(crate) fn name(arguments: Arguments<'_>, position: usize) -> Result<Cow<'_, str>, Refusal> {
     match arguments.at(position) {
-        Argument::String(text) => Ok(String::from_utf8_lossy(text).into_owned()),
-        Argument::Number(n) => Ok(number::text(n)),
+        Argument::String(text) => Ok(String::from_utf8_lossy(text)),
+        Argument::Number(n) => Ok(Cow::Owned(number::text(n))),
         other => Err(wrong(position, "string", other)),
     }
 }
 
 /// A name that may be left out.
-pub(crate) fn optional_name(arguments: Arguments<'_>, position: usize) -> Result<Option<String>, Refusal> {
+pub(crate) fn optional_name(
+    arguments: Arguments<'_>,
+    position: usize,
+) -> Result<Option<Cow<'_, str>>, Refusal> {
     if absent(arguments.at(position)) { Ok(None) } else { name(arguments, position).map(Some) }
 }
 

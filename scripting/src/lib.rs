@@ -19,6 +19,7 @@ mod raw;
 mod script;
 mod source;
 mod strings;
+mod text;
 
 pub use call::Clock;
 pub use check::{check, check_script, names, sources};

@@ -13,6 +13,9 @@ pub(crate) fn text(number: f64) -> String {
     if number.is_infinite() {
         return if number > 0.0 { "inf".to_owned() } else { "-inf".to_owned() };
     }
+    if let Some(whole) = whole(number) {
+        return whole.to_string();
+    }
     let scientific = format!("{number:.13e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
@@ -22,6 +25,14 @@ pub(crate) fn text(number: f64) -> String {
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{}e{sign}{:02}", without_zeros(mantissa), exponent.unsigned_abs())
+}
+
+/// A whole number of up to 14 digits, which is what most are.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+fn whole(number: f64) -> Option<i64> {
+    let whole = number as i64;
+    let exact = whole as f64 == number && whole.unsigned_abs() < 100_000_000_000_000;
+    (exact && (whole != 0 || number.is_sign_positive())).then_some(whole)
 }
 
 fn without_zeros(text: &str) -> &str {

@@ -229,14 +229,13 @@ impl LuaPolicy {
             self.collected = self.live;
             self.collecting = false;
         } else if used > self.collected.saturating_add(GARBAGE_STEP) {
-            self.collect();
+            self.collect(used);
         }
     }
 
-    /// One step of the collector, if there is something to collect: twice the work that the growth since the last
-    /// step asks for.
-    fn collect(&mut self) {
-        let used = self.machine.memory();
+    /// One step of the collector, if there is something to collect in the `used` memory: twice the work that the growth
+    /// since the last step asks for.
+    fn collect(&mut self, used: usize) {
         self.collecting |= used > self.live + (self.live / 2).max(GARBAGE_CYCLE);
         if !self.collecting {
             return;
@@ -327,7 +326,7 @@ impl Policy for LuaPolicy {
     }
 
     fn idle(&mut self) {
-        self.collect();
+        self.collect(self.machine.memory());
     }
 
     fn start_profile(&mut self, set: ScriptSetId, event: Event) {

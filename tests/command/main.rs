@@ -1,6 +1,7 @@
 //! `weir script check` as it is typed: exit codes, output, and that nobody has to be root.
 #![allow(clippy::unwrap_used, reason = "test")]
 
+mod replay;
 mod script_test;
 
 use std::os::unix::fs::PermissionsExt;

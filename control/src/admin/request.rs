@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use dataplane::policy::Event;
 use dataplane::snapshot::{ScriptSetId, ServerId, ServiceId, Snapshot};
 
-use super::watch;
+use super::{explain, watch};
+use crate::explain::Question;
 
 /// Flows and table entries shown when no limit is given.
 const DEFAULT_LIMIT: usize = 100;
@@ -17,9 +18,10 @@ const DEFAULT_SECONDS: u64 = 10;
 const MAX_SECONDS: u64 = 600;
 
 /// A request that was understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Help,
+    Explain(Question),
     Profile(Profile, Format),
     Show(Show, Format),
     SetEnabled(ServerId, bool),
@@ -73,9 +75,10 @@ show workers                                     packets and flows of each worke
 enable server POOL ADDRESS:PORT                  let it take new flows
 disable server POOL ADDRESS:PORT                 no new flows; open ones go on
 profile script SET [event EVENT] [seconds N]     lines of a script where its time goes
+explain client ADDRESS:PORT vip ADDRESS:PORT ... what would become of a flow, without sending a packet
 trace [client PREFIX] [vip IP] [port N] ...      what happens to packets of the next flows, as it happens
 help                                             this list
-Every `show` but metrics, `profile` and `trace` take `json` as their last word.";
+Every `show` but metrics, `profile`, `explain` and `trace` take `json` as their last word.";
 
 /// Understands one line. The error is the whole answer to the operator.
 pub(super) fn parse(line: &str, snapshot: &Snapshot) -> Result<Request, String> {
@@ -92,6 +95,7 @@ pub(super) fn parse(line: &str, snapshot: &Snapshot) -> Result<Request, String> 
         ["profile", "script", rest @ ..] => {
             Ok(Request::Profile(parse_profile(rest, snapshot)?, Format::Text))
         }
+        ["explain", rest @ ..] => Ok(Request::Explain(explain::parse(rest)?)),
         ["trace", rest @ .., "json"] => Ok(Request::Watch(watch::parse(rest)?, Format::Json)),
         ["trace", rest @ ..] => Ok(Request::Watch(watch::parse(rest)?, Format::Text)),
         ["enable", "server", pool @ .., member] if !pool.is_empty() => {

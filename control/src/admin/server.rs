@@ -17,8 +17,8 @@ use crate::Error;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 8;
-/// Longest request in bytes.
-const MAX_REQUEST: u64 = 1024;
+/// Longest request in bytes: a payload to explain, in hexadecimal digits.
+const MAX_REQUEST: u64 = 1 << 17;
 /// How often the listener looks for a new connection, or whether it has to stop.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a connection that waits for a request looks whether it has to stop.

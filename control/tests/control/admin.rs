@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use control::client::{self, request};
-use control::{Control, ControlSettings, Error, LogDestination};
+use control::{Control, ControlSettings, Error, Explainer, LogDestination};
 use dataplane::channel::{Capacities, Command, channel};
 use dataplane::policy::Event;
 use dataplane::snapshot::ScriptSetId;
@@ -27,10 +27,14 @@ pub struct Setup {
 
 impl Setup {
     pub fn new() -> Setup {
+        Setup::with_explainer(None)
+    }
+
+    pub fn with_explainer(explainer: Option<Explainer>) -> Setup {
         let directory = tempfile::tempdir().unwrap();
         let snapshot = Arc::new(fixture::snapshot());
         let (worker_end, control_end) = channel(Capacities::default());
-        let settings = settings(&directory.path().join("admin"));
+        let settings = ControlSettings { explainer, ..settings(&directory.path().join("admin")) };
         let control = Control::spawn(snapshot, vec![control_end], settings).unwrap();
         let worker = std::thread::spawn(move || worker::run_worker(worker_end));
         Setup { directory, control, worker }

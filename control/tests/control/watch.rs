@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
+use control::Explainer;
 use control::capture::{Capture, Limits};
 use control::client::{self, Next, stream};
 use dataplane::channel::Command;
@@ -129,4 +130,25 @@ fn what_is_not_understood_is_refused_and_control_ends_in_the_middle() {
     setup.stop();
     let (ended, last) = client.join().unwrap();
     assert!(ended && last.starts_with("over: weir ends; 1 flows"), "{last}");
+}
+
+#[test]
+fn a_question_is_answered_by_how_things_are() {
+    let explainer = Explainer::new(|question, live| {
+        if question.vip.port() != 443 {
+            return Err("nobody is there".to_owned());
+        }
+        let key = String::from_utf8_lossy(&live.entries[0].key).into_owned();
+        let payload = question.payload.as_ref().map_or(0, Vec::len);
+        Ok(format!("{} of {} entries, {payload} bytes, {key:?}\n", live.entries.len(), live.held))
+    });
+    let setup = Setup::with_explainer(Some(explainer));
+    let payload = "00".repeat(60_000);
+    let answer = setup.ask(&format!("explain client 10.0.0.7:1 vip 198.51.100.1:443 payload {payload}"));
+    assert_eq!(answer.unwrap(), "1 of 7 entries, 60000 bytes, \"user\\0\\u{1}\"\n");
+    match setup.ask("explain client 10.0.0.7:1 vip 198.51.100.1:444") {
+        Err(client::Error::Refused(text)) => assert_eq!(text, "nobody is there"),
+        other => panic!("{other:?}"),
+    }
+    setup.stop();
 }

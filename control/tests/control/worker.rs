@@ -3,8 +3,9 @@
 use std::time::Duration as StdDuration;
 
 use dataplane::address::FlowKey;
+use dataplane::balance::Balancer;
 use dataplane::channel::{
-    Answer, Command, FlowState, FlowView, PoolView, PortView, Query, ServerView, TableEntryView,
+    Answer, Command, FlowState, FlowView, Live, PoolView, PortView, Query, ServerView, TableEntryView,
     TableStatsView, Traffic, WorkerEnd,
 };
 use dataplane::counters::{Counters, DropReason};
@@ -114,6 +115,14 @@ fn answer(query: Query) -> Answer {
         ),
         Query::Ping => Answer::Pong,
         Query::Time => Answer::Time(Instant::from_secs(77)),
+        Query::Live { service, .. } => {
+            let balancer = Balancer::new(&crate::fixture::snapshot());
+            let Answer::Tables(entries, _) = answer(Query::Tables { service: Some(service), limit: 9 })
+            else {
+                panic!("no tables")
+            };
+            Answer::Live(Box::new(Live { balancer, entries, held: 7 }))
+        }
         Query::EndProfile => {
             let mut profile = ScriptProfile { runs: 30, nanoseconds: 120_000, ..ScriptProfile::default() };
             profile.line("sni.lua", 2, 1, 9_700);

@@ -37,14 +37,13 @@ impl Context<'_> {
         table: Option<&[u8]>,
         key: &[u8],
         exten: Option<f64>,
-    ) -> Result<Option<(Vec<u8>, u64)>, ApiError> {
+    ) -> Result<Option<(&[u8], u64)>, ApiError> {
         let exten = match exten {
             None => DEFAULT_LIFETIME_S,
             Some(s) if s.is_finite() && s >= 0.0 => whole_seconds(s),
             Some(s) => return argument(format!("lifetime extension {s} is not 0 or a number of seconds")),
         };
-        let found = self.tables.lookup(self.now, self.facts.service, table, key, exten);
-        Ok(found.map(|(value, left)| (value.to_vec(), left)))
+        Ok(self.tables.lookup(self.now, self.facts.service, table, key, exten))
     }
 
     /// `avi.vs.table_refresh`: the entry lives until `exten` seconds (default 300) from now if that is later. True

@@ -291,3 +291,20 @@ fn a_rehearsal_sees_who_is_full_and_owns_no_tokens() {
         assert!(!balancer.take(ServerId(0)), "a copy gives nothing back");
     }
 }
+
+#[test]
+fn one_that_imitates_another_chooses_as_it_would_and_takes_nothing_from_it() {
+    let snapshot = limited(RoundRobin, 2);
+    let mut balancer = Balancer::new(&snapshot);
+    fill(&mut balancer, 1, 2);
+    open(&mut balancer, &snapshot).unwrap();
+    let mut other = Balancer::new(&snapshot);
+    other.imitate(&balancer.rehearsal());
+    assert_eq!(other.status(ServerId(1)).flows, 2);
+    let next = other.pick_selection(&snapshot, POOL.into(), client(), &[]);
+    assert_eq!(next, balancer.rehearsal().pick_selection(&snapshot, POOL.into(), client(), &[]));
+    let Pick::Server(server) = next else { panic!("{next:?}") };
+    assert_ne!(server, ServerId(1), "that one is full");
+    let room = balancer.room(server);
+    assert!(other.take(server) && balancer.room(server) == room, "what it takes is its own");
+}

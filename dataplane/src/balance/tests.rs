@@ -305,3 +305,40 @@ fn a_client_stays_on_its_server_by_address_hash() {
         assert_eq!(first, other.pick(&snapshot, Target::Pool(PoolId(0)), client, &[]), "on another worker");
     }
 }
+
+#[test]
+fn looking_ahead_names_servers_in_the_order_in_which_they_are_tried_and_changes_nothing() {
+    let mut snapshot = Snapshot::default();
+    let spare = snapshot.add_pool("spare", Algorithm::RoundRobin, &["10.0.0.9:80"]);
+    let pool =
+        snapshot.add_pool("pool", Algorithm::RoundRobin, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    snapshot.pools[pool.index()].fail_action = FailAction::Pool(spare);
+    let mut balancer = Balancer::new(&snapshot);
+    balancer.set_health(ServerId(2), false);
+    let client: IpAddr = "192.0.2.7".parse().unwrap();
+    let ahead = balancer.preference(&snapshot, Selection::Pool(pool), client);
+    assert_eq!(
+        (ahead.order.clone(), ahead.then),
+        (vec![ServerId(1), ServerId(3), ServerId(0)], FailAction::Reset)
+    );
+    assert_eq!(balancer.preference(&snapshot, Selection::Pool(pool), client), ahead);
+    for server in [ServerId(1), ServerId(3)] {
+        let first = balancer.preference(&snapshot, Selection::Pool(pool), client).order[0];
+        assert_eq!(first, server);
+        assert_eq!(balancer.pick(&snapshot, Target::Pool(pool), client, &[]), Pick::Server(server));
+    }
+    let named = balancer.preference(&snapshot, Selection::Server(ServerId(2)), client);
+    assert_eq!(named.order, []);
+}
+
+#[test]
+fn looking_ahead_takes_a_full_server_as_full() {
+    let mut snapshot = Snapshot::default();
+    let pool = snapshot.add_pool("pool", Algorithm::LeastConnections, &["10.0.0.1:80", "10.0.0.2:80"]);
+    snapshot.limit_servers(1);
+    let mut balancer = Balancer::new(&snapshot);
+    assert!(balancer.take(ServerId(0)));
+    let client: IpAddr = "192.0.2.7".parse().unwrap();
+    assert_eq!(balancer.preference(&snapshot, Selection::Pool(pool), client).order, [ServerId(1)]);
+    assert!(balancer.is_available(ServerId(1)), "the copy took no token");
+}

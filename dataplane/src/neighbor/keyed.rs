@@ -1,11 +1,11 @@
-//! A keyed hash for small keys in a `HashMap`: cheaper than the standard library's, which a flow would pay for twice.
+//! A keyed hash for small keys in a `HashMap`: cheaper than the standard library's, which a flow would pay for three times.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Each eight bytes are multiplied with a secret and folded. The secrets come from the operating system, so that nobody
 /// outside can choose addresses that collide.
 #[derive(Clone, Debug)]
-pub(super) struct Keyed {
+pub(crate) struct Keyed {
     secret: [u64; 2],
 }
 
@@ -26,7 +26,7 @@ impl BuildHasher for Keyed {
 
 /// A hash under way.
 #[derive(Debug)]
-pub(super) struct Folding {
+pub(crate) struct Folding {
     state: u64,
     secret: [u64; 2],
 }

@@ -201,11 +201,15 @@ impl<P: Policy> Pipeline<P> {
         let socket = socket.ok_or(Refusal::reset(DropReason::NoServer))?;
         let hop = self.routes.lookup(socket.ip().into()).ok_or(Refusal::reset(DropReason::NoRoute))?;
         let (flows, steering) = (&self.flows, &self.steering);
-        let free = |key: &FlowKey| steering.is_here(key) && flows.lookup(key).is_none();
+        let mut hash = 0;
+        let free = |key: &FlowKey| {
+            hash = flows.hash(key);
+            steering.is_here(key) && flows.find(hash, key).is_none()
+        };
         let source = self.snat.allocate(protocol, socket, free);
         let source = source.ok_or(Refusal::reset(DropReason::SnatExhausted))?;
         let server_key = FlowKey::new(protocol, socket, source);
-        if self.flows.bind(id, server_key).is_err() {
+        if self.flows.bind_vacant(id, server_key, hash).is_err() {
             return Err(Refusal::reset(DropReason::FlowTableFull));
         }
         self.attached += 1;

@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 
 use crate::address::Address;
+use crate::neighbor::keyed::Keyed;
 use crate::snapshot::{PortRange, ServiceId, Snapshot};
 
 /// Destination address to services; built once per snapshot.
 #[derive(Debug, Default)]
 pub struct Vips {
-    by_address: HashMap<Address, Vec<(PortRange, ServiceId)>>,
+    by_address: HashMap<Address, Vec<(PortRange, ServiceId)>, Keyed>,
 }
 
 impl Vips {
     /// All VIPs of a configuration.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> Self {
-        let mut by_address: HashMap<Address, Vec<(PortRange, ServiceId)>> = HashMap::new();
+        let mut by_address: HashMap<Address, Vec<(PortRange, ServiceId)>, Keyed> = HashMap::default();
         for (service, id) in snapshot.services.iter().zip(0u16..) {
             for address in &service.addresses {
                 let ranges = by_address.entry((*address).into()).or_default();

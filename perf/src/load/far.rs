@@ -19,6 +19,10 @@ use crate::scenario::Scenario;
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Attempts, a twentieth of a second apart, until a process is there.
 const PATIENCE: usize = 400;
+/// What the bare loop says when its port is started.
+const READY: &str = "ready";
+/// What testpmd says then.
+const TESTPMD_READY: &str = "Port statistics";
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// DPDK for generators on memif ports.
@@ -100,7 +104,9 @@ impl Subject {
         if let Some(cpu) = cpu {
             command.args(["--cpu", &cpu.to_string()]);
         }
-        Subject::start("bare device loop", 1, socket, command, directory)
+        let subject = Subject::start("bare device loop", 1, socket, command, directory)?;
+        subject.wait_until_it_says(READY)?;
+        Ok(subject)
     }
 
     /// testpmd that swaps the link addresses of each frame; `None` where it is not installed.
@@ -122,7 +128,14 @@ impl Subject {
             "--no-flush-rx",
         ]);
         command.args(["--stats-period=3600"]);
-        Subject::start("testpmd macswap", 2, socket, command, directory).map(Some)
+        let subject = Subject::start("testpmd macswap", 2, socket, command, directory)?;
+        subject.wait_until_it_says(TESTPMD_READY)?;
+        Ok(Some(subject))
+    }
+
+    /// A memif client that comes before the other port is started has no link, ever.
+    fn wait_until_it_says(&self, text: &str) -> anyhow::Result<()> {
+        wait(&self.name, || Ok(self.said().contains(text))).with_context(|| self.said())
     }
 
     fn start(
@@ -230,6 +243,7 @@ pub fn reflect(socket: &str, cpu: Option<u32>) -> anyhow::Result<()> {
     port.configure(&PortConfig::default(), &pool)?;
     port.start()?;
     let mut io = DpdkIo::new(vec![port], pool)?;
+    println!("{READY}");
     loop {
         super::near::reflect(&mut io);
     }

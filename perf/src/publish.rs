@@ -1,0 +1,237 @@
+//! A dated report of what `perf/run.sh` has measured: the tables as they were printed, and plots of them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::plot::{self, Axes, Line};
+
+/// Parts of a report: the file of the results that has its text, its heading, and what is said below that.
+const PARTS: [(&str, &str, &str); 6] = [
+    (
+        "bench.md",
+        "Cycles per packet, flow and connection",
+        "`weir-perf`: one worker and its end hosts on one core, over a ring; the floor is the bare device loop in windows in \
+         between. Latency is from rx burst to tx burst with full bursts.",
+    ),
+    (
+        "near.md",
+        "Latency and loss at a given load, in process",
+        "`weir-perf load`: the generator on one core, weir's worker or the bare loop on the other. Latency counts from the \
+         moment at which a packet was to leave. Loads are parts of weir's own maximum, which may be the generator's.",
+    ),
+    (
+        "far.md",
+        "The same with a weir process over memif",
+        "`weir-perf load --weir`: weir as an operator runs it, on one core; the bare loop and testpmd's macswap took its \
+         place in turn, with the same frames.",
+    ),
+    (
+        "pair.md",
+        "Two workers",
+        "`weir-perf pair`: two workers of one weir on two cores, each with its own end hosts, against each of them alone in \
+         slices of time in between.",
+    ),
+    (
+        "icounts.md",
+        "Instructions",
+        "`perf/icounts.sh --check`: under callgrind, with memory in place of the devices.",
+    ),
+    (
+        "stages.md",
+        "Stages",
+        "`cargo bench -p weir-perf`: each stage for itself, everything warm, nanoseconds per packet or call.",
+    ),
+];
+
+/// Writes the report and, beside it, its plots.
+pub fn write(results: &Path, report: &Path) -> anyhow::Result<()> {
+    let date = report.file_stem().and_then(|stem| stem.to_str()).context("the report needs a name")?;
+    let stages = stages(&results.join("criterion"))?;
+    std::fs::write(results.join("stages.md"), stage_table(&stages))?;
+    let plots = plots(results, report, &stages)?;
+    let machine = std::fs::read_to_string(results.join("machine.md")).unwrap_or_default();
+    let mut text = format!("# {date}\n\n{machine}\n");
+    let mut parts = 0;
+    for (file, heading, about) in PARTS {
+        let Ok(part) = std::fs::read_to_string(results.join(file)) else { continue };
+        parts += 1;
+        let _ = write!(text, "## {heading}\n\n{about}\n\n{}\n\n", part.trim_end());
+        for (of, plot) in &plots {
+            let name = plot.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if *of == file {
+                let _ = write!(text, "![{heading}]({name})\n\n");
+            }
+        }
+    }
+    ensure!(parts > 0, "no results in {}", results.display());
+    std::fs::write(report, text.trim_end().to_owned() + "\n")?;
+    println!("{}", report.display());
+    Ok(())
+}
+
+/// The plots for which there are results, with the part that they belong to.
+fn plots(
+    results: &Path,
+    report: &Path,
+    stages: &[(String, f64)],
+) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    let beside = |what: &str| report.with_extension("").display().to_string() + "-" + what + ".svg";
+    let read = |name: &str| -> Option<Value> {
+        serde_json::from_slice(&std::fs::read(results.join(name)).ok()?).ok()
+    };
+    let mut plots = Vec::new();
+    if let Some(bench) = read("bench.json") {
+        let path = PathBuf::from(beside("flows"));
+        plot_flows(&path, &bench)?;
+        plots.push(("bench.md", path));
+    }
+    for (file, part, what) in [("near.json", "near.md", "latency"), ("far.json", "far.md", "latency-memif")] {
+        if let Some(curves) = read(file) {
+            let path = PathBuf::from(beside(what));
+            plot_latency(&path, &curves)?;
+            plots.push((part, path));
+        }
+    }
+    if !stages.is_empty() {
+        let path = PathBuf::from(beside("stages"));
+        plot::bars(&path, "Cost per stage", "nanoseconds", stages)?;
+        plots.push(("stages.md", path));
+    }
+    Ok(plots)
+}
+
+fn plot_flows(path: &Path, bench: &Value) -> anyhow::Result<()> {
+    let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for row in bench.get("rows").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
+        let number = |name: &str| row.get(name).and_then(Value::as_f64);
+        let text = |name: &str| row.get(name).and_then(Value::as_str);
+        let point = number("flows").zip(number("million_units_per_second"));
+        let kind = match (text("unit"), text("scenario")) {
+            (Some("packet"), Some(name)) if name.starts_with("udp-") => "established UDP",
+            (Some("packet"), Some(name)) if name.starts_with("tcp-") => "established TCP",
+            _ => continue,
+        };
+        lines.entry(kind).or_default().extend(point);
+    }
+    let lines: Vec<Line> =
+        lines.into_iter().map(|(name, points)| Line { name: name.to_owned(), points }).collect();
+    let axes = Axes {
+        title: "One core: packets per second against flows",
+        x: "flows",
+        y: "Mpps",
+        logarithmic_x: true,
+        logarithmic_y: false,
+    };
+    plot::lines(path, axes, &lines)
+}
+
+fn plot_latency(path: &Path, curves: &Value) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for curve in curves.as_array().map(Vec::as_slice).unwrap_or_default() {
+        for quantile in ["p50", "p99.9"] {
+            let point = |point: &Value| {
+                let micros = point.get("latency_nanoseconds")?.get(quantile)?.as_f64()? / 1000.0;
+                Some((point.get("offered")?.as_f64()? / 1e6, micros))
+            };
+            let points: Vec<_> = curve
+                .get("points")
+                .and_then(Value::as_array)
+                .map(Vec::as_slice)
+                .unwrap_or_default()
+                .iter()
+                .filter_map(point)
+                .collect();
+            lines.push(Line {
+                name: format!("{}, {quantile}", curve.get("name").and_then(Value::as_str).unwrap_or("?")),
+                points,
+            });
+        }
+    }
+    let axes = Axes {
+        title: "Latency against load, from the intended time of sending",
+        x: "Mpps offered",
+        y: "µs",
+        logarithmic_x: false,
+        logarithmic_y: true,
+    };
+    plot::lines(path, axes, &lines)
+}
+
+/// Median nanoseconds per element of all benches that criterion has run.
+fn stages(directory: &Path) -> anyhow::Result<Vec<(String, f64)>> {
+    let mut found = Vec::new();
+    collect(directory, &mut found)?;
+    found.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+    Ok(found)
+}
+
+fn collect(directory: &Path, found: &mut Vec<(String, f64)>) -> anyhow::Result<()> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name == "new") {
+            found.push(estimate(&path).with_context(|| path.display().to_string())?);
+        } else if path.is_dir() {
+            collect(&path, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn estimate(new: &Path) -> anyhow::Result<(String, f64)> {
+    let read = |name: &str| -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&std::fs::read(new.join(name))?)?)
+    };
+    let (bench, estimates) = (read("benchmark.json")?, read("estimates.json")?);
+    let name = bench.get("full_id").and_then(Value::as_str).context("no name")?.replace('/', ": ");
+    let median = estimates.pointer("/median/point_estimate").and_then(Value::as_f64).context("no median")?;
+    let elements = bench.pointer("/throughput/Elements").and_then(Value::as_f64).unwrap_or(1.0);
+    Ok((name, median / elements))
+}
+
+fn stage_table(stages: &[(String, f64)]) -> String {
+    let rows = stages.iter().map(|(name, nanoseconds)| format!("| {name} | {nanoseconds:.1} |\n"));
+    std::iter::once("| stage | ns |\n|---|---|\n".to_owned()).chain(rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_every_part_that_was_measured_and_its_plots() {
+        let directory = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let row = |name: &str, flows: u32, rate: f64| serde_json::json!({ "scenario": name, "unit": "packet", "flows": flows, "million_units_per_second": rate });
+        let rows = [row("udp-1", 1, 20.0), row("udp-10k", 10_000, 15.0), row("tcp-1", 1, 18.0)];
+        put("bench.md", "| a table |\n");
+        put("bench.json", &serde_json::json!({ "rows": rows }).to_string());
+        put(
+            "criterion/recognise/glance/new/benchmark.json",
+            r#"{"full_id":"recognise/glance","throughput":{"Elements":32}}"#,
+        );
+        put("criterion/recognise/glance/new/estimates.json", r#"{"median":{"point_estimate":64.0}}"#);
+        let report = directory.path().join("2026-01-02.md");
+        write(directory.path(), &report).unwrap();
+        let text = std::fs::read_to_string(&report).unwrap();
+        assert!(text.starts_with("# 2026-01-02\n"));
+        assert!(text.contains("| a table |") && text.contains("](2026-01-02-flows.svg)"), "{text}");
+        assert!(text.contains("| recognise: glance | 2.0 |"), "{text}");
+        assert!(!text.contains("memif"), "it was not measured: {text}");
+        for plot in ["2026-01-02-flows.svg", "2026-01-02-stages.svg"] {
+            let svg = std::fs::read_to_string(directory.path().join(plot)).unwrap();
+            assert!(svg.contains("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+        }
+        let flows = std::fs::read_to_string(directory.path().join("2026-01-02-flows.svg")).unwrap();
+        assert!(flows.contains("established TCP") && flows.contains("established UDP"));
+        assert!(write(&directory.path().join("nothing"), &report).is_err());
+    }
+}
