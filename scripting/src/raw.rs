@@ -554,6 +554,7 @@ impl Machine {
         script.raw_set("outer", self.function(name, text)?)?;
         script.raw_set("modules", &modules.0)?;
         script.raw_set("count", 0)?;
+        script.raw_set("idle", false)?;
         Ok(Compiled(self.reference(LuaValue::Table(script))?))
     }
 

@@ -395,7 +395,7 @@ setmetatable(plain, {
     local view = views[name]
     if not view then return nil end
     local library = world[name]
-    if library == nil then
+    if not library then
       library = setmetatable({}, view)
       world[name], world.shown = library, true
       if name == "string" then string_meta.__index = library end
@@ -419,7 +419,8 @@ local function create(script)
   local outer = script.outer
   setfenv(outer, globals)
   return {
-    outer(), globals = globals, modules = script.modules, loaded = nil, string = nil, shown = false, touched = false,
+    outer(), globals = globals, modules = script.modules, loaded = false, string = false, shown = false,
+    touched = false, next = false,
   }
 end
 
@@ -441,8 +442,8 @@ end
 local LOADING = {}
 
 function plain.require(name)
-  local loaded = world.loaded
-  local module = loaded and loaded[name]
+  local loaded, module = world.loaded, nil
+  if loaded then module = loaded[name] end
   if module == LOADING then raise("require: module '" .. tostring(name) .. "' requires itself") end
   if module ~= nil then return module end
   local outer = type(name) == "string" and world.modules[name]
@@ -467,20 +468,21 @@ end
 -- Worlds that are kept per script: as many as are likely to wait in `collect` and to end together.
 local KEPT = 32
 
--- Runs a script: `script` has the fields of `create`, `count`, and as many worlds at 1 and above that wait for their use.
+-- Runs a script: `script` has the fields of `create`, and in `idle` the first of `count` worlds that wait for their use, or
+-- false. Fields that are never nil are written without a detour.
 return function(script)
-  local count, own = script.count, nil
-  if count > 0 then
-    own = script[count]
-    script[count], script.count = false, count - 1
+  local own = script.idle
+  if own then
+    script.idle, script.count = own.next, script.count - 1
   else
     own = create(script)
   end
-  enter(own)
+  world = own
+  string_meta.__index = own.string or string_library
   own[1]()
-  own.loaded = nil
-  count = script.count
+  own.loaded = false
+  local count = script.count
   if count < KEPT and as_created(own) then
-    script[count + 1], script.count = own, count + 1
+    own.next, script.idle, script.count = script.idle, own, count + 1
   end
 end

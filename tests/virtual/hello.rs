@@ -36,7 +36,7 @@ type Piece<'a> = (usize, &'a [u8]);
 
 fn world() -> World {
     let pools = pools(&[("www", &["10.0.0.21:443"]), ("api", &["10.0.0.22:443"])]);
-    let set = "[[datascript_set]]\nname = \"set\"\nrequest = \"sni.lua\"\npools = [\"www\", \"api\"]\nparsers = [\"Default-TLS\"]\n";
+    let set = "[[datascript_set]]\nname = \"set\"\nrequest = \"tls_sni/tls_sni.lua\"\npools = [\"www\", \"api\"]\nparsers = [\"Default-TLS\"]\n";
     let service = plain("tcp/443", "www");
     World::new(&format!("{pools}{set}{service}datascript_sets = [\"set\"]\n"))
 }
