@@ -7,7 +7,7 @@
 local native, string_meta, significant = ...
 
 local assert, error, getmetatable, ipairs, newproxy = assert, error, getmetatable, ipairs, newproxy
-local next, pairs, rawset, select, setfenv = next, pairs, rawset, select, setfenv
+local pairs, rawget, rawset, select, setfenv = pairs, rawget, rawset, select, setfenv
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
 local pcall, xpcall = pcall, xpcall
 local base_string, base_table, base_os = string, table, os
@@ -23,7 +23,8 @@ local tick, raise = native.tick, native.raise
 
 -- The world of the run that is active: its main function at 1, its environment in `globals`, its views of the libraries
 -- by their names (and `shown` if there are any), what it may require in `modules`, what it has required in `loaded`;
--- `touched` once its script may have written to the environment. `collect` keeps it for its run while others go on.
+-- `touched` once its script may have written to the environment, `written` once it may have written to a view.
+-- `collect` keeps it for its run while others go on.
 local world
 
 -- What every environment shows.
@@ -60,6 +61,17 @@ function plain.xpcall(f, handler, ...)
     return handler(problem)
   end
   return settle(xpcall(f, handle, ...))
+end
+
+-- Takes note of what writes to a view without asking its metatable. Even a name that is removed again leaves a trace, which
+-- `next` shows. Only views and environments, and at worst a script's own tables, have a `__metatable` of false.
+local function about_to_write(target)
+  if getmetatable(target) == false then world.written = true end
+end
+
+function plain.rawset(target, ...)
+  about_to_write(target)
+  return rawset(target, ...)
 end
 
 local function copy(functions, ...)
@@ -218,6 +230,12 @@ end
 
 local table_library = copy(base_table, "new", "clear", "move")
 
+local insert = base_table.insert
+function table_library.insert(list, ...)
+  about_to_write(list)
+  return insert(list, ...)
+end
+
 function table_library.concat(list, separator, first, last)
   if type(list) ~= "table" then wrong(1, "concat", "table", list) end
   local gap = type(separator) == "string" and #separator or type(separator) == "number" and 32 or 0
@@ -365,22 +383,39 @@ local avi = namespace("avi", spaces)
 
 -- Environments ------------------------------------------------------------------------------------------------------
 
+local function write_to_view(view, name, value)
+  world.written = true
+  rawset(view, name, value)
+end
+
 local views = {}
 for name, functions in pairs({
   string = string_library, table = table_library, math = math_library, bit = copy(bit), os = os_library,
 }) do
-  views[name] = { __index = functions, __metatable = false }
+  views[name] = { __index = functions, __newindex = write_to_view, __metatable = false }
 end
 
 string_meta.__index = string_library
 string_meta.__metatable = false
 
--- Once a script has the table of its environment in its hands it can write to it without anybody being told.
+-- Gives the active world its view of a library.
+local function show(globals, name)
+  local library = setmetatable({}, views[name])
+  world[name], world.shown = library, true
+  if name == "string" then string_meta.__index = library end
+  rawset(globals, name, library)
+  return library
+end
+
+-- Once a script has the table of its environment in its hands it can write to it without anybody being told, and see what
+-- is in it: all views, so that it does not see which of them earlier runs have named.
 local function touch(globals)
-  if not world.touched then
-    world.touched = true
-    rawset(globals, "_G", globals)
+  if world.touched then return end
+  world.touched = true
+  for name in pairs(views) do
+    if not world[name] then show(globals, name) end
   end
+  rawset(globals, "_G", globals)
 end
 
 -- What an environment does not have. A library that is named for the first time in a run gets its view there; so a script
@@ -392,16 +427,8 @@ setmetatable(plain, {
       touch(globals)
       return globals
     end
-    local view = views[name]
-    if not view then return nil end
-    local library = world[name]
-    if not library then
-      library = setmetatable({}, view)
-      world[name], world.shown = library, true
-      if name == "string" then string_meta.__index = library end
-      rawset(globals, name, library)
-    end
-    return library
+    if not views[name] then return nil end
+    return world[name] or show(globals, name)
   end,
 })
 
@@ -415,20 +442,26 @@ local of_module = { __index = plain, __metatable = false }
 
 -- A world for a run of a script, whose table has its text as a function in `outer`.
 local function create(script)
-  local globals = setmetatable({ avi = avi }, of_main)
+  -- Places for all names from the start, in an order that does not depend on which are used first.
+  local globals = { avi = avi, _G = false, bit = false, math = false, os = false, string = false, table = false }
+  globals._G = nil
+  for name in pairs(views) do
+    globals[name] = nil
+  end
+  setmetatable(globals, of_main)
   local outer = script.outer
   setfenv(outer, globals)
   return {
-    outer(), globals = globals, modules = script.modules, loaded = false, string = false, shown = false,
-    touched = false, next = false,
+    outer(), globals = globals, modules = script.modules, loaded = false, bit = false, math = false, os = false,
+    string = false, table = false, shown = false, touched = false, written = false, next = false,
   }
 end
 
--- True if the views of a world are as they were made, and still in their places.
-local function views_untouched(own, globals)
+-- True if the views of a world are still in their places.
+local function views_in_place(own, globals)
   for name in pairs(views) do
     local library = own[name]
-    if library and (next(library) ~= nil or globals[name] ~= library) then return false end
+    if library and rawget(globals, name) ~= library then return false end
   end
   return true
 end
@@ -436,7 +469,8 @@ end
 -- True if a run has left nothing behind in its world.
 local function as_created(own)
   local globals = own.globals
-  return not own.touched and globals.avi == avi and (not own.shown or views_untouched(own, globals))
+  return not own.touched and not own.written and globals.avi == avi
+    and (not own.shown or views_in_place(own, globals))
 end
 
 local LOADING = {}
@@ -474,6 +508,7 @@ return function(script)
   local own = script.idle
   if own then
     script.idle, script.count = own.next, script.count - 1
+    own.next = false
   else
     own = create(script)
   end
@@ -483,6 +518,8 @@ return function(script)
   own.loaded = false
   local count = script.count
   if count < KEPT and as_created(own) then
-    own.next, script.idle, script.count = script.idle, own, count + 1
+    -- The budget may end between any two steps: first whole, then in the list.
+    own.next = script.idle
+    script.idle, script.count = own, count + 1
   end
 end
