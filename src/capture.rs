@@ -59,14 +59,21 @@ fn write(arguments: &Capture) -> anyhow::Result<u64> {
     let request = format!("{} frames {} json", arguments.selection.request(arguments.flows), arguments.snap);
     let out = &arguments.out;
     let cannot = || format!("cannot write {}", out.display());
-    let file = BufWriter::new(File::create(out).with_context(cannot)?);
     let limits = Limits { packets: arguments.packets, bytes: arguments.bytes };
-    let mut capture = control::capture::Capture::new(file, limits)?;
-    let mut failed = None;
-    control::client::stream(&arguments.selection.socket, &request, |line| {
+    let begin = || -> anyhow::Result<_> {
+        let file = BufWriter::new(File::create(out).with_context(cannot)?);
+        Ok(control::capture::Capture::new(file, limits)?)
+    };
+    let (mut begun, mut failed) = (None, None);
+    let streamed = control::client::stream(&arguments.selection.socket, &request, |line| {
         let next = if stop.load(Ordering::Relaxed) { Next::End } else { Next::GoOn };
         let Some(line) = line else { return next };
-        match capture.line(line) {
+        // Not before weir has agreed: what is in the file stays if it refuses.
+        let capture = match &mut begun {
+            Some(capture) => Ok(capture),
+            None => begin().map(|new| begun.insert(new)),
+        };
+        match capture.and_then(|capture| Ok(capture.line(line)?)) {
             Ok(true) => next,
             Ok(false) => Next::Leave,
             Err(error) => {
@@ -74,16 +81,27 @@ fn write(arguments: &Capture) -> anyhow::Result<u64> {
                 Next::Leave
             }
         }
-    })?;
+    });
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error);
     }
+    let Some(capture) = begun else {
+        streamed?;
+        begin()?.finish()?.flush().with_context(cannot)?;
+        return said(arguments, (0, 0, 0));
+    };
     let (packets, flows, lost) = (capture.packets(), capture.flows(), capture.lost());
     capture.finish()?.flush().with_context(cannot)?;
+    streamed?;
+    said(arguments, (packets, flows, lost))
+}
+
+/// Says what was captured.
+fn said(arguments: &Capture, (packets, flows, lost): (u64, usize, u64)) -> anyhow::Result<u64> {
     if arguments.json {
         println!(r#"{{"packets":{packets},"flows":{flows},"events_lost":{lost}}}"#);
     } else {
-        println!("{}: {packets} packets of {flows} flows, {lost} events lost", out.display());
+        println!("{}: {packets} packets of {flows} flows, {lost} events lost", arguments.out.display());
     }
     Ok(packets)
 }

@@ -1,5 +1,6 @@
 //! `weir replay`: a capture played against a configuration, without DPDK or root.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -92,14 +93,18 @@ fn verdict(differences: &[Difference]) -> ExitCode {
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let length = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    if length > MOST_BYTES {
+    let cannot = || format!("cannot read {}", path.display());
+    let mut bytes = Vec::new();
+    // What is no file has no length of its own.
+    let file = std::fs::File::open(path).with_context(cannot)?;
+    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes).with_context(cannot)?;
+    if read as u64 > MOST_BYTES {
         bail!(
-            "{} has {length} bytes, at most {MOST_BYTES} can be played: cut it, by client for instance",
+            "{} has more than {MOST_BYTES} bytes, which is what can be played: cut it, by client for instance",
             path.display()
         );
     }
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    Ok(bytes)
 }
 
 fn expected(path: &Path) -> anyhow::Result<serde_json::Value> {

@@ -24,7 +24,10 @@ fn step_text(trace: &ScriptTrace, step: &ScriptStep) -> String {
             match results {
                 Ok(results) if results.is_empty() => format!("  {place}{call}"),
                 Ok(results) => format!("  {place}{call} = {}", list(results)),
-                Err(error) => format!("  {place}{call} fails: {error}"),
+                // It may quote what a client has sent.
+                Err(error) => {
+                    format!("  {place}{call} fails: {}", crate::escape::escape(error.as_bytes()))
+                }
             }
         }
         ScriptStep::Wait { need } => format!("  waits for {need} bytes in all"),
@@ -148,6 +151,14 @@ mod tests {
             "  fails (time budget) after 12.3 us in Lua",
         ];
         assert_eq!(text(&trace()), expected);
+    }
+
+    #[test]
+    fn an_error_that_quotes_line_ends_stays_on_its_line() {
+        let mut trace = ScriptTrace::new(16, Detail::Calls);
+        let results = Err("no pool named 'x\n\ny'".to_owned());
+        trace.push(ScriptStep::Call { place: None, function: "avi.pool.select", arguments: vec![], results });
+        assert_eq!(text(&trace).iter().map(|line| line.lines().count()).collect::<Vec<_>>(), [1]);
     }
 
     #[test]

@@ -77,6 +77,12 @@ impl From<IpAddr> for Client {
     }
 }
 
+/// How often the pools of a group are looked through while other workers take the room that was seen.
+const GROUP_LOOKS: usize = 64;
+
+/// Why no pool of a group takes a flow: the one whose `fail_action` counts, and one that is full, if any is.
+type NoPool = (Option<PoolId>, Option<PoolId>);
+
 /// What a choice came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
@@ -399,11 +405,14 @@ impl Balancer {
     }
 
     fn pick_among(&mut self, snapshot: &Snapshot, target: Target, wanted: &Wanted<'_>) -> Pick {
-        let (first, mut full) = match target {
-            Target::Pool(pool) => (Some(pool), None),
-            Target::PoolGroup(group) => self.pick_pool(snapshot, group, wanted),
+        let (mut pool, mut full) = match target {
+            Target::Pool(pool) => (pool, None),
+            Target::PoolGroup(group) => match self.pick_in_group(snapshot, group, wanted) {
+                Ok(server) => return Pick::Server(server),
+                Err((Some(failing), full)) => (failing, full),
+                Err((None, _)) => return Pick::Failed(FailAction::Reset),
+            },
         };
-        let Some(mut pool) = first else { return Pick::Failed(FailAction::Reset) };
         let mut end = FailAction::Reset;
         for _ in 0..=FAIL_ACTION_HOPS {
             if let Some(server) = self.pick_server(snapshot, pool, wanted) {
@@ -441,16 +450,34 @@ impl Balancer {
         if wanted.would_take(state, server) { Pick::Full(end, state.pool) } else { Pick::Failed(end) }
     }
 
-    /// The pool of a group that takes the next flow; when none can, the one whose `fail_action` counts, and one that is
-    /// full, if any is.
+    /// A server of the pool of a group that takes the next flow. Another worker may take a pool's last room between the
+    /// choice of the pool and that of its server: then all are looked at again.
+    fn pick_in_group(
+        &mut self,
+        snapshot: &Snapshot,
+        group: PoolGroupId,
+        wanted: &Wanted<'_>,
+    ) -> Result<ServerId, NoPool> {
+        let mut failed = (None, None);
+        for _ in 0..GROUP_LOOKS {
+            let pool = self.pick_pool(snapshot, group, wanted)?;
+            if let Some(server) = pool.and_then(|pool| self.pick_server(snapshot, pool, wanted)) {
+                return Ok(server);
+            }
+            failed = (pool.or(failed.0), pool.or(failed.1));
+        }
+        Err(failed)
+    }
+
+    /// The pool of a group that takes the next flow; `None` if it has lost its last room while it was chosen.
     fn pick_pool(
         &mut self,
         snapshot: &Snapshot,
         group: PoolGroupId,
         wanted: &Wanted<'_>,
-    ) -> (Option<PoolId>, Option<PoolId>) {
+    ) -> Result<Option<PoolId>, NoPool> {
         let Some(members) = snapshot.pool_groups.get(group.index()).map(|group| &group.members) else {
-            return (None, None);
+            return Err((None, None));
         };
         let offered = members.iter().filter(|m| m.ratio > 0);
         let able = offered.clone().filter(|m| self.has_eligible(snapshot, m.pool, wanted));
@@ -458,10 +485,9 @@ impl Balancer {
             let highest = offered.clone().map(|m| m.priority).max();
             let failing = offered.clone().find(|m| Some(m.priority) == highest).map(|m| m.pool);
             let full = offered.map(|m| m.pool).find(|pool| self.has_full(snapshot, *pool, wanted));
-            return (failing, full);
+            return Err((failing, full));
         };
-        let pool = self.share_by_ratio(snapshot, group, priority, wanted);
-        (pool, None)
+        Ok(self.share_by_ratio(snapshot, group, priority, wanted))
     }
 
     /// True if the pool has a server for such a flow.

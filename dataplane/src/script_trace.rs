@@ -208,6 +208,20 @@ impl ScriptTrace {
         self.push(ScriptStep::End { failure, instructions, nanoseconds });
     }
 
+    /// About how much memory the steps take, in bytes, at most.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let value = size_of::<TraceValue>() + VALUE_BYTES;
+        let of = |step: &ScriptStep| match step {
+            ScriptStep::Call { arguments, results: Ok(results), .. } => {
+                (arguments.len() + results.len()) * value
+            }
+            ScriptStep::Call { arguments, results: Err(error), .. } => arguments.len() * value + error.len(),
+            _ => 0,
+        };
+        self.steps.iter().map(|step| size_of::<ScriptStep>() + of(step)).sum()
+    }
+
     /// Takes over the steps of another trace of the same flow.
     pub fn append(&mut self, other: ScriptTrace) {
         let ScriptTrace { steps, missed, sources, .. } = other;

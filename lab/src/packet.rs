@@ -65,15 +65,26 @@ impl Packet {
     }
 }
 
+/// Fragments after which a packet that is not complete is given up.
+const PATIENCE: u64 = 1024;
+
 /// Puts IPv4 fragments together.
 #[derive(Default)]
-pub(crate) struct Joiner(IpDefragPool<(), u8>);
+pub(crate) struct Joiner {
+    pool: IpDefragPool<u64, u8>,
+    seen: u64,
+}
 
 impl Joiner {
     /// The packet that a fragment of this wire completes.
     pub(crate) fn join(&mut self, wire: u8, bytes: &[u8]) -> Option<Packet> {
         let sliced = SlicedPacket::from_ip(bytes).ok()?;
-        let whole = self.0.process_sliced_packet(&sliced, (), wire).ok()??;
+        self.seen += 1;
+        if self.seen.is_multiple_of(PATIENCE) {
+            let old = self.seen - PATIENCE;
+            self.pool.retain(|seen| *seen > old);
+        }
+        let whole = self.pool.process_sliced_packet(&sliced, self.seen, wire).ok()??;
         let (mut header, _) = Ipv4Header::from_slice(bytes).ok()?;
         header.more_fragments = false;
         header.fragment_offset = IpFragOffset::ZERO;

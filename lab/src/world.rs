@@ -144,6 +144,11 @@ impl Lab {
         self.worker.pipeline().snapshot()
     }
 
+    /// Takes every frame so far; no more are kept.
+    pub(crate) fn take_frames(&mut self) -> Vec<Frame> {
+        self.frames.take().unwrap_or_default()
+    }
+
     /// Every frame so far, if [`Options::keep_frames`] asks for it.
     #[must_use]
     pub fn frames(&self) -> &[Frame] {

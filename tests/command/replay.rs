@@ -74,3 +74,15 @@ fn an_explanation_names_service_server_and_address() -> Result {
     assert_eq!(ask(&["192.0.2.10:80", "--payload", "none"])?.status.code(), Some(2));
     Ok(())
 }
+
+#[test]
+fn a_capture_that_cannot_begin_leaves_the_file_as_it_was() -> Result {
+    let directory = tempfile::tempdir()?;
+    let (file, socket) = (directory.path().join("old.pcapng"), directory.path().join("none.sock"));
+    std::fs::write(&file, "of yesterday")?;
+    let paths = [&file, &socket].map(|path| path.to_str().ok_or("path"));
+    let output = weir(&["capture", "--out", paths[0]?, "--socket", paths[1]?])?;
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&file)?, "of yesterday");
+    Ok(())
+}

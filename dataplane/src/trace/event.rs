@@ -153,11 +153,12 @@ pub enum ScriptEnd {
 }
 
 impl What {
-    /// Bytes of packets in it.
+    /// Bytes of packets and of scripts' steps in it.
     pub(super) fn bytes(&self) -> usize {
         let frame = match self {
             What::Received { frame, .. } => frame.as_ref(),
             What::Sent(left) | What::Verdict { left: Some(left), .. } => left.frame.as_ref(),
+            What::Script { trace, .. } => return trace.bytes(),
             _ => None,
         };
         frame.map_or(0, |frame| frame.len())

@@ -103,10 +103,15 @@ pub fn read(bytes: &[u8]) -> Result<Capture, CaptureError> {
     Ok(reading.capture)
 }
 
+/// Packets without an interface of which there is a note each.
+const NAMELESS: usize = 100;
+
 #[derive(Default)]
 struct Reading {
     capture: Capture,
     number: usize,
+    /// Packets without an interface.
+    nameless: usize,
     /// Of the section.
     interfaces: Vec<Interface>,
     /// Of a pcap file: link type and nanoseconds of a unit below the second.
@@ -134,10 +139,7 @@ impl Reading {
             PcapBlockOwned::NG(Block::SectionHeader(_)) => self.interfaces.clear(),
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => self.interfaces.push(Interface {
                 link: interface.linktype.0,
-                resolution: interface
-                    .ts_resolution()
-                    .filter(|resolution| *resolution > 0)
-                    .unwrap_or(1_000_000),
+                resolution: resolution(interface.if_tsresol),
                 offset: interface.ts_offset(),
             }),
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
@@ -161,10 +163,13 @@ impl Reading {
 
     fn nameless(&mut self) {
         self.number += 1;
-        let number = self.number;
-        self.capture
-            .notes
-            .push(format!("packet {number} names an interface that the file does not describe"));
+        self.nameless += 1;
+        if self.nameless <= NAMELESS {
+            let number = self.number;
+            self.capture
+                .notes
+                .push(format!("packet {number} names an interface that the file does not describe"));
+        }
     }
 
     fn push(&mut self, nanoseconds: i128, link: i32, data: &[u8], original: u32) {
@@ -175,6 +180,13 @@ impl Reading {
     }
 }
 
+/// Units of a second, as `if_tsresol` says it: a power of ten, or with its highest bit set of two.
+fn resolution(of: u8) -> u64 {
+    let power = u32::from(of & 0x7f);
+    let units = if of & 0x80 == 0 { 10u64.checked_pow(power) } else { 1u64.checked_shl(power) };
+    units.unwrap_or(1_000_000)
+}
+
 /// The link types that are understood, by their LINKTYPE numbers.
 pub(super) const NULL: i32 = 0;
 pub(super) const ETHERNET: i32 = Linktype::ETHERNET.0;
@@ -182,3 +194,20 @@ pub(super) const RAW: [i32; 5] = [12, 14, Linktype::RAW.0, Linktype::IPV4.0, Lin
 pub(super) const LOOP: i32 = 108;
 pub(super) const SLL: i32 = Linktype::LINUX_SLL.0;
 pub(super) const SLL2: i32 = Linktype::LINUX_SLL2.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolutions_are_powers_of_ten_or_of_two() {
+        for (of, units) in [(6, 1_000_000), (9, 1_000_000_000), (0, 1), (0xa0, 1 << 32), (0x8a, 1024)] {
+            assert_eq!(resolution(of), units, "{of}");
+        }
+        assert_eq!(
+            (resolution(0x7f), resolution(0xff)),
+            (1_000_000, 1_000_000),
+            "more than there is room for"
+        );
+    }
+}

@@ -226,8 +226,12 @@ impl ClientSide {
 
     fn cover(&mut self, first: u32, past: u32) {
         if past > first {
-            let end = self.ranges.entry(first).or_insert(past);
-            *end = (*end).max(past);
+            match self.ranges.range_mut(..=first).next_back().filter(|(_, end)| **end >= first) {
+                Some((_, end)) => *end = (*end).max(past),
+                None => {
+                    self.ranges.insert(first, past);
+                }
+            }
         }
     }
 

@@ -400,7 +400,7 @@ impl<'a> Player<'a> {
         if !self.settings.stop_at_once {
             self.pass(AFTER);
         }
-        let frames = if self.timed { Vec::new() } else { self.lab.frames().to_vec() };
+        let frames = if self.timed { Vec::new() } else { self.lab.take_frames() };
         self.lab.shut_down();
         let epoch = self.epoch - i128::from(self.start.total_micros()) * 1000;
         let interfaces = super::interface_names(self.lab.snapshot());

@@ -1,5 +1,7 @@
 //! What a replay found, for JSON and for comparing; `text.rs` writes it for people.
 
+use std::collections::HashMap;
+
 use std::net::SocketAddr;
 
 use dataplane::channel::{ConnectionRecord, EndedBy, Termination};
@@ -141,8 +143,11 @@ impl Report {
 impl Player<'_> {
     pub(super) fn report(mut self, capture: &Capture) -> Report {
         self.note_directions();
-        let flows = self.flows.iter().enumerate().map(|(index, flow)| self.flow_report(index, flow));
-        let flows: Vec<FlowReport> = flows.collect();
+        let records = self.records();
+        let flows = self.flows.iter().zip(&records).enumerate();
+        let flows: Vec<FlowReport> =
+            flows.map(|(index, (flow, records))| self.flow_report(index, flow, records)).collect();
+        drop(records);
         Report {
             packets: capture.packets.len(),
             played: self.played,
@@ -164,20 +169,31 @@ impl Player<'_> {
         }
     }
 
-    /// The records of a flow: those of its addresses between its beginning and that of the next one.
-    fn records(&self, index: usize, flow: &Flow) -> Vec<&ConnectionRecord> {
-        let later = self.flows.get(index + 1..).unwrap_or_default();
-        let next = later.iter().find(|other| other.key == flow.key).map(|other| other.began);
-        let its = |record: &&ConnectionRecord| {
+    /// The records of each flow: those of its addresses between its beginning and that of the next one.
+    fn records(&self) -> Vec<Vec<&ConnectionRecord>> {
+        let mut by_ends: HashMap<_, Vec<&ConnectionRecord>> = HashMap::new();
+        for record in self.lab.records() {
             let ends = (record.protocol, record.peer.unwrap_or(record.client), record.vip);
-            ends == flow.key && record.started >= flow.began && next.is_none_or(|next| record.started < next)
-        };
-        self.lab.records().iter().filter(its).collect()
+            by_ends.entry(ends).or_default().push(record);
+        }
+        // From the last flow on: what is left of the records of its addresses began with it or before it.
+        let mut records: Vec<_> = self
+            .flows
+            .iter()
+            .rev()
+            .map(|flow| {
+                let Some(left) = by_ends.get_mut(&flow.key) else { return Vec::new() };
+                let (its, before) = left.drain(..).partition(|record| record.started >= flow.began);
+                *left = before;
+                its
+            })
+            .collect();
+        records.reverse();
+        records
     }
 
-    fn flow_report(&self, index: usize, flow: &Flow) -> FlowReport {
+    fn flow_report(&self, index: usize, flow: &Flow, records: &[&ConnectionRecord]) -> FlowReport {
         let (protocol, client, vip) = flow.key;
-        let records = self.records(index, flow);
         let last = records.last().copied();
         let runs: Vec<&Run> = flow.runs.iter().filter_map(|run| self.lab.runs().get(*run)).collect();
         let snapshot = self.lab.snapshot();
@@ -198,7 +214,7 @@ impl Player<'_> {
             notes: notes(flow),
             scripts: runs.iter().map(|run| script(run, &self.sources)).collect(),
             choice: choice(flow, &runs, last),
-            servers: self.servers(&records, flow),
+            servers: self.servers(records, flow),
             snat: records.iter().filter_map(|record| record.snat).map(|snat| snat.to_string()).collect(),
             to_server: sums.0,
             to_client: sums.1,
@@ -388,6 +404,7 @@ fn call(
     match results {
         Ok(results) if results.is_empty() => call,
         Ok(results) => format!("{call} -> {}", list(results)),
-        Err(error) => format!("{call} fails: {error}"),
+        // It may quote what a client has sent.
+        Err(error) => format!("{call} fails: {}", error.replace(|c: char| c.is_control(), "?")),
     }
 }

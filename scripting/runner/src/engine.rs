@@ -355,11 +355,15 @@ fn report(lua: &Lua, host: &Table, bench: &Shared) -> mlua::Result<()> {
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let why = |why: String| format!("cannot read {}: {why}", path.display());
-    let length = std::fs::metadata(path).map_err(|error| why(error.to_string()))?.len();
-    if length > MOST_FILE {
+    let file = std::fs::File::open(path).map_err(|error| why(error.to_string()))?;
+    let mut bytes = Vec::new();
+    // What is no file has no length of its own.
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MOST_FILE + 1), &mut bytes)
+        .map_err(|error| why(error.to_string()))?;
+    if bytes.len() as u64 > MOST_FILE {
         return Err(why(format!("it has more than {MOST_FILE} bytes")));
     }
-    std::fs::read(path).map_err(|error| why(error.to_string()))
+    Ok(bytes)
 }
 
 fn shown(value: &Value) -> mlua::Result<String> {
