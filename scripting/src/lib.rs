@@ -2,7 +2,7 @@
 //! is wrong with them before anything runs.
 //!
 //! What a script calls is declared in `api` (arguments and results; what a call does is in [`dataplane::api`]) and
-//! `strings`; the world around it is built by `sandbox.lua`; `raw` is the only file that talks to Lua's C interface
+//! `strings`; the world around it is built by `sandbox.lua`; `raw` is the only module that talks to Lua's C interface
 //! and the only one with unsafe code.
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The one file that talks to Lua's C interface. Everything unsafe of this crate is here.
+//! What talks to Lua's C interface, and nothing else does: this file and those of `raw/`. Everything unsafe of this crate is here.
 //!
 //! Three rules keep it sound:
 //!
@@ -14,7 +14,6 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
 use dataplane::policy::Context;
@@ -25,13 +24,16 @@ use mlua::chunk::ChunkMode;
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, LightUserData, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
 
-use crate::call::{
-    Answer, Argument, Clock, Coroutine, Failure, Refusal, Reply, Step, Value, captured, count,
-};
+use crate::call::{Argument, Clock, Coroutine, Failure, Refusal, Step, count};
 use crate::pattern::Captures;
 
+mod native;
 mod profile;
 mod trace;
+mod traceback;
+
+pub(crate) use native::{Entry, Native};
+use traceback::describe;
 
 /// VM instructions between two looks at the clock, some microseconds apart.
 const HOOK_INSTRUCTIONS: c_int = 1000;
@@ -43,9 +45,6 @@ const SLOW: u64 = 100_000; // nanoseconds
 
 /// Chunk name of the crate's own Lua code; such frames are left out of messages.
 pub(crate) const SANDBOX: &CStr = c"=[weir]";
-
-/// Frames that a traceback shows.
-const TRACEBACK_FRAMES: c_int = 16;
 
 /// The address of this is the registry key of the [`Slot`].
 static SLOT_KEY: u8 = 0;
@@ -176,175 +175,6 @@ fn type_name(kind: c_int) -> &'static str {
 
 fn significant_address() -> *const c_void {
     (&raw const SIGNIFICANT).cast()
-}
-
-/// A function that scripts can call.
-pub(crate) trait Native {
-    /// Name by which the sandbox finds it and which error texts begin with.
-    const NAME: &'static str;
-    /// Whether error texts begin with the name.
-    const NAMED: bool = true;
-    /// Does the work. Must not touch Lua.
-    fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s>;
-}
-
-/// A [`Native`] as Lua takes it.
-#[derive(Clone, Copy)]
-pub(crate) struct Entry {
-    pub(crate) name: &'static str,
-    function: ffi::lua_CFunction,
-}
-
-impl Entry {
-    pub(crate) fn of<N: Native>() -> Self {
-        Entry { name: N::NAME, function: enter::<N> }
-    }
-}
-
-/// What is left of an answer when all destructors have run.
-enum Done<'s> {
-    Reply(Reply<'s>),
-    Raise,
-    Overrun,
-}
-
-fn attempt<'s, N: Native>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Done<'s> {
-    // The slot is needed again after a refusal, which the borrow of a reply would forbid.
-    let shared: *mut Slot = slot;
-    let answer = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: `shared` comes from the exclusive borrow just above, which is not used otherwise. Lua is running, and
-        // the call is over where it is noted.
-        unsafe {
-            let answer = N::call(arguments, &mut *shared);
-            if const { trace::is_api(N::NAME) } && (*shared).traced {
-                trace::note_call(N::NAME, arguments, &answer, shared);
-            }
-            answer
-        }
-    }));
-    let refusal = match answer {
-        Ok(Ok(reply)) => return Done::Reply(reply),
-        Ok(Err(refusal)) => refusal,
-        Err(_panic) => Refusal::text("internal error"),
-    };
-    let Refusal::Text(text) = refusal else { return Done::Overrun };
-    // SAFETY: the call is over and its answer holds no borrow, so this is the only use of the slot.
-    let scratch = unsafe { &mut (*shared).scratch };
-    scratch.clear();
-    if N::NAMED {
-        scratch.extend_from_slice(N::NAME.as_bytes());
-        scratch.extend_from_slice(b": ");
-    }
-    scratch.extend_from_slice(text.as_bytes());
-    Done::Raise
-}
-
-/// The C function of a [`Native`]; its first upvalue is the slot.
-unsafe extern "C-unwind" fn enter<N: Native>(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this with a valid state whose stack holds the arguments; the upvalue was set by `closure`
-    // and the slot outlives the state. No other borrow of the slot is alive: functions do not call Lua, and the
-    // machine does not touch the slot while Lua runs. Only plain data is alive where the calls below may raise.
-    unsafe {
-        let slot: *mut Slot = ffi::lua_touserdata(state, ffi::lua_upvalueindex(1)).cast();
-        let arguments = Arguments { state, count: ffi::lua_gettop(state), stack: PhantomData };
-        match attempt::<N>(arguments, &mut *slot) {
-            Done::Reply(Reply::Wait) => ffi::lua_yield(state, 0),
-            Done::Reply(Reply::LookOften) => {
-                look_every(state, slot, SLOW_HOOK_INSTRUCTIONS);
-                0
-            }
-            Done::Reply(reply) => push_reply(state, reply),
-            Done::Raise => {
-                let text: *const Vec<u8> = &raw const (*slot).scratch;
-                raise(state, (*text).as_ptr(), (*text).len())
-            }
-            Done::Overrun => stop(state, slot),
-        }
-    }
-}
-
-/// # Safety
-/// `state` must be running a C function. May raise.
-unsafe fn push_reply(state: *mut lua_State, reply: Reply<'_>) -> c_int {
-    // SAFETY: at most two values fit into the stack that Lua grants a C function; more are asked for.
-    unsafe {
-        match reply {
-            Reply::Nothing | Reply::Wait | Reply::LookOften => 0,
-            Reply::One(value) => {
-                push(state, value);
-                1
-            }
-            Reply::Two(first, second) => {
-                push(state, first);
-                push(state, second);
-                2
-            }
-            Reply::Match { bounds, subject, captures } => {
-                ffi::luaL_checkstack(state, 40, ptr::null());
-                let mut pushed = 0;
-                if let Some((first, last)) = bounds {
-                    push(state, Value::Number(count(first)));
-                    push(state, Value::Number(count(last)));
-                    pushed = 2;
-                }
-                for capture in captures {
-                    push(state, captured(subject, *capture));
-                    pushed += 1;
-                }
-                pushed
-            }
-        }
-    }
-}
-
-/// # Safety
-/// `state` must have a free stack position. May raise.
-unsafe fn push(state: *mut lua_State, value: Value<'_>) {
-    // SAFETY: the caller grants the stack position; the bytes are valid for the length of the slice.
-    unsafe {
-        match value {
-            Value::Nil => ffi::lua_pushnil(state),
-            Value::Boolean(b) => ffi::lua_pushboolean(state, c_int::from(b)),
-            Value::Number(n) => ffi::lua_pushnumber(state, n),
-            Value::Bytes(bytes) => ffi::lua_pushlstring_(state, bytes.as_ptr().cast(), bytes.len()),
-        }
-    }
-}
-
-/// Raises a text, with file and line of the innermost frame of a script before it.
-///
-/// # Safety
-/// `state` must be running a C function, `text` valid for `len` bytes. Does not return.
-unsafe fn raise(state: *mut lua_State, text: *const u8, len: usize) -> c_int {
-    // SAFETY: a C function has 20 free stack positions; `luaL_where` takes any level.
-    unsafe {
-        ffi::luaL_where(state, script_level(state));
-        ffi::lua_pushlstring_(state, text.cast(), len);
-        ffi::lua_concat(state, 2);
-        ffi::lua_error(state)
-    }
-}
-
-/// The level of the innermost function that is neither C nor the sandbox's own.
-///
-/// # Safety
-/// `state` must be running.
-unsafe fn script_level(state: *mut lua_State) -> c_int {
-    for level in 1..6 {
-        // SAFETY: `ar` is filled by `lua_getstack` and read only when that succeeds; strings of `lua_getinfo` live
-        // as long as the function.
-        unsafe {
-            let mut ar: ffi::lua_Debug = std::mem::zeroed();
-            if ffi::lua_getstack(state, level, &raw mut ar) == 0 {
-                break;
-            }
-            ffi::lua_getinfo(state, c"S".as_ptr(), &raw mut ar);
-            if CStr::from_ptr(ar.source) != SANDBOX {
-                return level;
-            }
-        }
-    }
-    1
 }
 
 /// Lets the hook look at the clock after each so many instructions. Setting it is dear, so it stays from run to run; it is
@@ -814,73 +644,4 @@ unsafe extern "C-unwind" fn garbage_step(state: *mut lua_State) -> c_int {
         (*request).complete = ffi::lua_gc(state, ffi::LUA_GCSTEP, (*request).kilobytes) != 0;
     }
     0
-}
-
-/// The error value of a dead coroutine and the frames it died in, without allocating in Lua.
-///
-/// # Safety
-/// `thread` must be a coroutine whose resume has failed.
-unsafe fn describe(thread: *mut lua_State) -> String {
-    // SAFETY: the error value is on top of the stack; `lua_tolstring` is used on strings only.
-    let mut text = unsafe {
-        match ffi::lua_type(thread, -1) {
-            ffi::LUA_TSTRING => {
-                let mut len = 0;
-                let bytes = ffi::lua_tolstring(thread, -1, &raw mut len);
-                String::from_utf8_lossy(std::slice::from_raw_parts(bytes.cast(), len.min(2048))).into_owned()
-            }
-            ffi::LUA_TNUMBER => crate::number::text(ffi::lua_tonumber(thread, -1)),
-            ffi::LUA_TNIL => "error with a nil value".to_owned(),
-            ffi::LUA_TBOOLEAN => "error with a boolean value".to_owned(),
-            other => format!("error with a {} value", type_name(other)),
-        }
-    };
-    let message = text.clone();
-    text.push_str("\nstack traceback:");
-    for level in 0..TRACEBACK_FRAMES {
-        // SAFETY: `ar` is filled by `lua_getstack` and read only when that succeeds.
-        let frame = unsafe {
-            let mut ar: ffi::lua_Debug = std::mem::zeroed();
-            if ffi::lua_getstack(thread, level, &raw mut ar) == 0 {
-                break;
-            }
-            ffi::lua_getinfo(thread, c"nSl".as_ptr(), &raw mut ar);
-            frame(&ar, &message)
-        };
-        text.push_str(&frame.unwrap_or_default());
-    }
-    text
-}
-
-/// One line of a traceback; `None` for the sandbox's own code. The line of the function that failed is in the message.
-///
-/// # Safety
-/// `ar` must have been filled by `lua_getinfo` with "nSl", for a function that is still alive.
-unsafe fn frame(ar: &ffi::lua_Debug, message: &str) -> Option<String> {
-    // SAFETY: `lua_getinfo` gives NUL-terminated strings; the name may be missing.
-    let (source, short, name) = unsafe {
-        let name = (!ar.name.is_null()).then(|| CStr::from_ptr(ar.name));
-        (CStr::from_ptr(ar.source), CStr::from_ptr(ar.short_src.as_ptr()), name)
-    };
-    if source == SANDBOX {
-        return None;
-    }
-    let mut place = short.to_string_lossy().into_owned();
-    let failed_at =
-        || message.strip_prefix(place.as_str())?.strip_prefix(':')?.split(':').next()?.parse().ok();
-    match ar.currentline {
-        line if line > 0 => place.push_str(&format!(":{line}")),
-        _ => {
-            if let Some(line) = failed_at() {
-                let line: u32 = line;
-                place.push_str(&format!(":{line}"));
-            }
-        }
-    }
-    let function = match name {
-        Some(name) => format!("in function '{}'", name.to_string_lossy()),
-        None if ar.linedefined <= 1 => "in main chunk".to_owned(),
-        None => format!("in function <line {}>", ar.linedefined),
-    };
-    Some(format!("\n    {place}: {function}"))
 }
