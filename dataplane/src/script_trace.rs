@@ -271,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn what_steps_hold_counts_as_memory() {
+        let mut trace = ScriptTrace::new(100, Detail::Calls);
+        let empty = trace.bytes();
+        let call = |arguments, results| ScriptStep::Call { place: None, function: "f", arguments, results };
+        trace.push(call(vec![TraceValue::bytes(&[b'x'; 300])], Err("e".repeat(10_000))));
+        let refused = trace.bytes() - empty;
+        assert!((10_256..12_000).contains(&refused), "{refused}");
+        trace.push(call(Vec::new(), Ok(vec![TraceValue::bytes(&[b'y'; 300]); 3])));
+        assert!(trace.bytes() >= refused + 3 * VALUE_BYTES);
+    }
+
+    #[test]
     fn places_keep_their_sources_when_traces_are_put_together() {
         let mut first = ScriptTrace::new(10, Detail::Lines);
         let place = first.place("a.lua", 1);

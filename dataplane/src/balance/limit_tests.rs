@@ -310,3 +310,35 @@ fn one_that_imitates_another_chooses_as_it_would_and_takes_nothing_from_it() {
     let room = balancer.room(server);
     assert!(other.take(server) && balancer.room(server) == room, "what it takes is its own");
 }
+
+/// Another worker takes and gives back the last connection of one pool all the time; the other pool has room.
+#[test]
+fn a_group_with_room_refuses_nobody_while_another_pool_fills_up_and_empties() {
+    let mut snapshot = Snapshot::default();
+    let full = snapshot.add_pool("a", RoundRobin, &["10.0.0.1:80"]);
+    snapshot.limit_servers(1);
+    let roomy = snapshot.add_pool("b", RoundRobin, &["10.0.0.2:80"]);
+    let member = |pool| crate::snapshot::PoolGroupMember { pool, priority: 1, ratio: 1 };
+    let members = vec![member(full), member(roomy)];
+    snapshot.pool_groups.push(crate::snapshot::PoolGroup { name: "ab".to_owned(), members });
+    let (mut mine, mut theirs) = {
+        let seat = |number| Seat { number, of: 2 };
+        (Balancer::on(&snapshot, seat(0)), Balancer::on(&snapshot, seat(1)))
+    };
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let (over, order) = (&over, std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while !over.load(order) {
+                if theirs.take(ServerId(0)) {
+                    theirs.closed(ServerId(0));
+                }
+            }
+        });
+        let group = Target::PoolGroup(PoolGroupId(0));
+        let picks = (0..200_000).map(|_| mine.pick_selection(&snapshot, group.into(), client(), &[]));
+        let refused = picks.filter(|pick| !matches!(pick, Pick::Server(_))).count();
+        over.store(true, order);
+        assert_eq!(refused, 0);
+    });
+}
