@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_tests::testkit::{Arms, Network, Result, Weir};
+use weir_tests::testkit::{Arms, Network, Result, Weir, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -68,5 +68,33 @@ fn two_workers_carry_connections_of_kernels() -> Result {
         assert!(worker["handed_over"].as_u64().is_some_and(|packets| packets > 100), "{workers}");
     }
     assert_eq!(weir.counter("hand_over")?, 0, "nothing was lost between them");
+    Ok(())
+}
+
+/// One of two workers is stopped as a debugger would, for longer than the patience of two seconds.
+#[test]
+fn a_worker_that_stalls_is_named_while_the_others_go_on() -> Result {
+    let Some(network) = Network::new("stalls", Arms::Two)? else { return Ok(()) };
+    let weir = Weir::start_on_workers(&network, CONFIG, 2)?;
+    let worker = |word: &str| {
+        let told = weir.events("worker")?;
+        match told.last() {
+            Some(last) if last["worker"] == 1 && last["stalled"] == (word == "stalled") => Ok(told.len()),
+            _ => Err(format!("not {word}: {told:?}").into()),
+        }
+    };
+    let pid = weir.id().to_string();
+    let stall = network.peer("stall", &network.balancer(), "stall.py", &[&pid, "rte-worker-1", "5"])?;
+    let seen = within(Duration::from_secs(10), || worker("stalled"));
+    seen.map_err(|error| format!("{error}; {}", stall.errors()))?;
+    let shown = weir.show("workers")?;
+    assert_eq!((&shown[0]["state"], &shown[1]["state"]), (&"running".into(), &"no answer".into()), "{shown}");
+    stall.finish(LIMIT)?;
+    assert_eq!(within(Duration::from_secs(10), || worker("running"))?, 2, "it is said once each");
+    let shown = weir.show("workers")?;
+    assert!(
+        shown.as_array().is_some_and(|all| all.iter().all(|worker| worker["state"] == "running")),
+        "{shown}"
+    );
     Ok(())
 }

@@ -93,6 +93,12 @@ impl Weir {
         command
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The JSON answer of `weir show`.
     ///
     /// # Errors
@@ -168,9 +174,17 @@ impl Weir {
     /// # Errors
     /// When a line is not JSON.
     pub fn records(&self) -> Result<Vec<Value>> {
+        self.events("connection")
+    }
+
+    /// The lines of the log about events of this kind.
+    ///
+    /// # Errors
+    /// When a line is not JSON.
+    pub fn events(&self, kind: &str) -> Result<Vec<Value>> {
         let log = std::fs::read_to_string(self.directory.join("connections.log")).unwrap_or_default();
         let lines = log.lines().map(serde_json::from_str).collect::<std::result::Result<Vec<Value>, _>>()?;
-        Ok(lines.into_iter().filter(|line| line.get("event") == Some(&Value::from("connection"))).collect())
+        Ok(lines.into_iter().filter(|line| line.get("event") == Some(&Value::from(kind))).collect())
     }
 
     /// The records of connections that did not end normally, for messages.
