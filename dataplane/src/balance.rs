@@ -16,6 +16,7 @@
 //! weight, 65537 for more than 320.
 
 mod algorithms;
+mod apart;
 mod maglev;
 mod preference;
 
@@ -162,6 +163,7 @@ pub struct Balancer {
     /// What smooth weighted round robin owes the members of each group, by [`PoolGroupId`].
     group_credits: Vec<Vec<i64>>,
     tokens: WorkerTokens,
+    seat: Seat,
     /// A copy for questions: the flows that it counts are not its own.
     rehearsal: bool,
 }
@@ -193,6 +195,7 @@ impl Balancer {
             pools: vec![PoolState::default(); snapshot.pools.len()],
             group_credits: snapshot.pool_groups.iter().map(|g| vec![0; g.members.len()]).collect(),
             tokens: WorkerTokens::new(snapshot, seat),
+            seat,
             rehearsal: false,
         };
         balancer.note_limits(snapshot);
@@ -205,6 +208,7 @@ impl Balancer {
         for pool in 0..balancer.pools.len() {
             balancer.refresh_pool(pool);
         }
+        balancer.begin_apart(snapshot);
         balancer
     }
 
@@ -217,6 +221,7 @@ impl Balancer {
             pools: self.pools.clone(),
             group_credits: self.group_credits.clone(),
             tokens: self.tokens.clone(),
+            seat: self.seat,
             rehearsal: true,
         }
     }
@@ -277,12 +282,13 @@ impl Balancer {
         pool.up = [0; 2];
         let [up_v4, up_v6] = &mut pool.up;
         for server in self.servers.iter_mut().filter(|s| s.pool.index() == index) {
-            server.credit = 0;
             if server.up() {
                 let count = server.family.choose([&mut *up_v4, &mut *up_v6]);
                 *count = count.saturating_add(1);
             }
         }
+        let of_pool = self.servers.iter_mut().filter(|server| server.pool.index() == index);
+        apart::begin_turns(self.seat, of_pool);
         let servers = &self.servers;
         for table in pool.maglev.iter_mut().flatten() {
             table.rebuild(|server| servers.get(server.index()).is_some_and(ServerState::up));
@@ -551,5 +557,7 @@ impl Drop for Balancer {
 pub(crate) mod fixture;
 #[cfg(test)]
 mod limit_tests;
+#[cfg(test)]
+mod spread_tests;
 #[cfg(test)]
 mod tests;
