@@ -70,7 +70,8 @@ pub enum ArenaError {
     },
 }
 
-/// A slice of fixed length, all zero at first, whose pages are all present from the start.
+/// A slice of fixed length, all zero at first, whose pages are all present from the start unless it is made
+/// [untouched](Arena::untouched).
 ///
 /// It dereferences to `[T]`. It never grows and never moves; dropping it drops the entries and gives the memory back.
 pub struct Arena<T> {
@@ -95,15 +96,28 @@ impl<T: FromZeros> Arena<T> {
         Self::with_best(len, Backing::Huge)
     }
 
+    /// As [`Arena::zeroed`], but without memory as long as no entry is used: for tables that most processes leave alone. The
+    /// first writing to an entry costs a page fault. Ordinary pages.
+    ///
+    /// # Errors
+    /// As [`Arena::zeroed`].
+    pub fn untouched(len: usize) -> Result<Self, ArenaError> {
+        Ok(Self { mapping: Mapping::untouched(Self::bytes(len)?)?, len, entries: PhantomData })
+    }
+
     /// As [`Arena::zeroed`], trying nothing better than `best`.
     fn with_best(len: usize, best: Backing) -> Result<Self, ArenaError> {
+        Ok(Self { mapping: Mapping::zeroed(Self::bytes(len)?, best)?, len, entries: PhantomData })
+    }
+
+    /// What so many entries take.
+    fn bytes(len: usize) -> Result<usize, ArenaError> {
         let (entry, align) = (size_of::<T>(), align_of::<T>());
         if align > mapping::ALIGN {
             return Err(ArenaError::Alignment { align });
         }
         let bytes = entry.checked_mul(len).filter(|&bytes| isize::try_from(bytes).is_ok());
-        let bytes = bytes.ok_or(ArenaError::TooLarge { len, entry })?;
-        Ok(Self { mapping: Mapping::zeroed(bytes, best)?, len, entries: PhantomData })
+        bytes.ok_or(ArenaError::TooLarge { len, entry })
     }
 }
 
@@ -258,6 +272,26 @@ mod tests {
             }
             assert!(arena.iter().enumerate().all(|(index, line)| line.0[7] == index as u64), "{best}");
         }
+    }
+
+    #[test]
+    fn an_untouched_table_takes_memory_where_it_is_written_to() {
+        let mut arena = Arena::<Line>::untouched(LARGE).unwrap();
+        assert_eq!((arena.len(), arena.backing(), resident_bytes(&arena)), (LARGE, Backing::Plain, 0));
+        let mut written = LARGE / 2;
+        arena[written].0 = [9; 8];
+        let page = mapping::ALIGN;
+        let resident = resident_bytes(&arena);
+        // One page, or a huge one where the kernel gives them to everybody.
+        assert!(resident >= page && resident <= 2 << 20, "{resident}");
+        assert!(
+            arena.iter().enumerate().all(|(index, line)| line.0 == [if index == written { 9 } else { 0 }; 8])
+        );
+        written = LARGE - 1;
+        arena[written].0 = [9; 8];
+        assert_eq!(arena[written].0, [9; 8]);
+        assert!(Arena::<Line>::untouched(0).unwrap().is_empty());
+        assert!(matches!(Arena::<Line>::untouched(usize::MAX / 2), Err(ArenaError::TooLarge { .. })));
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub(crate) const ALIGN: usize = 4096;
 /// The huge page that x86-64, and arm64 with base pages of 4 KiB, have.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// One range of zeroed memory, all of it present; gives itself back when dropped.
+/// One range of zeroed memory; gives itself back when dropped.
 pub(crate) struct Mapping {
     /// Where the usable bytes start.
     start: NonNull<u8>,
@@ -20,12 +20,10 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps at least `bytes` bytes. Tries `best` first and then what is left below it.
+    /// Maps at least `bytes` bytes, all of them present. Tries `best` first and then what is left below it.
     pub(crate) fn zeroed(bytes: usize, best: Backing) -> Result<Self, ArenaError> {
         if bytes == 0 {
-            let start =
-                NonNull::without_provenance(std::num::NonZero::<usize>::MIN.saturating_add(ALIGN - 1));
-            return Ok(Self { start, mapped: None, backing: Backing::Plain });
+            return Ok(Self::nothing());
         }
         let best = if bytes < HUGE_PAGE { Backing::Plain } else { best };
         let attempt = match best {
@@ -36,6 +34,23 @@ impl Mapping {
             Backing::Plain => Self::plain(bytes),
         };
         attempt.map_err(|source| ArenaError::Map { bytes, source })
+    }
+
+    /// Maps at least `bytes` bytes that the kernel provides page by page, when each is first written to.
+    pub(crate) fn untouched(bytes: usize) -> Result<Self, ArenaError> {
+        if bytes == 0 {
+            return Ok(Self::nothing());
+        }
+        let length = round_up(bytes, ALIGN);
+        // Nobody counts on memory that is perhaps never used.
+        let attempt = length.and_then(|length| Ok((map(length, libc::MAP_NORESERVE)?, length)));
+        let (start, length) = attempt.map_err(|source| ArenaError::Map { bytes, source })?;
+        Ok(Self { start, mapped: Some((start, length)), backing: Backing::Plain })
+    }
+
+    fn nothing() -> Self {
+        let start = NonNull::without_provenance(std::num::NonZero::<usize>::MIN.saturating_add(ALIGN - 1));
+        Self { start, mapped: None, backing: Backing::Plain }
     }
 
     pub(crate) fn start(&self) -> NonNull<u8> {

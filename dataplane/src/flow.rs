@@ -1,12 +1,16 @@
 //! The record of one flow: all that is kept of it in the flow table.
 
+mod keys;
+
 use smoltcp::time::{Duration, Instant};
 use tcp::{Lifecycle, Splice, Track};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use crate::address::{Address, FlowKey};
+use crate::address::FlowKey;
 use crate::header::PROTOCOL_TCP;
 use crate::snapshot::ServerId;
+pub use keys::FlowRef;
+pub(crate) use keys::Wide;
 
 /// Value of [`Flow::connection`], [`Flow::client_hop`] and [`Flow::server_hop`] that means: none.
 pub const NONE: u32 = u32::MAX;
@@ -22,10 +26,21 @@ pub const DIRTY: u8 = 0x02;
 pub const RESET_BY_SERVER: u8 = 0x04;
 /// Bit of [`Flow::flags`]: the flow is reported and no longer counted; only late packets may still come.
 pub const CONCLUDED: u8 = 0x08;
+/// Bit of [`Flow::flags`]: the flow is TCP, not UDP. Set by the flow alone.
+const TCP: u8 = 0x10;
+/// Bit of [`Flow::flags`]: there is a server key. Set by the flow alone.
+const SERVER_KEY: u8 = 0x20;
 /// Bit of [`Flow::flags`]: one of the keys is not IPv4. Set by the flow alone.
 const WIDE: u8 = 0x40;
 /// Bit of [`Flow::flags`]: the client's key has a branch. Set by the flow alone.
 const BRANCHED: u8 = 0x80;
+
+/// Bits of [`Flow::phase`] that are the [`FlowState`].
+const STATE: u8 = 0x0f;
+/// Where in [`Flow::phase`] the [`Lifecycle`] begins.
+const LIFECYCLE: u32 = 4;
+/// Bits of the time of the first packet.
+const MICROS: u64 = (1 << 48) - 1;
 
 /// Where the packets of a flow come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,19 +85,19 @@ impl FlowState {
     }
 }
 
-/// One flow, in both directions: plain data of 192 bytes, owned by a [`crate::flow_table::FlowTable`].
+/// One flow, in both directions: plain data of 128 bytes, owned by a [`crate::flow_table::FlowTable`].
 ///
-/// Three cache lines. Translating a datagram over IPv4 touches the first, a segment the first two; IPv6 addresses and what
-/// is of interest only at the beginning and the end of a flow are in the third.
+/// Two cache lines. Translating a datagram over IPv4 touches the first, a segment both. Addresses of IPv6 have no room here:
+/// the table keeps them beside it, and [`FlowRef`] knows where.
 ///
 /// The table alone writes the keys, because they are what it finds the flow by. All other fields belong to the
 /// pipeline; a new flow has [`FlowState::Embryonic`], no hops, no connection, no server, and zeros.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Flow {
-    /// Without [`WIDE`]: source and destination of packets from the client. With it: the first half of the client's address.
+    /// Source and destination of packets from the client; of no meaning with [`WIDE`].
     client_addresses: u64,
-    /// Without [`WIDE`]: source and destination of packets from the server. With it: the rest of the client's address.
+    /// Source and destination of packets from the server; of no meaning with [`WIDE`].
     server_addresses: u64,
     client_ports: u32,
     server_ports: u32,
@@ -100,10 +115,10 @@ pub struct Flow {
     pub server_packets: u32,
     /// Time of the last packet in milliseconds, wrapping after 49 days.
     pub last_seen: u32,
-    client_protocol: u8,
-    /// 0 while there is no server key.
-    server_protocol: u8,
-    state: u8,
+    /// Time of the first packet in microseconds, wrapping after 8.9 years: the upper 16 of its 48 bits.
+    started_high: u16,
+    /// [`FlowState`] in the lower half, [`Lifecycle`] in the upper.
+    phase: u8,
     /// Bits such as [`INSPECT`].
     pub flags: u8,
 
@@ -111,148 +126,60 @@ pub struct Flow {
     pub splice: Splice,
     /// Where a TCP connection stands; of no meaning before the flow is [`FlowState::Bound`].
     pub track: Track,
-    /// The client's TSval: the last one where weir puts timestamps into packets of the server, else that of its FIN.
-    pub client_timestamp: u32,
-    /// Index of the slow-path record, or [`NONE`].
+    /// TCP: [`Flow::client_timestamp`]. UDP: [`FlowKey::branch`] of the client's key.
+    timestamp_or_branch: u32,
+    /// Index of the slow-path record, or [`NONE`]. While the slot is free: [`Flow::next_free`].
     pub connection: u32,
     /// Odd while the flow lives; goes up when it begins and when it ends.
     pub(crate) generation: u32,
-    /// While the slot is free: index + 1 of the next free slot, 0 for the last.
-    pub(crate) next_free: u32,
-    lifecycle: u8,
-    reserved: [u8; 3],
-
-    /// Time of the first packet in microseconds.
-    pub started: u64,
-    /// With [`WIDE`]: the VIP, the server, the SNAT address.
-    others: [Address; 3],
+    /// The lower 32 bits of the time of the first packet.
+    started_low: u32,
     /// Index of the virtual service.
     pub service: u16,
     /// Index of the server, or [`NO_SERVER`].
     pub server: u16,
-    branch: u16,
-    reserved_too: u16,
 }
 
 impl Flow {
-    /// A flow that has just begun.
-    pub(crate) fn begin(client_key: FlowKey, generation: u32) -> Self {
+    /// A flow that has just begun, over TCP or UDP. Only the key of a UDP flow can have a branch.
+    pub(crate) fn begin(client_key: &FlowKey, generation: u32) -> Self {
         let mut flow = Flow {
-            client_ports: ports_of(&client_key),
-            client_protocol: client_key.protocol,
-            branch: client_key.branch,
             client_hop: NONE,
             server_hop: NONE,
             connection: NONE,
             server: NO_SERVER,
-            state: FlowState::Embryonic as u8,
+            phase: FlowState::Embryonic as u8,
             generation,
             ..Flow::new_zeroed()
         };
-        match narrow(&client_key) {
-            Some(addresses) => flow.client_addresses = addresses,
-            None => flow.set_wide(client_key.source, client_key.destination),
-        }
-        if client_key.branch != 0 {
-            flow.flags |= BRANCHED;
-        }
+        flow.set_client_key(client_key);
         flow
-    }
-
-    /// The key of packets as they arrive from the client: from the client to the VIP.
-    #[inline]
-    #[must_use]
-    pub fn client_key(&self) -> FlowKey {
-        let (source, destination) = match self.wide() {
-            Some((client, [vip, ..])) => (client, vip),
-            None => widened(self.client_addresses),
-        };
-        FlowKey { branch: self.branch, ..key(source, destination, self.client_ports, self.client_protocol) }
-    }
-
-    /// The key of packets as they arrive from the server: from the server to the SNAT address. All zero while the flow
-    /// is not bound, see [`Flow::is_bound`].
-    #[inline]
-    #[must_use]
-    pub fn server_key(&self) -> FlowKey {
-        if !self.is_bound() {
-            return FlowKey::default();
-        }
-        let (source, destination) = match self.wide() {
-            Some((_, [_, server, snat])) => (server, snat),
-            None => widened(self.server_addresses),
-        };
-        key(source, destination, self.server_ports, self.server_protocol)
     }
 
     /// True if packets of the server find this flow: the table has been given a server key.
     #[inline]
     #[must_use]
     pub fn is_bound(&self) -> bool {
-        // No packet has the protocol number 0 (it is an IPv6 extension header's).
-        self.server_protocol != 0
-    }
-
-    /// Keys of servers have no branch.
-    pub(crate) fn set_server_key(&mut self, key: FlowKey) {
-        self.server_ports = ports_of(&key);
-        self.server_protocol = key.protocol;
-        match (narrow(&key), self.wide()) {
-            (Some(addresses), None) => self.server_addresses = addresses,
-            (_, Some((_, [vip, ..]))) => self.others = [vip, key.source, key.destination],
-            (None, None) => {
-                let (client, vip) = widened(self.client_addresses);
-                self.set_wide(client, vip);
-                self.others = [vip, key.source, key.destination];
-            }
-        }
-    }
-
-    pub(crate) fn clear_server_key(&mut self) {
-        self.server_protocol = 0;
-    }
-
-    /// The key of packets of that direction.
-    #[inline]
-    #[must_use]
-    pub fn key(&self, direction: Direction) -> FlowKey {
-        match direction {
-            Direction::FromClient => self.client_key(),
-            Direction::FromServer => self.server_key(),
-        }
-    }
-
-    /// True if this is the key of that direction; `narrow` is [`FlowKey::narrow`] of it.
-    pub(crate) fn has_key(&self, direction: Direction, narrow: Option<(u64, u64)>, key: &FlowKey) -> bool {
-        let (own, ports, protocol, branch) = match direction {
-            Direction::FromClient => {
-                (self.client_addresses, self.client_ports, self.client_protocol, self.branch)
-            }
-            Direction::FromServer => (self.server_addresses, self.server_ports, self.server_protocol, 0),
-        };
-        match narrow.filter(|_| self.flags & WIDE == 0) {
-            Some((addresses, _)) => {
-                let same = (own == addresses) & (ports == ports_of(key)) & (protocol == key.protocol);
-                same & (branch == key.branch) & (key.reserved == 0)
-            }
-            None => self.key(direction) == *key,
-        }
+        self.flags & SERVER_KEY != 0
     }
 
     /// True if packets of this direction with this [narrow](FlowKey::narrow) key belong to the flow, which is
     /// [`FlowState::Bound`] and not to be inspected: all that has to be done is in the first line, and for TCP the second.
+    /// The table has found it by a key of that direction; so it has one.
     #[inline]
     pub(crate) fn is_plain(&self, direction: Direction, (addresses, rest): (u64, u64)) -> bool {
-        let (own, ports, protocol) = match direction {
-            Direction::FromClient => (self.client_addresses, self.client_ports, self.client_protocol),
-            Direction::FromServer => (self.server_addresses, self.server_ports, self.server_protocol),
+        let (own, ports) = match direction {
+            Direction::FromClient => (self.client_addresses, self.client_ports),
+            Direction::FromServer => (self.server_addresses, self.server_ports),
         };
-        let [source, destination, [of_key, ..], _]: [[u8; 2]; 4] = zerocopy::transmute!(rest);
+        let [source, destination, [protocol, ..], _]: [[u8; 2]; 4] = zerocopy::transmute!(rest);
         let of_packet: u32 = zerocopy::transmute!([source, destination]);
         // The key of the client side only can have a branch, and then it is not that of a packet.
-        let unusual = self.flags & (INSPECT | WIDE | BRANCHED);
-        (own == addresses) & (ports == of_packet) & (protocol == of_key) & (unusual == 0)
-            && self.state == FlowState::Bound as u8
+        let looked_at = u16::from_ne_bytes([STATE, INSPECT | WIDE | BRANCHED | TCP]);
+        let tcp = if protocol == PROTOCOL_TCP { TCP } else { 0 };
+        let wanted = u16::from_ne_bytes([FlowState::Bound as u8, tcp]);
+        let found = u16::from_ne_bytes([self.phase, self.flags]) & looked_at;
+        (own == addresses) & (ports == of_packet) & (found == wanted)
     }
 
     /// Source and destination, ports, and next hop that a packet of this direction leaves with, if [`Flow::is_plain`].
@@ -265,50 +192,62 @@ impl Flow {
         (addresses.rotate_left(32), ports.rotate_left(16), hop)
     }
 
-    /// The client's address, and the VIP, the server and the SNAT address, where they do not fit in narrow.
-    #[inline]
-    fn wide(&self) -> Option<(Address, [Address; 3])> {
-        let halves = [self.client_addresses, self.server_addresses];
-        (self.flags & WIDE != 0).then(|| (Address(zerocopy::transmute!(halves)), self.others))
-    }
-
-    fn set_wide(&mut self, client: Address, vip: Address) {
-        self.flags |= WIDE;
-        [self.client_addresses, self.server_addresses] = zerocopy::transmute!(client.0);
-        self.others = [vip, Address::default(), Address::default()];
-    }
-
     /// True for TCP, else the flow is UDP.
     #[inline]
     #[must_use]
     pub fn is_tcp(&self) -> bool {
-        self.client_protocol == PROTOCOL_TCP
+        self.flags & TCP != 0
     }
 
     /// The phase.
     #[inline]
     #[must_use]
     pub fn state(&self) -> FlowState {
-        FlowState::from_byte(self.state)
+        FlowState::from_byte(self.phase & STATE)
     }
 
     /// Changes the phase.
     #[inline]
     pub fn set_state(&mut self, state: FlowState) {
-        self.state = state as u8;
+        self.phase = self.phase & !STATE | state as u8;
     }
 
     /// Where the TCP connection of a bound flow stands.
     #[inline]
     #[must_use]
     pub fn lifecycle(&self) -> Lifecycle {
-        Lifecycle::from(self.lifecycle)
+        Lifecycle::from(self.phase >> LIFECYCLE)
     }
 
     /// Notes where the TCP connection stands.
     #[inline]
     pub fn set_lifecycle(&mut self, lifecycle: Lifecycle) {
-        self.lifecycle = lifecycle as u8;
+        self.phase = self.phase & STATE | (lifecycle as u8) << LIFECYCLE;
+    }
+
+    /// TCP: the client's TSval, the last one where weir puts timestamps into packets of the server, else that of its FIN.
+    #[must_use]
+    pub fn client_timestamp(&self) -> u32 {
+        if self.is_tcp() { self.timestamp_or_branch } else { 0 }
+    }
+
+    /// Notes the client's TSval. Without effect for UDP.
+    pub fn set_client_timestamp(&mut self, value: u32) {
+        if self.is_tcp() {
+            self.timestamp_or_branch = value;
+        }
+    }
+
+    /// While the slot is free: index + 1 of the next free slot, 0 for the last.
+    pub(crate) fn next_free(&self) -> u32 {
+        self.connection
+    }
+
+    /// The flow is over, and its slot is free.
+    pub(crate) fn finish(&mut self, next_free: u32) {
+        self.set_state(FlowState::Free);
+        self.generation = self.generation.wrapping_add(1);
+        self.connection = next_free;
     }
 
     /// The server, once chosen.
@@ -347,41 +286,25 @@ impl Flow {
         self.last_seen = milliseconds;
     }
 
+    /// Notes when the flow has begun.
+    pub fn set_started(&mut self, now: Instant) {
+        let micros = now.total_micros() as u64;
+        (self.started_low, self.started_high) = (micros as u32, (micros >> 32) as u16);
+    }
+
+    /// Time since the first packet, exact to a microsecond up to four years.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        let started = u64::from(self.started_high) << 32 | u64::from(self.started_low);
+        let age = (now.total_micros() as u64).wrapping_sub(started) & MICROS;
+        // More than half of what can be told is a time that is still to come.
+        Duration::from_micros(if age > MICROS / 2 { 0 } else { age })
+    }
+
     /// Time since the last packet, exact to a millisecond up to 49 days.
     #[must_use]
     pub fn idle(&self, now: Instant) -> Duration {
         Duration::from_millis(u64::from(milliseconds(now).wrapping_sub(self.last_seen)))
-    }
-}
-
-/// Ports as they are on the wire.
-fn ports_of(key: &FlowKey) -> u32 {
-    zerocopy::transmute!([key.source_port.to_be(), key.destination_port.to_be()])
-}
-
-/// Source and destination as they are in the packet, if both are IPv4 addresses.
-fn narrow(key: &FlowKey) -> Option<u64> {
-    let addresses: [[u8; 4]; 2] = [key.source.v4()?, key.destination.v4()?];
-    Some(zerocopy::transmute!(addresses))
-}
-
-/// The reverse of [`narrow`].
-#[inline]
-fn widened(addresses: u64) -> (Address, Address) {
-    let [source, destination]: [[u8; 4]; 2] = zerocopy::transmute!(addresses);
-    (Address::from_v4(source), Address::from_v4(destination))
-}
-
-#[inline]
-fn key(source: Address, destination: Address, ports: u32, protocol: u8) -> FlowKey {
-    let [source_port, destination_port]: [u16; 2] = zerocopy::transmute!(ports);
-    FlowKey {
-        source,
-        destination,
-        source_port: u16::from_be(source_port),
-        destination_port: u16::from_be(destination_port),
-        protocol,
-        ..FlowKey::default()
     }
 }
 

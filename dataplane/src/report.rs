@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 
 use crate::channel::{
     FlowState as FlowPhase, FlowView, Live, PoolView, ServerView, TableEntryView, TableStatsView, Traffic,
 };
-use crate::flow::{Direction, Flow, FlowState};
+use crate::flow::{Direction, Flow, FlowRef, FlowState};
 use crate::pipeline::Pipeline;
 use crate::policy::Policy;
 use crate::proxy_protocol::Endpoints;
@@ -45,7 +45,7 @@ pub fn flows<P: Policy>(
 ) -> Vec<FlowView> {
     let of_service = |flow: &Flow| service.is_none_or(|service| service.0 == flow.service);
     let views = pipeline.flows().iter().map(|(_, flow)| flow).filter(|flow| of_service(flow));
-    let views = views.map(|flow| flow_view(flow, pipeline.endpoints(flow), now));
+    let views = views.map(|flow| flow_view(flow, pipeline.endpoints(&flow), now));
     let of_client = |view: &FlowView| {
         let ends = [Some(view.client), view.peer];
         client.is_none_or(|client| ends.into_iter().flatten().any(|end| end.ip() == client))
@@ -53,10 +53,9 @@ pub fn flows<P: Policy>(
     views.filter(of_client).take(limit).collect()
 }
 
-fn flow_view(flow: &Flow, named: Option<Endpoints>, now: Instant) -> FlowView {
+fn flow_view(flow: FlowRef<'_>, named: Option<Endpoints>, now: Instant) -> FlowView {
     let peer = flow.client_key().source_socket();
     let bound = flow.is_bound();
-    let age = (now.total_micros() as u64).saturating_sub(flow.started);
     FlowView {
         service: ServiceId(flow.service),
         protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
@@ -66,10 +65,10 @@ fn flow_view(flow: &Flow, named: Option<Endpoints>, now: Instant) -> FlowView {
         server: flow.server_id(),
         server_address: bound.then(|| flow.server_key().source_socket()),
         snat: bound.then(|| flow.server_key().destination_socket()),
-        state: flow_phase(flow),
-        from_client: traffic(flow, Direction::FromClient),
-        from_server: traffic(flow, Direction::FromServer),
-        age: Duration::from_micros(age),
+        state: flow_phase(&flow),
+        from_client: traffic(&flow, Direction::FromClient),
+        from_server: traffic(&flow, Direction::FromServer),
+        age: flow.age(now),
         idle: flow.idle(now),
     }
 }

@@ -482,6 +482,14 @@ impl Snapshot {
         self.servers.get(server.index()).map(|s| SocketAddr::new(s.address, s.port))
     }
 
+    /// True if flows may have addresses of IPv6, which take room of their own.
+    #[must_use]
+    pub fn expects_ipv6(&self) -> bool {
+        let vips = self.services.iter().flat_map(|service| &service.addresses);
+        let servers = self.servers.iter().map(|server| &server.address);
+        vips.chain(servers).chain(&self.snat.addresses).any(|address| address.is_ipv6())
+    }
+
     /// The port and the address of the interface whose subnet holds `address`.
     #[must_use]
     pub fn connected(&self, address: IpAddr) -> Option<(PortId, IpAddr)> {

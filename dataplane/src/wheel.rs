@@ -13,17 +13,23 @@ const SPOKES: u32 = 4096;
 /// Timers that one call looks at, those that are put back included.
 const LOOKS: u32 = 64;
 
-/// A timer, or the head of a list of timers: linked by index into the same arena.
+/// Most ticks that a timer may be ahead, 198 days: the distance between two numbers of 32 bits has a sign up to there.
+const FARTHEST: u64 = i32::MAX as u64;
+
+/// A timer, or the head of a list of timers: linked by index into the same arena. A timer that is not scheduled is linked to
+/// itself, as the head of an empty list is.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Node {
     next: u32,
     previous: u32,
-    /// First tick at which it may fire, + 1; 0 while it is not scheduled.
-    due: u64,
+    /// First tick at which it may fire: the lower 32 bits, which come again after 397 days.
+    due: u32,
 }
 
-/// One timer per slot, on a wheel with ticks of 8 ms. All memory (16 bytes per slot) is there from the start.
+/// One timer per slot, on a wheel with ticks of 8 ms. All memory (12 bytes per slot) is there from the start.
+///
+/// A time more than 198 days ahead counts as 198 days; the owner must not be silent for as long.
 ///
 /// [`schedule`](Self::schedule) and [`cancel`](Self::cancel) cost a few writes, wherever the timer stands. A timer that
 /// is far away is looked at every 33 seconds and put back. Nothing happens by itself: the owner calls
@@ -54,7 +60,7 @@ impl Wheel {
             return Err(ArenaError::TooLarge { len: capacity as usize, entry: size_of::<Node>() });
         }
         let mut nodes = Arena::<Node>::zeroed((capacity + SPOKES + 1) as usize)?;
-        for (node, index) in nodes.iter_mut().zip(0..).skip(capacity as usize) {
+        for (node, index) in nodes.iter_mut().zip(0..) {
             (node.next, node.previous) = (index, index);
         }
         let latest = tick_before(now);
@@ -68,12 +74,13 @@ impl Wheel {
             return;
         }
         self.cancel(slot);
-        let due = tick_after(at);
+        // What is past is due now: a number of 32 bits has its meaning near the present only.
+        let due = tick_after(at).clamp(self.latest, self.latest + FARTHEST);
         if let Some(node) = self.nodes.get_mut(slot as usize) {
-            node.due = due + 1;
+            node.due = due as u32;
         }
         self.scheduled += 1;
-        let list = if due < self.cursor { self.pending() } else { self.spoke(due) };
+        let list = if due < self.cursor { self.pending() } else { self.spoke(due as u32) };
         self.link(slot, list);
     }
 
@@ -81,17 +88,15 @@ impl Wheel {
     pub fn cancel(&mut self, slot: u32) {
         if self.is_scheduled(slot) {
             self.unlink(slot);
+            self.join(slot, slot);
             self.scheduled -= 1;
-            if let Some(node) = self.nodes.get_mut(slot as usize) {
-                node.due = 0;
-            }
         }
     }
 
     /// True if the timer of the slot will fire.
     #[must_use]
     pub fn is_scheduled(&self, slot: u32) -> bool {
-        slot < self.timers && self.node(slot).is_some_and(|node| node.due != 0)
+        slot < self.timers && self.first(slot).is_some()
     }
 
     /// Number of timers that will fire.
@@ -124,7 +129,7 @@ impl Wheel {
                     return Some(slot);
                 }
             } else if self.cursor <= self.latest {
-                self.gather(self.spoke(self.cursor));
+                self.gather(self.spoke(self.cursor as u32));
                 self.cursor += 1;
             } else {
                 return None;
@@ -144,13 +149,14 @@ impl Wheel {
             return Some(start_of(self.latest));
         }
         let ticks = self.cursor..=self.cursor + u64::from(SPOKES);
-        ticks.into_iter().find(|&tick| self.first(self.spoke(tick)).is_some()).map(start_of)
+        ticks.into_iter().find(|&tick| self.first(self.spoke(tick as u32)).is_some()).map(start_of)
     }
 
     /// Takes the timer out of the pending list: fires it, or puts it on its spoke if it is not due.
     fn fire(&mut self, slot: u32) -> Option<u32> {
-        let due = self.node(slot)?.due.saturating_sub(1);
-        if due <= self.latest {
+        let due = self.node(slot)?.due;
+        let ahead = due.wrapping_sub(self.latest as u32) as i32;
+        if ahead <= 0 {
             self.cancel(slot);
             return Some(slot);
         }
@@ -176,15 +182,15 @@ impl Wheel {
     }
 
     /// The list of timers that are due at `tick`, or any number of turns later.
-    fn spoke(&self, tick: u64) -> u32 {
-        self.timers + (tick % u64::from(SPOKES)) as u32
+    fn spoke(&self, tick: u32) -> u32 {
+        self.timers + tick % SPOKES
     }
 
     fn node(&self, index: u32) -> Option<Node> {
         self.nodes.get(index as usize).copied()
     }
 
-    /// The first timer of a list.
+    /// The first timer of a list; of a timer, the next one on its list.
     fn first(&self, list: u32) -> Option<u32> {
         self.node(list).map(|head| head.next).filter(|&next| next != list)
     }
@@ -332,6 +338,45 @@ mod tests {
         assert_eq!(pop_all(&mut wheel, after(600)), [rest[1]]);
     }
 
+    /// Ticks of which the sign of a distance, or the lower 32 bits, turn over.
+    const TURNS: [u64; 3] = [1 << 31, 1 << 32, 1 << 33];
+
+    #[test]
+    fn timers_fire_on_time_where_their_numbers_begin_again() {
+        let hour = Duration::from_secs(3600);
+        for now in TURNS.map(|turn| start_of(turn) - hour) {
+            let mut wheel = Wheel::new(5, now).unwrap();
+            let at =
+                [now - hour * 99, now + hour - TICK, now + hour, now + hour + TICK, now + hour * 24 * 190];
+            for (slot, at) in (0..).zip(at) {
+                wheel.schedule(slot, at);
+            }
+            assert_eq!(pop_all(&mut wheel, now), [0]);
+            assert_eq!(pop_all(&mut wheel, now + hour - TICK), [1]);
+            assert_eq!(pop_all(&mut wheel, now + hour), [2]);
+            assert_eq!(pop_all(&mut wheel, now + hour + TICK), [3]);
+            for day in 0..190 {
+                assert_eq!(pop_all(&mut wheel, now + hour * 24 * day), [], "day {day} from {now}");
+            }
+            assert_eq!(pop_all(&mut wheel, at[4]), [4]);
+            assert!(wheel.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_time_too_far_to_tell_is_the_farthest_that_there_is() {
+        let mut wheel = Wheel::new(2, START).unwrap();
+        wheel.schedule(0, START + TICK * u32::MAX);
+        wheel.schedule(1, Instant::from_micros(i64::MAX));
+        let farthest = start_of(tick_before(START) + FARTHEST);
+        for day in 0..198 {
+            assert_eq!(pop_all(&mut wheel, START + Duration::from_secs(86_400 * day)), [], "day {day}");
+        }
+        assert_eq!(pop_all(&mut wheel, farthest - TICK), []);
+        let fired = pop_all(&mut wheel, farthest);
+        assert_eq!((BTreeSet::from_iter(fired), wheel.len()), (BTreeSet::from([0, 1]), 0));
+    }
+
     #[test]
     fn time_that_goes_back_is_ignored() {
         let mut wheel = Wheel::new(2, START).unwrap();
@@ -414,10 +459,17 @@ mod tests {
         })]
 
         #[test]
-        fn any_history_agrees_with_a_map(steps in proptest::collection::vec(step(), 0..200)) {
-            let mut wheel = Wheel::new(40, START).unwrap();
+        fn any_history_agrees_with_a_map(
+            turn in prop_oneof![Just(0), Just(TURNS[0]), Just(TURNS[1])],
+            steps in proptest::collection::vec(step(), 0..200),
+        ) {
+            let mut now = start_of(turn) + Duration::from_micros(START.total_micros() as u64);
+            if turn != 0 {
+                // Half of the steps are before the turn, about.
+                now -= Duration::from_secs(3000);
+            }
+            let mut wheel = Wheel::new(40, now).unwrap();
             let mut model = BTreeMap::new();
-            let mut now = START;
             for step in steps {
                 match step {
                     Step::Schedule(slot, micros) => {

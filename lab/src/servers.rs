@@ -240,7 +240,7 @@ impl Lab {
         let flows = self.worker.pipeline().flows();
         let flow = flows.lookup(&flow).and_then(|(id, _)| flows.flow(id));
         self.sessions.push(Session {
-            server: flow.and_then(dataplane::flow::Flow::server_id),
+            server: flow.and_then(|flow| flow.server_id()),
             address: packet.destination,
             snat: packet.source,
             protocol,

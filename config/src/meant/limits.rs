@@ -2,7 +2,7 @@
 
 use dataplane::snapshot::{Limits, TableLimits};
 
-use crate::memory::{FLOW_BYTES, longest_entries, size_text, table_bytes};
+use crate::memory::{FLOW_BYTES, IPV6_BYTES, longest_entries, size_text, table_bytes};
 use crate::problem::Problems;
 use crate::read::{At, Part};
 use crate::value::quantity::{Int, MS, Size, Time};
@@ -64,11 +64,13 @@ fn within_flows(key: &str, at: &At<written::Flows>, flows: u32, problems: &mut P
 }
 
 fn check_flow_memory(written: &written::Limits, flows: u32, problems: &mut Problems) {
-    let bytes = u64::from(flows) * FLOW_BYTES;
+    // With IPv6, so that a VIP of it can be added without changing anything else.
+    let each = FLOW_BYTES + IPV6_BYTES;
+    let bytes = u64::from(flows) * each;
     let Some(at) = written.flows.0.as_ref().filter(|_| bytes > MOST_MEMORY) else { return };
     let message = format!("{flows} flows take {}", size_text(bytes));
-    let most = MOST_MEMORY.checked_div(FLOW_BYTES).unwrap_or(0);
-    let help = format!("a flow takes {FLOW_BYTES} bytes; at most {most} flows ({})", size_text(MOST_MEMORY));
+    let most = MOST_MEMORY.checked_div(each).unwrap_or(0);
+    let help = format!("a flow may take {each} bytes; at most {most} flows ({})", size_text(MOST_MEMORY));
     problems.error(&at.span, message).help(help);
 }
 

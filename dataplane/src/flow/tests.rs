@@ -1,37 +1,19 @@
+use std::mem::offset_of;
+
 use super::*;
 use crate::snapshot::Protocol;
 
 fn flow() -> Flow {
     let key = FlowKey::new(Protocol::Tcp, "10.0.0.1:1000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
-    Flow::begin(key, 1)
+    Flow::begin(&key, 1)
 }
 
 #[test]
-fn a_flow_is_three_cache_lines_and_datagrams_need_one() {
-    assert_eq!((size_of::<Flow>(), align_of::<Flow>()), (192, 64));
-    assert_eq!(std::mem::offset_of!(Flow, splice), 64);
-    assert_eq!(std::mem::offset_of!(Flow, started), 128);
-}
-
-#[test]
-fn keys_of_all_families_are_kept_apart() {
-    let sockets = ["10.0.0.1:1000", "192.0.2.9:2000", "[2001:db8::1]:3000", "[2001:db8::2]:4000"];
-    let pair = |a: usize, b: usize, protocol| {
-        FlowKey::new(protocol, sockets[a].parse().unwrap(), sockets[b].parse().unwrap())
-    };
-    let keys = [pair(0, 1, Protocol::Udp), pair(2, 3, Protocol::Tcp), pair(3, 2, Protocol::Udp)];
-    for client in keys {
-        let mut flow = Flow::begin(FlowKey { branch: 7, ..client }, 1);
-        let mut servers = keys.into_iter().chain(keys.into_iter().rev());
-        assert!(servers.all(|server| {
-            flow.set_server_key(server);
-            let before = (flow.client_key(), flow.server_key(), flow.is_bound());
-            flow.clear_server_key();
-            let after = (flow.client_key(), flow.server_key(), flow.is_bound());
-            let client = FlowKey { branch: 7, ..client };
-            before == (client, server, true) && after == (client, FlowKey::default(), false)
-        }));
-    }
+fn a_flow_is_two_cache_lines_and_datagrams_need_one() {
+    assert_eq!((size_of::<Flow>(), align_of::<Flow>()), (128, 64));
+    assert_eq!(offset_of!(Flow, splice), 64);
+    let needed = [offset_of!(Flow, client_addresses), offset_of!(Flow, last_seen), offset_of!(Flow, flags)];
+    assert!(needed.into_iter().all(|offset| offset < 64));
 }
 
 #[test]
@@ -43,7 +25,7 @@ fn a_new_flow_has_neither_hops_nor_connection_nor_server() {
 }
 
 #[test]
-fn every_state_survives_its_byte() {
+fn every_phase_survives_its_half_of_a_byte() {
     let all = [
         FlowState::Free,
         FlowState::Embryonic,
@@ -53,10 +35,21 @@ fn every_state_survives_its_byte() {
         FlowState::Closing,
         FlowState::Lingering,
     ];
-    for state in all {
-        let mut flow = flow();
+    let phases = [
+        Lifecycle::Established,
+        Lifecycle::ClientFin,
+        Lifecycle::ServerFin,
+        Lifecycle::BothFin,
+        Lifecycle::Reset,
+        Lifecycle::SynSent,
+    ];
+    let mut flow = flow();
+    for (state, lifecycle) in all.into_iter().flat_map(|state| phases.map(|phase| (state, phase))) {
         flow.set_state(state);
-        assert_eq!(flow.state(), state);
+        flow.set_lifecycle(lifecycle);
+        assert_eq!((flow.state(), flow.lifecycle()), (state, lifecycle));
+        flow.set_state(state);
+        assert_eq!((flow.state(), flow.lifecycle()), (state, lifecycle));
     }
 }
 
@@ -84,4 +77,17 @@ fn idle_time_survives_the_wrap_of_the_milliseconds() {
     let before = Instant::from_millis(i64::from(u32::MAX) - 10);
     flow.touch(before);
     assert_eq!(flow.idle(before + Duration::from_millis(25)), Duration::from_millis(25));
+}
+
+#[test]
+fn age_is_exact_and_survives_the_wrap_of_its_bits() {
+    for micros in [0, 1, (1 << 32) - 1, (1 << 48) - 5, (1_i64 << 50) + 3] {
+        let (mut flow, began) = (flow(), Instant::from_micros(micros));
+        flow.set_started(began);
+        for age in [0, 9, 4_000_000_000_000] {
+            let age = Duration::from_micros(age);
+            assert_eq!(flow.age(began + age), age, "from {micros}");
+        }
+        assert_eq!(flow.age(began - Duration::from_micros(1)), Duration::ZERO, "from {micros}");
+    }
 }

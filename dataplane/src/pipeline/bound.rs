@@ -44,7 +44,7 @@ impl<P: Policy> Pipeline<P> {
                 // What the end hosts will not believe must not change what weir thinks of them.
                 return Verdict::Drop(DropReason::L4Checksum);
             }
-            if is_syn(headers.tcp_flags) && lingers(flow, direction) {
+            if is_syn(headers.tcp_flags) && lingers(&flow, direction) {
                 return self.reopen(now, buf, headers, id);
             }
         }
@@ -67,7 +67,7 @@ impl<P: Policy> Pipeline<P> {
             return Verdict::Drop(DropReason::Malformed);
         };
         let next = flow.track.next(Side::Client);
-        if flow.lifecycle() == Lifecycle::Reset || (flow.track.is_settled() && is_newer(flow, &syn)) {
+        if flow.lifecycle() == Lifecycle::Reset || (flow.track.is_settled() && is_newer(&flow, &syn)) {
             self.end_by_lifecycle(now, id);
             return self.unknown(now, buf, headers);
         }
@@ -86,12 +86,15 @@ impl<P: Policy> Pipeline<P> {
         id: FlowId,
         direction: Direction,
     ) -> Verdict {
-        let Some(flow) = self.flows.flow_mut(id) else {
+        let Some(flow) = self.flows.flow(id) else {
             return Verdict::Drop(DropReason::NoFlow);
         };
         let (key, hop) = match direction {
             Direction::FromClient => (flow.server_key(), NeighborId::from_bits(flow.server_hop)),
             Direction::FromServer => (flow.client_key(), NeighborId::from_bits(flow.client_hop)),
+        };
+        let Some(flow) = self.flows.flow_mut(id) else {
+            return Verdict::Drop(DropReason::NoFlow);
         };
         let Some((out, mac)) = self.neighbors.way(hop) else {
             return Verdict::Drop(DropReason::NoNeighbor);
@@ -183,7 +186,7 @@ fn lingers(flow: &Flow, direction: Direction) -> bool {
 /// noted with the client's FIN.
 fn is_newer(flow: &Flow, syn: &Segment<'_>) -> bool {
     let clock = syn.options.timestamps.map(|timestamps| SeqNumber::new(timestamps.value));
-    let newer = clock.is_some_and(|clock| clock.is_after(flow.client_timestamp.into()));
+    let newer = clock.is_some_and(|clock| clock.is_after(flow.client_timestamp().into()));
     newer || syn.seq.is_after(flow.track.next(Side::Client))
 }
 
@@ -205,7 +208,7 @@ fn splice_segment<B: PacketBuf>(
         && from == Side::Client
         && let Some(timestamps) = Segment::parse(segment).ok().and_then(|s| s.options.timestamps)
     {
-        flow.client_timestamp = timestamps.value;
+        flow.set_client_timestamp(timestamps.value);
     }
     flow.splice.apply(from, segment).map_err(|_| DropReason::Malformed)?;
     if missing && from == Side::Server {
@@ -228,7 +231,7 @@ fn insert_timestamps<B: PacketBuf>(
         return Err(DropReason::TooBig);
     }
     let segment = buf.bytes_mut().get_mut(usize::from(headers.l4)..).ok_or(DropReason::Truncated)?;
-    let longer = flow.splice.insert_timestamps(now, Side::Server, flow.client_timestamp, segment, length);
+    let longer = flow.splice.insert_timestamps(now, Side::Server, flow.client_timestamp(), segment, length);
     let added = longer.map_err(|_| DropReason::Malformed)?.saturating_sub(length) as u16;
     headers.end += added;
     headers.payload += added;
@@ -319,7 +322,7 @@ fn turn(
         return Ok(());
     }
     if let (Side::Client, Some(timestamps)) = (from, parsed.options.timestamps) {
-        flow.client_timestamp = timestamps.value;
+        flow.set_client_timestamp(timestamps.value);
     }
     let after = before.observe(from, flags);
     flow.set_lifecycle(after);

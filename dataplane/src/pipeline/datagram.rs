@@ -1,6 +1,6 @@
 //! UDP: flows, datagrams balanced one by one, and datagrams that wait for a script.
 
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 
 use super::connection::{Connection, Held};
 use super::decide::{Decision, Refusal, Run};
@@ -166,9 +166,8 @@ impl<P: Policy> Pipeline<P> {
     /// The script did not get its bytes in time.
     pub(super) fn held_timeout(&mut self, now: Instant, id: FlowId) {
         let Some(flow) = self.flows.flow(id) else { return };
-        let (service, started) = (ServiceId(flow.service), flow.started);
+        let (service, age) = (ServiceId(flow.service), flow.age(now));
         let Some(settings) = self.snapshot.services.get(service.index()) else { return };
-        let age = Duration::from_micros((now.total_micros() as u64).saturating_sub(started));
         let timeout = settings.udp.first_payload_timeout;
         if age < timeout {
             return self.wheel.schedule(id.index, now + (timeout - age));

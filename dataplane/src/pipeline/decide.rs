@@ -262,7 +262,7 @@ impl<P: Policy> Pipeline<P> {
             *connection.seen_mut(Side::Client) = Some(binding.track().acknowledged(Side::Client));
             flow.splice = binding.splice();
             flow.track = binding.track();
-            flow.client_timestamp = binding.client_timestamp().unwrap_or(0);
+            flow.set_client_timestamp(binding.client_timestamp().unwrap_or(0));
             // What weir delivered itself; FINs that passed meanwhile are noted already.
             let delivered = [Side::Client, Side::Server].into_iter().filter(|side| binding.finished(*side));
             let lifecycle = delivered.fold(flow.lifecycle(), |phase, side| phase.observe(side, Flags::FIN));

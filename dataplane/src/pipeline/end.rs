@@ -9,7 +9,7 @@ use super::{Pipeline, QUEUE};
 use crate::api;
 use crate::channel::{ConnectionRecord, EndedBy, Phase, Termination};
 use crate::counters::DropReason;
-use crate::flow::{self, Direction, Flow, FlowState};
+use crate::flow::{self, Direction, Flow, FlowRef, FlowState};
 use crate::flow_table::FlowId;
 use crate::neighbor::NeighborId;
 use crate::policy::Policy;
@@ -117,7 +117,7 @@ impl<P: Policy> Pipeline<P> {
     /// The idle time of a bound flow may be over; packets have only moved `last_seen`.
     fn idle_timeout(&mut self, now: Instant, id: FlowId) {
         let Some((flow, service)) = self.flow_and_service(id) else { return };
-        if flow.idle(now) < idle_time(flow, service) {
+        if flow.idle(now) < idle_time(&flow, service) {
             return self.schedule_idle(now, id);
         }
         let open = [Lifecycle::Established, Lifecycle::ClientFin, Lifecycle::ServerFin];
@@ -132,7 +132,7 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn end_by_lifecycle(&mut self, now: Instant, id: FlowId) {
         let fate = self.flows.flow(id).map_or(Fate::NORMAL, |flow| match (flow.is_tcp(), flow.lifecycle()) {
             (false, _) | (true, Lifecycle::BothFin) => Fate::NORMAL,
-            (true, Lifecycle::Reset) => reset_fate(flow),
+            (true, Lifecycle::Reset) => reset_fate(&flow),
             (true, Lifecycle::SynSent) => Fate::new(EndedBy::ServerTimeout, Phase::Connecting),
             (true, Lifecycle::ClientFin) => Fate::new(EndedBy::ServerTimeout, Phase::Data),
             (true, _) => Fate::new(EndedBy::ClientTimeout, Phase::Data),
@@ -145,12 +145,12 @@ impl<P: Policy> Pipeline<P> {
         let Some((flow, service)) = self.flow_and_service(id) else { return };
         // The acknowledgements of the last FINs only move numbers: look again when they should have come.
         let finished = flow.is_tcp() && flow.lifecycle() == Lifecycle::BothFin && flow.idle(now) < LINGER_FIN;
-        let time = if finished { LINGER_FIN } else { idle_time(flow, service) };
+        let time = if finished { LINGER_FIN } else { idle_time(&flow, service) };
         let left = Duration::from_micros(time.total_micros().saturating_sub(flow.idle(now).total_micros()));
         self.wheel.schedule(id.index, now + left);
     }
 
-    fn flow_and_service(&self, id: FlowId) -> Option<(&Flow, &Service)> {
+    fn flow_and_service(&self, id: FlowId) -> Option<(FlowRef<'_>, &Service)> {
         let flow = self.flows.flow(id)?;
         self.snapshot.services.get(usize::from(flow.service)).map(|service| (flow, service))
     }
@@ -169,14 +169,15 @@ impl<P: Policy> Pipeline<P> {
     /// The flow is no more.
     pub(super) fn end(&mut self, now: Instant, id: FlowId, fate: Fate) {
         self.conclude(now, id, fate);
-        let Some(flow) = self.flows.flow(id).copied() else { return };
+        let Some(flow) = self.flows.flow(id) else { return };
+        let (state, hops) = (flow.state(), [flow.client_hop, flow.server_hop]);
+        self.attached = self.attached.saturating_sub(u32::from(flow.is_bound()));
         self.wheel.cancel(id.index);
-        self.count_state(flow.state(), -1);
-        for hop in [flow.client_hop, flow.server_hop].into_iter().filter(|hop| *hop != flow::NONE) {
+        self.count_state(state, -1);
+        for hop in hops.into_iter().filter(|hop| *hop != flow::NONE) {
             self.neighbors.release(now, NeighborId::from_bits(hop));
         }
-        self.attached = self.attached.saturating_sub(u32::from(flow.is_bound()));
-        self.trace_forgotten(id, &flow);
+        self.trace_forgotten(id);
         self.flows.remove(id);
         self.counters.flows_ended += 1;
     }
@@ -188,30 +189,30 @@ impl<P: Policy> Pipeline<P> {
             return;
         };
         entry.flags |= flow::CONCLUDED;
-        let flow = *entry;
+        let (service, index) = (ServiceId(entry.service), entry.connection);
         entry.connection = flow::NONE;
-        if let Some(server) = flow.server_id() {
+        if let Some(server) = entry.server_id() {
             self.balancer.closed(server);
         }
-        let mut connection = self.connections.take(flow.connection);
+        let mut connection = self.connections.take(index);
         if let Some(connection) = connection.as_mut() {
             self.cancel_runs(connection);
             self.counters.originate_failed += connection.held.len() as u64;
             if fate.reason == Some(DropReason::NoServer) {
-                let service = ServiceId(flow.service);
                 api::forget_persistence(now, &mut self.tables, service, &connection.record);
             }
         }
         // Of an incomplete handshake nobody was there to be reported, and in a flood of SYNs there would be no end to it.
         let begun = fate.termination.phase != Phase::Handshake;
         self.counters.handshakes_incomplete += u64::from(!begun);
-        let (logged, traced) = (begun && self.is_logged(&flow), self.traces_end(id, &flow, fate));
-        if logged || traced {
-            self.write_record(now, (logged, traced), id, record(now, &flow, fate, connection.as_deref_mut()));
+        let (logged, traced) = (begun && self.is_logged(service), self.traces_end(id, fate));
+        if let Some(flow) = self.flows.flow(id).filter(|_| logged || traced) {
+            let record = record(now, flow, fate, connection.as_deref_mut());
+            self.write_record(now, (logged, traced), id, record);
         }
         if let Some(connection) = connection {
-            self.connections.put(flow.connection, connection);
-            self.connections.release(flow.connection);
+            self.connections.put(index, connection);
+            self.connections.release(index);
         }
     }
 
@@ -222,8 +223,8 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    fn is_logged(&self, flow: &Flow) -> bool {
-        let service = self.snapshot.services.get(usize::from(flow.service));
+    fn is_logged(&self, service: ServiceId) -> bool {
+        let service = self.snapshot.services.get(service.index());
         service.is_some_and(|service| service.log_connections)
     }
 
@@ -285,7 +286,7 @@ impl<P: Policy> Pipeline<P> {
 }
 
 /// The phase that a flow ends in when it ends now.
-pub(super) fn phase(flow: &Flow) -> Phase {
+pub(super) fn phase(flow: FlowRef<'_>) -> Phase {
     match flow.state() {
         FlowState::Embryonic => Phase::Handshake,
         FlowState::Waiting => Phase::Deciding,
@@ -329,8 +330,12 @@ fn reset(seq: SeqNumber) -> Segment<'static> {
     }
 }
 
-fn record(now: Instant, flow: &Flow, fate: Fate, connection: Option<&mut Connection>) -> ConnectionRecord {
-    let started = Instant::from_micros(i64::try_from(flow.started).unwrap_or(i64::MAX));
+fn record(
+    now: Instant,
+    flow: FlowRef<'_>,
+    fate: Fate,
+    connection: Option<&mut Connection>,
+) -> ConnectionRecord {
     let bound = flow.is_bound();
     let mut record = ConnectionRecord {
         service: ServiceId(flow.service),
@@ -341,13 +346,13 @@ fn record(now: Instant, flow: &Flow, fate: Fate, connection: Option<&mut Connect
         server: flow.server_id(),
         server_address: bound.then(|| flow.server_key().source_socket()),
         snat: bound.then(|| flow.server_key().destination_socket()),
-        started,
+        started: now - flow.age(now),
         ended: now,
         handshake: None,
         decision: None,
         connect: None,
-        from_client: report::traffic(flow, Direction::FromClient),
-        from_server: report::traffic(flow, Direction::FromServer),
+        from_client: report::traffic(&flow, Direction::FromClient),
+        from_server: report::traffic(&flow, Direction::FromServer),
         termination: fate.termination,
         reason: fate.reason,
         ds_log: None,

@@ -9,7 +9,7 @@ use super::transmit::Originated;
 use super::{Pipeline, Verdict};
 use crate::address::FlowKey;
 use crate::counters::DropReason;
-use crate::flow::{Direction, Flow, FlowState};
+use crate::flow::{Direction, FlowRef, FlowState};
 use crate::flow_table::FlowId;
 use crate::icmp::{self, Cause, Head, Requote};
 use crate::io::PacketBuf;
@@ -133,7 +133,7 @@ fn head_and_quoted<'a>(frame: &'a [u8], headers: &Headers) -> Option<(Head, &'a 
 /// The error as the sender of the packet is to see it. Its source is the address that the sender had sent to, because
 /// the sender knows nothing of what is behind weir. `None`: it quotes something that is not on its way (RFC 5927, 4.1).
 fn passed_on(
-    flow: &Flow,
+    flow: FlowRef<'_>,
     direction: Direction,
     mut head: Head,
     mut quoted: Vec<u8>,

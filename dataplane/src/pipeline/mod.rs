@@ -188,7 +188,7 @@ impl<P: Policy> Pipeline<P> {
             vips: Vips::new(&snapshot),
             own,
             routes: Routes::new(&snapshot),
-            flows: FlowTable::new(limits.flows, seed as u64)?,
+            flows: FlowTable::new(limits.flows, seed as u64, snapshot.expects_ipv6())?,
             wheel: Wheel::new(limits.flows, now)?,
             snat: SnatPorts::new(&snapshot.snat, seat.of, (seed >> 64) as u64),
             balancer: Balancer::on(&snapshot, seat),

@@ -68,7 +68,7 @@ impl<P: Policy> Pipeline<P> {
         if let Some(flow) = self.flows.flow_mut(id) {
             flow.client_hop = hop.bits();
             flow.service = service.0;
-            flow.started = now.total_micros() as u64;
+            flow.set_started(now);
             flow.touch(now);
             flow.set_state(state);
         }

@@ -9,7 +9,7 @@ use tcp::Side;
 use super::Pipeline;
 use super::connection::Connection;
 use crate::counters::DropReason;
-use crate::flow::Flow;
+use crate::flow::{Flow, FlowRef};
 use crate::flow_table::FlowId;
 use crate::policy::{Close, Policy};
 use crate::proxy_protocol::{self, Endpoints, MOST_V1, Parsed};
@@ -57,7 +57,7 @@ impl<P: Policy> Pipeline<P> {
 }
 
 /// The two ends of a flow's connection to the VIP.
-pub(super) fn own_endpoints(flow: &Flow) -> Endpoints {
+pub(super) fn own_endpoints(flow: FlowRef<'_>) -> Endpoints {
     let key = flow.client_key();
     Endpoints { source: key.source_socket(), destination: key.destination_socket() }
 }

@@ -39,7 +39,7 @@ impl<P: Policy> Pipeline<P> {
     #[cold]
     pub(super) fn split(&mut self, frame: &[u8], headers: &Headers, id: FlowId, out: PortId) -> Verdict {
         let (flow, port) = (self.flows.flow(id), self.ports.get(out.index()));
-        let mss = flow.zip(port).map_or(0, |(flow, port)| largest_piece(flow, headers, port.mtu));
+        let mss = flow.zip(port).map_or(0, |(flow, port)| largest_piece(&flow, headers, port.mtu));
         match pieces(frame, headers, usize::from(mss)) {
             Some(pieces) => {
                 for piece in pieces {

@@ -14,7 +14,7 @@ use super::{Output, Parsed, Pipeline, Verdict};
 use crate::address::FlowKey;
 use crate::channel::ConnectionRecord;
 use crate::counters::DropReason;
-use crate::flow::{Direction, Flow};
+use crate::flow::Direction;
 use crate::flow_table::FlowId;
 use crate::icmp::{self, Message};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
@@ -105,11 +105,11 @@ impl<P: Policy> Pipeline<P> {
         let flow = found.and_then(|(id, _)| self.flows.flow(id));
         let subject = Subject {
             id: found.map(|(id, _)| id),
-            key: flow.map_or(shape.key, Flow::client_key),
+            key: flow.map_or(shape.key, |flow| flow.client_key()),
             open: flow.is_some(),
             of_service: flow.is_some() || self.vips.contains(&shape.key.destination),
         };
-        let state = flow.map(report::flow_phase);
+        let state = flow.map(|flow| report::flow_phase(&flow));
         let Some(tracer) = self.tracer.as_mut() else { return false };
         let direction = found.map(|(_, direction)| direction);
         let begun = tracer.receive(now, subject, |tracer| What::Received {
@@ -307,7 +307,7 @@ impl<P: Policy> Pipeline<P> {
         if self.tracer.is_none() {
             return;
         }
-        let key = self.flows.flow(id).map(Flow::server_key).unwrap_or_default();
+        let key = self.flows.flow(id).map(|flow| flow.server_key()).unwrap_or_default();
         self.tell_of(now, Some(id), || match attached {
             Ok(()) => What::Attached { server, to: key.source_socket(), from: key.destination_socket() },
             Err(refusal) => What::Refused(refusal.reason),
@@ -321,22 +321,22 @@ impl<P: Policy> Pipeline<P> {
 
     /// True if the end of this flow is to be told.
     #[inline]
-    pub(super) fn traces_end(&self, id: FlowId, flow: &Flow, fate: Fate) -> bool {
-        let refused = fate.reason.is_some();
-        self.tracer.as_ref().is_some_and(|tracer| tracer.wants_end(id, &flow.client_key(), refused))
+    pub(super) fn traces_end(&self, id: FlowId, fate: Fate) -> bool {
+        let (Some(tracer), Some(flow)) = (self.tracer.as_ref(), self.flows.flow(id)) else { return false };
+        tracer.wants_end(id, &flow.client_key(), fate.reason.is_some())
     }
 
     #[cold]
     pub(super) fn trace_ended(&mut self, now: Instant, id: FlowId, record: &ConnectionRecord) {
-        let key = self.flows.flow(id).map(Flow::client_key).unwrap_or_default();
+        let key = self.flows.flow(id).map(|flow| flow.client_key()).unwrap_or_default();
         if let Some(tracer) = self.tracer.as_mut() {
             tracer.ended(now, id, key, record.clone());
         }
     }
 
     #[inline]
-    pub(super) fn trace_forgotten(&mut self, id: FlowId, flow: &Flow) {
-        if let Some(tracer) = self.tracer.as_mut() {
+    pub(super) fn trace_forgotten(&mut self, id: FlowId) {
+        if let (Some(tracer), Some(flow)) = (self.tracer.as_mut(), self.flows.flow(id)) {
             tracer.forget(id, [flow.client_key(), flow.server_key()]);
         }
     }
