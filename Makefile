@@ -62,6 +62,7 @@ bench-v3: ## the same of a build for processors with AVX2 and BMI2
 	$(V3) $(CARGO) run --release -p weir-perf
 
 perf: ## measure everything and write a dated report with plots to perf/runs/ (QUICK=1: minutes instead of 20)
+	@.ci/deps.sh perf
 	$(CARGO) build --release -p weir -p weir-perf
 	@perf/run.sh
 

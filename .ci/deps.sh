@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what weir, its tests and its demo need on Debian 12, and nothing that is there already. With the argument
-# `compare`, also what perf/compare compares with.
+# `compare`, also what perf/compare compares with; with `perf`, testpmd.
 set -euo pipefail
 
 # Package and reason. Nothing of it is started: the tests and the demo start what they need in their own namespaces.
@@ -31,6 +31,8 @@ if [ "${1:-}" = compare ]; then
     "libnginx-mod-stream  compared with weir"
     "nftables             compared with weir"
   )
+elif [ "${1:-}" = perf ]; then
+  wanted+=("dpdk-dev  testpmd, which weir-perf load compares with")
 fi
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
