@@ -171,6 +171,20 @@ impl FlowTable {
         }
     }
 
+    /// Before flows are ended, for each of them: fetches the flow in a place.
+    pub(crate) fn prefetch_slot(&self, index: u32) {
+        self.flows.prefetch_whole(index as usize);
+    }
+
+    /// And then, for each of them: fetches where the index has its keys.
+    pub(crate) fn prefetch_keys(&self, index: u32) {
+        let Some(flow) = self.at(index as usize).filter(|flow| is_live(flow)) else { return };
+        self.index.prefetch(self.hash_of(flow, Direction::FromClient));
+        if flow.is_bound() {
+            self.index.prefetch(self.hash_of(flow, Direction::FromServer));
+        }
+    }
+
     /// Third stage for the fast path: the flow, if packets with this [narrow](FlowKey::narrow) key are to be translated
     /// without further ado ([`Flow::is_plain`]).
     #[inline]
@@ -258,7 +272,7 @@ impl FlowTable {
     /// Takes the server key away, if there is one.
     pub fn unbind(&mut self, id: FlowId) {
         let Some(flow) = self.flow(id).filter(|flow| flow.is_bound()) else { return };
-        let hash = self.hash(&flow.server_key());
+        let hash = self.hash_of(flow, Direction::FromServer);
         self.index.remove(hash, entry(id.index, Direction::FromServer));
         if let Some(flow) = self.flow_mut(id) {
             flow.clear_server_key();
@@ -269,7 +283,7 @@ impl FlowTable {
     pub fn remove(&mut self, id: FlowId) -> bool {
         self.unbind(id);
         let Some(flow) = self.flow(id) else { return false };
-        let hash = self.hash(&flow.client_key());
+        let hash = self.hash_of(flow, Direction::FromClient);
         self.index.remove(hash, entry(id.index, Direction::FromClient));
         let next_free = self.free;
         if let Some(flow) = self.flow_mut(id) {
@@ -324,6 +338,15 @@ impl FlowTable {
     #[inline]
     fn at(&self, index: usize) -> Option<FlowRef<'_>> {
         Some(FlowRef::new(self.flows.get(index)?, &self.wide, index))
+    }
+
+    /// The hash of the key that a flow has in a direction.
+    #[inline]
+    fn hash_of(&self, flow: FlowRef<'_>, direction: Direction) -> u64 {
+        match flow.narrow_key(direction) {
+            Some(narrow) => self.hash_narrow(narrow),
+            None => self.hash(&flow.key(direction)),
+        }
     }
 
     /// The hash of a key that no flow has.
