@@ -218,6 +218,15 @@ impl FlowTable {
     /// `Full`, `AlreadyThere`.
     pub fn insert(&mut self, client_key: FlowKey) -> Result<FlowId, FlowTableError> {
         let hash = self.vacant(&client_key)?;
+        self.insert_vacant(client_key, hash)
+    }
+
+    /// As [`insert`](Self::insert) for a key that is known to be no flow's, and its [`hash`](Self::hash).
+    ///
+    /// # Errors
+    /// `Full`.
+    pub(crate) fn insert_vacant(&mut self, client_key: FlowKey, hash: u64) -> Result<FlowId, FlowTableError> {
+        debug_assert!(hash == self.hash(&client_key) && self.find(hash, &client_key).is_none());
         let index = if self.free != 0 { self.free - 1 } else { self.touched };
         let flow = self.flows.get_mut(index as usize).ok_or(FlowTableError::Full)?;
         let wide = self.wide.get_mut(index as usize).ok_or(FlowTableError::Full)?;
@@ -230,7 +239,10 @@ impl FlowTable {
         self.live += 1;
         *flow = Flow::begin(&client_key, flow.generation.wrapping_add(1));
         flow.set_wide_client(&client_key, wide);
-        Ok(FlowId { index, generation: flow.generation })
+        let id = FlowId { index, generation: flow.generation };
+        // So that the next flow finds its place in the cache.
+        self.flows.prefetch_whole(self.free.wrapping_sub(1) as usize);
+        Ok(id)
     }
 
     /// Lets the flow also be found by the packets of its server. Replaces the server key that it had.

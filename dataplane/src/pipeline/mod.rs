@@ -296,7 +296,7 @@ impl<P: Policy> Pipeline<P> {
         }
         match self.steering.elsewhere(&headers.key) {
             Some(worker) => Verdict::HandOver(worker),
-            None => self.unknown(now, buf, headers),
+            None => self.unknown(now, buf, headers, hash),
         }
     }
 
