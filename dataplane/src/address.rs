@@ -1,39 +1,45 @@
 //! Addresses and flow keys as plain bytes, so that they hash and compare without branches.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::snapshot::Protocol;
 
 /// An IPv4 (as IPv4-mapped, RFC 4291 2.5.5.2) or IPv6 address: 16 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Address(pub [u8; 16]);
 
+/// What comes before the four bytes of an IPv4 address, behind eight zeros.
+const MAPPED: [u8; 4] = [0, 0, 0xff, 0xff];
+
 impl Address {
     /// From the four bytes of an IPv4 header.
+    #[inline]
     #[must_use]
     pub fn from_v4(octets: [u8; 4]) -> Self {
-        Address(Ipv4Addr::from(octets).to_ipv6_mapped().octets())
+        Address(zerocopy::transmute!([[0; 4], [0; 4], MAPPED, octets]))
     }
 
     /// True for an IPv4 address.
+    #[inline]
     #[must_use]
     pub fn is_v4(&self) -> bool {
         self.v4().is_some()
     }
 
-    /// The four bytes of an IPv4 address.
+    /// The four bytes of an IPv4 address. Two comparisons: a flow pays for this some thirty times.
+    #[inline]
     #[must_use]
     pub fn v4(&self) -> Option<[u8; 4]> {
-        match self.0 {
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
-            _ => None,
-        }
+        let [head, tail]: [u64; 2] = zerocopy::transmute!(self.0);
+        let [mark, octets]: [[u8; 4]; 2] = zerocopy::transmute!(tail);
+        ((head == 0) & (u32::from_ne_bytes(mark) == u32::from_ne_bytes(MAPPED))).then_some(octets)
     }
 
     /// As the standard library's type.
+    #[inline]
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         match self.v4() {
@@ -44,11 +50,20 @@ impl Address {
 }
 
 impl From<IpAddr> for Address {
+    #[inline]
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Address::from_v4(v4.octets()),
             IpAddr::V6(v6) => Address(v6.octets()),
         }
+    }
+}
+
+impl std::hash::Hash for Address {
+    /// As one number: the length is always the same.
+    #[inline]
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.0));
     }
 }
 
@@ -80,6 +95,7 @@ pub struct FlowKey {
 
 impl FlowKey {
     /// The key of packets from `source` to `destination`.
+    #[inline]
     #[must_use]
     pub fn new(protocol: Protocol, source: SocketAddr, destination: SocketAddr) -> Self {
         FlowKey {
@@ -94,6 +110,7 @@ impl FlowKey {
     }
 
     /// The key of packets the other way.
+    #[inline]
     #[must_use]
     pub fn reversed(&self) -> Self {
         FlowKey {
@@ -117,12 +134,14 @@ impl FlowKey {
     }
 
     /// Source address and port.
+    #[inline]
     #[must_use]
     pub fn source_socket(&self) -> SocketAddr {
         SocketAddr::new(self.source.ip(), self.source_port)
     }
 
     /// Destination address and port.
+    #[inline]
     #[must_use]
     pub fn destination_socket(&self) -> SocketAddr {
         SocketAddr::new(self.destination.ip(), self.destination_port)

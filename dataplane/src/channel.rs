@@ -8,6 +8,8 @@
 //! over every packet to an address of [`crate::snapshot::Interface::addresses`] that is TCP or UDP to a port of
 //! [`monitor_ports`], an ICMP echo reply, or an ICMP error that belongs to no flow of its own.
 
+mod ended;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -25,13 +27,14 @@ use crate::script_profile::ScriptProfile;
 use crate::snapshot::{PoolId, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
 use crate::table::TableStats;
 use crate::trace::Order;
+pub use ended::{EndedFlow, Notes};
 
 /// How many items each queue of a [`channel`] holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacities {
     /// Commands to the worker.
     pub commands: usize,
-    /// Ended flows on their way to the connection log; about 300 bytes each.
+    /// Ended flows on their way to the connection log; about 200 bytes each.
     pub records: usize,
     /// Packets, in each direction; at most one MTU each.
     pub packets: usize,
@@ -74,7 +77,7 @@ pub fn monitor_ports(snapshot: &Snapshot) -> RangeInclusive<u16> {
 #[derive(Debug)]
 pub struct WorkerEnd {
     commands: Arc<ArrayQueue<Command>>,
-    records: Arc<ArrayQueue<ConnectionRecord>>,
+    records: Arc<ArrayQueue<EndedFlow>>,
     packets: PacketPair,
 }
 
@@ -85,10 +88,11 @@ impl WorkerEnd {
         self.commands.pop()
     }
 
-    /// Hands over the record of an ended flow. `false`: the queue is full and the record is lost; count it.
+    /// Hands over what is to be recorded of an ended flow. `false`: the queue is full and the record is lost; count it.
+    #[inline]
     #[must_use]
-    pub fn record(&mut self, record: ConnectionRecord) -> bool {
-        self.records.push(record).is_ok()
+    pub fn record(&mut self, flow: EndedFlow) -> bool {
+        self.records.push(flow).is_ok()
     }
 
     /// Hands over a copy of an IP packet. `false`: the queue is full; count [`DropReason::Punt`].
@@ -137,13 +141,13 @@ impl CommandSender {
 
 /// Takes the records of ended flows of one worker.
 #[derive(Debug)]
-pub struct RecordReceiver(Arc<ArrayQueue<ConnectionRecord>>);
+pub struct RecordReceiver(Arc<ArrayQueue<EndedFlow>>);
 
 impl RecordReceiver {
     /// The next record, if any.
     #[must_use]
     pub fn receive(&self) -> Option<ConnectionRecord> {
-        self.0.pop()
+        self.0.pop().map(ConnectionRecord::from)
     }
 }
 

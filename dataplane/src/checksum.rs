@@ -24,8 +24,15 @@ impl Sum {
         if rest.is_empty() {
             return Sum(sum);
         }
-        let mut last = [0u8; 8];
-        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        let last = match bytes.last_chunk() {
+            // The rest and some bytes before it, which make room for zeros behind it.
+            Some(last) => (u64::from_le_bytes(*last) >> (64 - 8 * rest.len())).to_le_bytes(),
+            None => {
+                let mut last = [0u8; 8];
+                last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+                last
+            }
+        };
         Sum(sum + halves(u64::from_ne_bytes(last)))
     }
 

@@ -182,7 +182,14 @@ impl Flow {
         (own == addresses) & (ports == of_packet) & (found == wanted)
     }
 
-    /// Source and destination, ports, and next hop that a packet of this direction leaves with, if [`Flow::is_plain`].
+    /// True if all packets of the flow are translated without further ado, as far as the flow itself is concerned.
+    #[inline]
+    pub(crate) fn passes(&self) -> bool {
+        self.flags & (INSPECT | WIDE) == 0 && self.state() == FlowState::Bound
+    }
+
+    /// Source and destination, ports, and next hop that a packet of this direction leaves with, if [`Flow::is_plain`] or
+    /// [`Flow::passes`].
     #[inline]
     pub(crate) fn onward(&self, direction: Direction) -> (u64, u32, u32) {
         let (addresses, ports, hop) = match direction {

@@ -171,6 +171,20 @@ impl FlowTable {
         }
     }
 
+    /// Before flows are ended, for each of them: fetches the flow in a place.
+    pub(crate) fn prefetch_slot(&self, index: u32) {
+        self.flows.prefetch_whole(index as usize);
+    }
+
+    /// And then, for each of them: fetches where the index has its keys.
+    pub(crate) fn prefetch_keys(&self, index: u32) {
+        let Some(flow) = self.at(index as usize).filter(|flow| is_live(flow)) else { return };
+        self.index.prefetch(self.hash_of(flow, Direction::FromClient));
+        if flow.is_bound() {
+            self.index.prefetch(self.hash_of(flow, Direction::FromServer));
+        }
+    }
+
     /// Third stage for the fast path: the flow, if packets with this [narrow](FlowKey::narrow) key are to be translated
     /// without further ado ([`Flow::is_plain`]).
     #[inline]
@@ -204,6 +218,15 @@ impl FlowTable {
     /// `Full`, `AlreadyThere`.
     pub fn insert(&mut self, client_key: FlowKey) -> Result<FlowId, FlowTableError> {
         let hash = self.vacant(&client_key)?;
+        self.insert_vacant(client_key, hash)
+    }
+
+    /// As [`insert`](Self::insert) for a key that is known to be no flow's, and its [`hash`](Self::hash).
+    ///
+    /// # Errors
+    /// `Full`.
+    pub(crate) fn insert_vacant(&mut self, client_key: FlowKey, hash: u64) -> Result<FlowId, FlowTableError> {
+        debug_assert!(hash == self.hash(&client_key) && self.find(hash, &client_key).is_none());
         let index = if self.free != 0 { self.free - 1 } else { self.touched };
         let flow = self.flows.get_mut(index as usize).ok_or(FlowTableError::Full)?;
         let wide = self.wide.get_mut(index as usize).ok_or(FlowTableError::Full)?;
@@ -216,7 +239,10 @@ impl FlowTable {
         self.live += 1;
         *flow = Flow::begin(&client_key, flow.generation.wrapping_add(1));
         flow.set_wide_client(&client_key, wide);
-        Ok(FlowId { index, generation: flow.generation })
+        let id = FlowId { index, generation: flow.generation };
+        // So that the next flow finds its place in the cache.
+        self.flows.prefetch_whole(self.free.wrapping_sub(1) as usize);
+        Ok(id)
     }
 
     /// Lets the flow also be found by the packets of its server. Replaces the server key that it had.
@@ -258,7 +284,7 @@ impl FlowTable {
     /// Takes the server key away, if there is one.
     pub fn unbind(&mut self, id: FlowId) {
         let Some(flow) = self.flow(id).filter(|flow| flow.is_bound()) else { return };
-        let hash = self.hash(&flow.server_key());
+        let hash = self.hash_of(flow, Direction::FromServer);
         self.index.remove(hash, entry(id.index, Direction::FromServer));
         if let Some(flow) = self.flow_mut(id) {
             flow.clear_server_key();
@@ -269,7 +295,7 @@ impl FlowTable {
     pub fn remove(&mut self, id: FlowId) -> bool {
         self.unbind(id);
         let Some(flow) = self.flow(id) else { return false };
-        let hash = self.hash(&flow.client_key());
+        let hash = self.hash_of(flow, Direction::FromClient);
         self.index.remove(hash, entry(id.index, Direction::FromClient));
         let next_free = self.free;
         if let Some(flow) = self.flow_mut(id) {
@@ -324,6 +350,15 @@ impl FlowTable {
     #[inline]
     fn at(&self, index: usize) -> Option<FlowRef<'_>> {
         Some(FlowRef::new(self.flows.get(index)?, &self.wide, index))
+    }
+
+    /// The hash of the key that a flow has in a direction.
+    #[inline]
+    fn hash_of(&self, flow: FlowRef<'_>, direction: Direction) -> u64 {
+        match flow.narrow_key(direction) {
+            Some(narrow) => self.hash_narrow(narrow),
+            None => self.hash(&flow.key(direction)),
+        }
     }
 
     /// The hash of a key that no flow has.

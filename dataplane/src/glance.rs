@@ -5,10 +5,12 @@
 //! every frame can be given to. What it does recognise, `parse` would accept but for the source address, which has to be
 //! that of a flow.
 
+use crate::address::{Address, FlowKey};
 use crate::header::{
     ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, IPV4_LEN, Mac, PROTOCOL_TCP, PROTOCOL_UDP, TAG_LEN,
     TCP_LEN, UDP_LEN,
 };
+use crate::parse::{Family, Headers, is_host};
 
 /// Length of the link header of a frame without a tag.
 pub const UNTAGGED: usize = ETHERNET_LEN;
@@ -42,6 +44,30 @@ impl Glance {
     #[must_use]
     pub fn payload(&self) -> u16 {
         self.total.wrapping_sub(self.above).wrapping_sub(IPV4_LEN as u16)
+    }
+
+    /// What [`crate::parse`] makes of a datagram that was recognised by a port with a link header of this length. `None` is
+    /// for that itself: a segment, or a source address that is no host's.
+    #[inline]
+    #[must_use]
+    pub fn datagram<const LINK: usize>(&self, frame: &[u8]) -> Option<Headers> {
+        let (l3, payload) = (LINK as u16, LINK as u16 + IPV4_LEN as u16 + UDP);
+        let [source, destination]: [[u8; 4]; 2] = zerocopy::transmute!(self.key.0);
+        let [source_port, destination_port, ..]: [[u8; 2]; 4] = zerocopy::transmute!(self.key.1);
+        if self.is_tcp() || !is_host(source) {
+            return None;
+        }
+        let key = FlowKey {
+            source: Address::from_v4(source),
+            destination: Address::from_v4(destination),
+            source_port: u16::from_be_bytes(source_port),
+            destination_port: u16::from_be_bytes(destination_port),
+            protocol: PROTOCOL_UDP,
+            ..FlowKey::default()
+        };
+        let (l4, end) = (payload - UDP, l3.checked_add(self.total)?);
+        let ttl = *frame.get(LINK + 8)?;
+        Some(Headers { family: Family::V4, key, l3, l4, payload, end, tcp_flags: 0, ttl })
     }
 
     /// For TCP, or else UDP.

@@ -181,7 +181,12 @@ pub struct Neighbors {
     idle: BTreeSet<(Instant, u16)>,
     failed: VecDeque<NeighborId>,
     doors: Doors,
+    /// Slots in which neighbours were found lately, by their addresses: `index` is asked only if another one is there.
+    recent: [u16; RECENT],
 }
+
+/// Size of [`Neighbors::recent`].
+const RECENT: usize = 64;
 
 impl Neighbors {
     /// A table for `capacity` neighbours, 1 to 65,535; about 150 bytes each.
@@ -196,6 +201,7 @@ impl Neighbors {
             idle: BTreeSet::new(),
             failed: VecDeque::new(),
             doors: Doors::new(capacity),
+            recent: [0; RECENT],
         }
     }
 
@@ -231,8 +237,8 @@ impl Neighbors {
     /// The entry of a next hop; a new one is asked for by the following [`Neighbors::poll_transmit`], one that failed
     /// is tried again. `None`: the table is full of entries that flows refer to.
     pub fn resolve(&mut self, now: Instant, next_hop: (PortId, Address)) -> Option<NeighborId> {
-        let slot = match self.index.get(&next_hop) {
-            Some(slot) => *slot,
+        let slot = match self.slot_of(next_hop) {
+            Some(slot) => slot,
             None => {
                 let slot = self.insert(now, next_hop)?;
                 self.set_due(slot, Some(now));
@@ -241,6 +247,18 @@ impl Neighbors {
         };
         self.want_slot(now, slot);
         self.id(slot)
+    }
+
+    /// Where the neighbour has its entry.
+    #[inline]
+    fn slot_of(&mut self, next_hop: (PortId, Address)) -> Option<u16> {
+        let (PortId(port), Address([.., low])) = next_hop;
+        let recent = self.recent.get_mut(usize::from(low ^ port.rotate_left(3)) % RECENT)?;
+        let there = self.entries.get(usize::from(*recent));
+        if there.is_none_or(|entry| (entry.port, entry.address) != next_hop) {
+            *recent = *self.index.get(&next_hop)?;
+        }
+        Some(*recent)
     }
 
     /// Says that a packet for a neighbour is there. Where [`Neighbors::mac`] gave `None`, this makes

@@ -146,6 +146,33 @@ impl Record {
     /// Bytes of all `reqvar` names and string values of a flow.
     pub const VARIABLE_BYTES: usize = 16384;
 
+    /// True if nothing of it is to be reported when the flow ends.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.log.is_empty() & !self.log_cut & !self.significant & self.error.is_none()
+    }
+
+    /// Back to the empty state, in place; keeps allocations.
+    pub fn clear(&mut self) {
+        let Record {
+            selection,
+            close,
+            persist,
+            request_done,
+            response_done,
+            log,
+            log_cut,
+            significant,
+            error,
+            variables,
+            trace,
+        } = self;
+        log.clear();
+        variables.clear();
+        (*selection, *close, *persist, *error, *trace) = (None, None, None, None, None);
+        (*request_done, *response_done, *log_cut, *significant) = (false, false, false, false);
+    }
+
     /// Appends to `ds_log`, as far as there is room.
     pub fn append_log(&mut self, text: &[u8]) {
         let room = Self::LOG_BYTES.saturating_sub(self.log.len());

@@ -25,10 +25,38 @@ pub struct Routes {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     to: Prefix,
+    within: Bits,
     port: PortId,
     /// `None`: the destination is a neighbour.
     via: Option<Address>,
     source: Address,
+}
+
+/// A [`Prefix`] as a mask over an [`Address`]: what a lookup compares.
+#[derive(Clone, Copy, Debug)]
+struct Bits {
+    v4: bool,
+    mask: u128,
+    value: u128,
+}
+
+impl From<Prefix> for Bits {
+    fn from(prefix: Prefix) -> Self {
+        let address = Address::from(prefix.address);
+        let v4 = address.is_v4();
+        // Behind the prefix that makes an IPv4 address an IPv6 address.
+        let length = u32::from(prefix.length) + if v4 { 96 } else { 0 };
+        let mask = u128::MAX.checked_shl(128u32.saturating_sub(length)).unwrap_or(0).to_be();
+        Bits { v4, mask, value: u128::from_ne_bytes(address.0) & mask }
+    }
+}
+
+impl Bits {
+    /// True if the address lies in the subnet; `v4` says whether it is one of IPv4.
+    #[inline]
+    fn hold(&self, address: Address, v4: bool) -> bool {
+        (self.v4 == v4) & (u128::from_ne_bytes(address.0) & self.mask == self.value)
+    }
 }
 
 impl Routes {
@@ -46,7 +74,7 @@ impl Routes {
         let subnets = entries.clone();
         entries.extend(snapshot.routes.iter().filter_map(|route| {
             let subnet = longest(&subnets, Address::from(route.via))?;
-            Some(Entry { to: route.to, via: Some(route.via.into()), ..subnet })
+            Some(Entry { to: route.to, within: route.to.into(), via: Some(route.via.into()), ..subnet })
         }));
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.to.length));
         Routes { entries }
@@ -55,15 +83,15 @@ impl Routes {
     /// The next hop to `destination`, or `None` if no route leads there.
     #[must_use]
     pub fn lookup(&self, destination: Address) -> Option<NextHop> {
-        let ip = destination.ip();
-        let entry = self.entries.iter().find(|entry| entry.to.contains(ip))?;
+        let v4 = destination.is_v4();
+        let entry = self.entries.iter().find(|entry| entry.within.hold(destination, v4))?;
         let address = entry.via.unwrap_or(destination);
         Some(NextHop { port: entry.port, address, source: entry.source })
     }
 }
 
 fn connected(own: Prefix, port: PortId) -> Entry {
-    Entry { to: own, port, via: None, source: own.address.into() }
+    Entry { to: own, within: own.into(), port, via: None, source: own.address.into() }
 }
 
 /// The entry with the longest prefix around `address`; the first of equals.

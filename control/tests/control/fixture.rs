@@ -1,6 +1,7 @@
 //! A configuration and the record of a connection.
 
-use dataplane::channel::{ConnectionRecord, Termination, Traffic};
+use dataplane::address::FlowKey;
+use dataplane::channel::{ConnectionRecord, EndedFlow, Notes, Termination, Traffic};
 use dataplane::snapshot::*;
 use smoltcp::time::{Duration, Instant};
 
@@ -113,28 +114,35 @@ fn service(name: &str) -> Service {
     }
 }
 
-/// A TLS connection that ended well.
-pub fn record() -> ConnectionRecord {
-    ConnectionRecord {
+/// A TLS connection that ended well, as its worker tells it.
+pub fn ended() -> EndedFlow {
+    let key = |source: &str, destination: &str| {
+        FlowKey::new(Protocol::Tcp, source.parse().unwrap(), destination.parse().unwrap())
+    };
+    EndedFlow {
         service: ServiceId(0),
-        protocol: Protocol::Tcp,
-        client: "192.0.2.10:40000".parse().unwrap(),
-        peer: None,
-        vip: "198.51.100.1:443".parse().unwrap(),
         server: Some(ServerId(0)),
-        server_address: Some("10.0.0.11:8443".parse().unwrap()),
-        snat: Some("10.0.0.1:1024".parse().unwrap()),
-        started: Instant::from_micros(5_000_000),
-        ended: Instant::from_micros(6_500_000),
-        handshake: Some(Duration::from_micros(210)),
-        decision: Some(Duration::from_micros(35)),
-        connect: Some(Duration::from_micros(400)),
-        from_client: Traffic { packets: 6, bytes: 517 },
-        from_server: Traffic { packets: 5, bytes: 4096 },
         termination: Termination::NORMAL,
         reason: None,
-        ds_log: Some(b"sni=a.example \x00\xff".to_vec().into()),
-        significant: true,
-        error: None,
+        client_key: key("192.0.2.10:40000", "198.51.100.1:443"),
+        server_key: Some(key("10.0.0.11:8443", "10.0.0.1:1024")),
+        started: Instant::from_micros(5_000_000),
+        ended: Instant::from_micros(6_500_000),
+        established: Some(Instant::from_micros(5_000_210)),
+        decided: Some(Instant::from_micros(5_000_245)),
+        connected: Some(Instant::from_micros(5_000_645)),
+        from_client: Traffic { packets: 6, bytes: 517 },
+        from_server: Traffic { packets: 5, bytes: 4096 },
+        notes: Some(Box::new(Notes {
+            client: None,
+            ds_log: Some(b"sni=a.example \x00\xff".to_vec().into()),
+            significant: true,
+            error: None,
+        })),
     }
+}
+
+/// The same as it is read.
+pub fn record() -> ConnectionRecord {
+    ended().into()
 }

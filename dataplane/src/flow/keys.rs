@@ -69,6 +69,18 @@ impl<'a> FlowRef<'a> {
         }
     }
 
+    /// The key of that direction as [`FlowKey::narrow`] gives it, where all of the flow is IPv4.
+    #[inline]
+    pub(crate) fn narrow_key(&self, direction: Direction) -> Option<(u64, u64)> {
+        let (addresses, ports, branch) = match direction {
+            Direction::FromClient => (self.client_addresses, self.client_ports, self.branch()),
+            Direction::FromServer => (self.server_addresses, self.server_ports, 0),
+        };
+        let [b0, b1] = branch.to_ne_bytes();
+        let rest = [ports.to_ne_bytes(), [self.protocol(), 0, b0, b1]];
+        (self.flags & WIDE == 0).then_some((addresses, zerocopy::transmute!(rest)))
+    }
+
     /// True if this is the key of that direction; `narrow` is [`FlowKey::narrow`] of it.
     pub(crate) fn has_key(&self, direction: Direction, narrow: Option<(u64, u64)>, key: &FlowKey) -> bool {
         let (own, ports, branch, there) = match direction {

@@ -134,8 +134,16 @@ proptest! {
             frame[l3 + 10..l3 + 12].copy_from_slice(&sum.to_be_bytes());
         }
         let Some(glance) = seen(&frame, tag) else { return Ok(()) };
+        let datagram = match tag {
+            Some(_) => glance.datagram::<TAGGED>(&frame),
+            None => glance.datagram::<UNTAGGED>(&frame),
+        };
         match parse(&frame, tag) {
-            Ok(Packet::Transport(headers)) => prop_assert_eq!(glance, expected(&frame, &headers)),
+            Ok(Packet::Transport(headers)) => {
+                prop_assert_eq!(glance, expected(&frame, &headers));
+                prop_assert_eq!(datagram, (!glance.is_tcp()).then_some(headers));
+            }
+            other if datagram.is_some() => prop_assert!(false, "{:?}", other),
             other => prop_assert!(matches!(frame[l3 + 12], 0 | 127 | 224..), "{:?}", other),
         }
     }

@@ -32,6 +32,7 @@ pub(crate) struct Folding {
 }
 
 impl Folding {
+    #[inline]
     fn word(&mut self, word: u64) {
         let [a, b] = self.secret;
         let product = u128::from(self.state ^ word ^ a) * u128::from(b);
@@ -46,10 +47,22 @@ impl Hasher for Folding {
         rest.iter().for_each(|byte| self.word(u64::from(*byte)));
     }
 
+    #[inline]
+    fn write_u8(&mut self, number: u8) {
+        self.word(u64::from(number));
+    }
+
+    #[inline]
+    fn write_u128(&mut self, number: u128) {
+        self.word(number as u64);
+        self.word((number >> 64) as u64);
+    }
+
     fn write_usize(&mut self, number: usize) {
         self.word(number as u64);
     }
 
+    #[inline]
     fn finish(&self) -> u64 {
         let [a, b] = self.secret;
         let product = u128::from(self.state ^ b) * u128::from(a | 1);

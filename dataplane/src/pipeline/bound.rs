@@ -69,7 +69,8 @@ impl<P: Policy> Pipeline<P> {
         let next = flow.track.next(Side::Client);
         if flow.lifecycle() == Lifecycle::Reset || (flow.track.is_settled() && is_newer(&flow, &syn)) {
             self.end_by_lifecycle(now, id);
-            return self.unknown(now, buf, headers);
+            let hash = self.flows.hash(&headers.key);
+            return self.unknown(now, buf, headers, hash);
         }
         let seq = flow.splice.to_client(flow.track.next(Side::Server));
         let segment = Segment { seq, ack: next, flags: Flags::ACK, ..Segment::default() };

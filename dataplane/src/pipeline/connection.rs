@@ -89,13 +89,39 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Back to the empty state; keeps allocations.
+    /// Back to the empty state, in place; keeps allocations.
     pub fn clear(&mut self) {
-        let mut held = std::mem::take(&mut self.held);
-        let mut joined = std::mem::take(&mut self.joined);
+        let Connection {
+            binding,
+            header_due,
+            endpoints,
+            record,
+            request,
+            response,
+            request_ended,
+            response_ended,
+            held,
+            joined,
+            release,
+            selection,
+            tried,
+            pool,
+            milestones,
+            spliced,
+            over,
+            fate,
+            client_seen,
+            server_seen,
+        } = self;
+        record.clear();
         held.clear();
         joined.clear();
-        *self = Connection { held, joined, ..Connection::default() };
+        tried.clear();
+        (*binding, *endpoints, *request, *response) = (None, None, None, None);
+        (*selection, *pool, *fate, *client_seen, *server_seen) = (None, None, None, None, None);
+        (*header_due, *request_ended, *response_ended) = (false, false, false);
+        (*release, *spliced, *over) = (false, false, false);
+        *milestones = Milestones::default();
     }
 
     /// Datagrams that were held have not all left yet.

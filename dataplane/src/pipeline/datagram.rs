@@ -23,7 +23,7 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        (headers, hash): (Headers, u64),
         service: ServiceId,
     ) -> Verdict {
         let scripted = self.policy.handles(service, Event::Request);
@@ -33,53 +33,79 @@ impl<P: Policy> Pipeline<P> {
         if self.snapshot.services.get(service.index()).is_some_and(|s| s.udp.per_packet) {
             return self.balance_datagram(now, buf, headers, service, scripted);
         }
-        let id = match self.new_flow(now, &headers, service, 0, FlowState::Waiting) {
+        let id = match self.new_flow(now, (headers.key, hash), service, FlowState::Waiting) {
             Ok(id) => id,
             Err(reason) => return Verdict::Drop(reason),
         };
         if scripted {
-            let connection = self.connections.fresh();
-            self.keep(id, connection);
-            return self.decide_datagram(now, buf, headers, id);
+            return self.decide_datagram(now, buf, headers, id, service);
         }
         self.keep_for_response(id, service);
         let decision = self.default_decision(service);
         match self.select_and_attach(now, id, decision) {
             Err(refusal) => self.refuse_datagram(now, id, refusal),
-            Ok(()) => {
-                self.became_bound(now, id);
-                self.translate(now, buf, headers, id, Direction::FromClient)
-            }
+            Ok(()) => self.first_datagram(now, buf, headers, id),
         }
     }
 
-    /// Runs the request script on the first datagram of a flow.
+    /// Runs the request script on the first datagram of a flow. Nearly always it decides at once and has nothing else to
+    /// say: then the connection of the run is free again when the datagram leaves.
     fn decide_datagram<B: PacketBuf>(
         &mut self,
         now: Instant,
         buf: &mut B,
         headers: Headers,
         id: FlowId,
+        service: ServiceId,
     ) -> Verdict {
         let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
-        let Some(decision) = self.run_request(now, id, payload) else {
-            return Verdict::Drop(DropReason::NoFlow);
+        let mut connection = self.connections.fresh();
+        let run = client_run(Some(id), first_facts(&headers.key, service), payload, true, None);
+        let outcome = self.run(now, run, &mut connection.record);
+        let decision = self.decision(service, &outcome, &connection.record);
+        if let Decision::Wait(waiting) = decision {
+            connection.request = Some(waiting);
+            self.keep(id, connection);
+            if self.waiting > self.snapshot.limits.waiting {
+                return self.refuse_datagram(now, id, Refusal::reset(DropReason::WaitingLimit));
+            }
+            self.schedule_decision(now, id);
+            return self.hold(now, buf, headers, id);
+        }
+        connection.request_ended = true;
+        let attached = match decision.selection() {
+            Ok(selection) => self.choose_and_attach(now, id, selection, Some(&mut connection)),
+            Err(refusal) => Err(refusal),
         };
-        match decision {
-            Decision::Wait(_) if self.waiting > self.snapshot.limits.waiting => {
-                self.refuse_datagram(now, id, Refusal::reset(DropReason::WaitingLimit))
-            }
-            Decision::Wait(_) => {
-                self.schedule_decision(now, id);
-                self.hold(now, buf, headers, id)
-            }
-            decision => match self.select_and_attach(now, id, decision) {
-                Err(refusal) => self.refuse_datagram(now, id, refusal),
-                Ok(()) => {
-                    self.became_bound(now, id);
-                    self.translate(now, buf, headers, id, Direction::FromClient)
-                }
-            },
+        if attached.is_err() || self.is_needed_later(service, &connection) {
+            self.keep(id, connection);
+        } else {
+            self.connections.recycle(connection);
+        }
+        match attached {
+            Err(refusal) => self.refuse_datagram(now, id, refusal),
+            Ok(()) => self.first_datagram(now, buf, headers, id),
+        }
+    }
+
+    /// True if a script will run again on a flow, or has said something that is to be reported.
+    fn is_needed_later(&self, service: ServiceId, connection: &Connection) -> bool {
+        let every = self.snapshot.services.get(service.index()).is_some_and(|s| s.datascript.every_payload);
+        every || !connection.record.is_silent() || self.policy.handles(service, Event::Response)
+    }
+
+    /// The flow has its server, and the datagram that opened it leaves.
+    fn first_datagram<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        id: FlowId,
+    ) -> Verdict {
+        self.became_bound(now, id);
+        match self.open_shortcut(now, buf, &headers, id) {
+            Some(out) => Verdict::Forward(out),
+            None => self.translate(now, buf, headers, id, Direction::FromClient),
         }
     }
 
@@ -223,14 +249,7 @@ impl<P: Policy> Pipeline<P> {
         let mut connection = self.connections.fresh();
         let decision = if scripted {
             let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
-            let facts = FlowFacts {
-                service,
-                protocol: Protocol::Udp,
-                client: headers.key.source_socket(),
-                vip: headers.key.destination_socket(),
-                server: None,
-            };
-            let run = client_run(None, facts, payload, false, None);
+            let run = client_run(None, first_facts(&headers.key, service), payload, false, None);
             let outcome = self.run(now, run, &mut connection.record);
             self.decision(service, &outcome, &connection.record)
         } else {
@@ -277,8 +296,9 @@ impl<P: Policy> Pipeline<P> {
             self.connections.recycle(connection);
             return Ok(id);
         }
-        let branch = branch_to(&headers.key, server).branch;
-        let id = match self.new_flow(now, headers, service, branch, FlowState::Waiting) {
+        let key = branch_to(&headers.key, server);
+        let key = (key, self.flows.hash(&key));
+        let id = match self.new_flow(now, key, service, FlowState::Waiting) {
             Ok(id) => id,
             Err(reason) => {
                 self.balancer.closed(server);
@@ -399,6 +419,12 @@ fn branch_to(key: &FlowKey, server: ServerId) -> FlowKey {
 
 /// Most datagrams that one flow holds.
 const MOST_HELD: usize = 64;
+
+/// Who talks to whom, before a server is chosen.
+fn first_facts(key: &FlowKey, service: ServiceId) -> FlowFacts {
+    let (client, vip) = (key.source_socket(), key.destination_socket());
+    FlowFacts { service, protocol: Protocol::Udp, client, vip, server: None }
+}
 
 /// A request run.
 fn client_run<'a>(

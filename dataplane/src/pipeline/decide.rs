@@ -30,6 +30,17 @@ pub(super) enum Decision {
     Close(DropReason, Close),
 }
 
+impl Decision {
+    /// Where to look for a server.
+    pub(super) fn selection(self) -> Result<Selection, Refusal> {
+        match self {
+            Decision::Select(selection) => Ok(selection),
+            Decision::Close(reason, close) => Err(Refusal { reason, close }),
+            Decision::Wait(_) => Err(Refusal::reset(DropReason::ScriptError)),
+        }
+    }
+}
+
 /// What a run may see of its flow.
 pub(super) struct Run<'a> {
     /// Without one it is about a single datagram.

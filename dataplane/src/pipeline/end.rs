@@ -1,20 +1,21 @@
 //! Timers, and how flows end.
 
+use arrayvec::ArrayVec;
 use smoltcp::time::{Duration, Instant};
 use tcp::{Flags, Lifecycle, Options, Segment, SeqNumber, Side};
 
-use super::connection::Connection;
+use super::connection::{Connection, Milestones};
 use super::transmit::Originated;
 use super::{Pipeline, QUEUE};
 use crate::api;
-use crate::channel::{ConnectionRecord, EndedBy, Phase, Termination};
+use crate::channel::{EndedBy, EndedFlow, Notes, Phase, Termination};
 use crate::counters::DropReason;
 use crate::flow::{self, Direction, Flow, FlowRef, FlowState};
 use crate::flow_table::FlowId;
 use crate::neighbor::NeighborId;
-use crate::policy::Policy;
+use crate::policy::{Event, Policy};
 use crate::report;
-use crate::snapshot::{Protocol, Service, ServiceId};
+use crate::snapshot::{Service, ServiceId};
 
 /// How a flow ended, for its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ impl Fate {
 
 /// Flows whose timers are looked at between two bursts, so that a burst never waits for a mass expiry.
 const EXPIRED_PER_BURST: usize = 64;
+/// Timers that are looked at together: what they need of the flow table is fetched for all before any of them is acted on.
+const TOGETHER: usize = 16;
 /// Connections that are reset between two polls for output; each takes two packets.
 const GOODBYES: usize = QUEUE / 4;
 /// Table entries looked at for expiry between two bursts.
@@ -63,10 +66,18 @@ const SYN_TIMEOUT: Duration = Duration::from_secs(30);
 impl<P: Policy> Pipeline<P> {
     /// Acts on timers that are due; bounded work per call.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for _ in 0..EXPIRED_PER_BURST {
-            let Some(slot) = self.wheel.pop_expired(now) else { break };
-            if let Some(id) = self.flows.flow_at(slot) {
-                self.flow_timeout(now, id);
+        for _ in 0..EXPIRED_PER_BURST / TOGETHER {
+            let due = std::iter::from_fn(|| self.wheel.pop_expired(now)).take(TOGETHER);
+            let due: ArrayVec<u32, TOGETHER> = due.collect();
+            due.iter().for_each(|slot| self.flows.prefetch_slot(*slot));
+            due.iter().for_each(|slot| self.flows.prefetch_keys(*slot));
+            for slot in &due {
+                if let Some(id) = self.flows.flow_at(*slot) {
+                    self.flow_timeout(now, id);
+                }
+            }
+            if !due.is_full() {
+                break;
             }
         }
         self.tables.expire(now, SWEPT_PER_BURST);
@@ -170,13 +181,13 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn end(&mut self, now: Instant, id: FlowId, fate: Fate) {
         self.conclude(now, id, fate);
         let Some(flow) = self.flows.flow(id) else { return };
-        let (state, hops) = (flow.state(), [flow.client_hop, flow.server_hop]);
-        self.attached = self.attached.saturating_sub(u32::from(flow.is_bound()));
+        let (state, bound, hops) = (flow.state(), flow.is_bound(), [flow.client_hop, flow.server_hop]);
         self.wheel.cancel(id.index);
         self.count_state(state, -1);
         for hop in hops.into_iter().filter(|hop| *hop != flow::NONE) {
             self.neighbors.release(now, NeighborId::from_bits(hop));
         }
+        self.attached = self.attached.saturating_sub(u32::from(bound));
         self.trace_forgotten(id);
         self.flows.remove(id);
         self.counters.flows_ended += 1;
@@ -185,13 +196,13 @@ impl<P: Policy> Pipeline<P> {
     /// The flow has done what it was for: it is reported and no longer counts as its server's. What is left of it only
     /// translates late packets until [`Pipeline::end`], which concludes flows that are not.
     pub(super) fn conclude(&mut self, now: Instant, id: FlowId, fate: Fate) {
-        let Some(entry) = self.flows.flow_mut(id).filter(|flow| flow.flags & flow::CONCLUDED == 0) else {
+        let Some(flow) = self.flows.flow_mut(id).filter(|flow| flow.flags & flow::CONCLUDED == 0) else {
             return;
         };
-        entry.flags |= flow::CONCLUDED;
-        let (service, index) = (ServiceId(entry.service), entry.connection);
-        entry.connection = flow::NONE;
-        if let Some(server) = entry.server_id() {
+        flow.flags |= flow::CONCLUDED;
+        let index = std::mem::replace(&mut flow.connection, flow::NONE);
+        let (service, server) = (ServiceId(flow.service), flow.server_id());
+        if let Some(server) = server {
             self.balancer.closed(server);
         }
         let mut connection = self.connections.take(index);
@@ -206,9 +217,8 @@ impl<P: Policy> Pipeline<P> {
         let begun = fate.termination.phase != Phase::Handshake;
         self.counters.handshakes_incomplete += u64::from(!begun);
         let (logged, traced) = (begun && self.is_logged(service), self.traces_end(id, fate));
-        if let Some(flow) = self.flows.flow(id).filter(|_| logged || traced) {
-            let record = record(now, flow, fate, connection.as_deref_mut());
-            self.write_record(now, (logged, traced), id, record);
+        if logged || traced {
+            self.write_record(now, (logged, traced), id, fate, connection.as_deref_mut());
         }
         if let Some(connection) = connection {
             self.connections.put(index, connection);
@@ -224,8 +234,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     fn is_logged(&self, service: ServiceId) -> bool {
-        let service = self.snapshot.services.get(service.index());
-        service.is_some_and(|service| service.log_connections)
+        self.snapshot.services.get(service.index()).is_some_and(|service| service.log_connections)
     }
 
     fn write_record(
@@ -233,13 +242,22 @@ impl<P: Policy> Pipeline<P> {
         now: Instant,
         (logged, traced): (bool, bool),
         id: FlowId,
-        record: ConnectionRecord,
+        fate: Fate,
+        connection: Option<&mut Connection>,
     ) {
+        let Some(flow) = self.flows.flow(id) else { return };
+        // Of a logged flow whose script has decided on the first datagram, and had nothing else to say, no connection is left.
+        let service = ServiceId(flow.service);
+        let at_once = logged && connection.is_none() && !flow.is_tcp() && flow.server_id().is_some();
+        let mut ended = ended(now, flow, fate, connection);
+        if at_once && self.policy.handles(service, Event::Request) {
+            ended.decided = Some(ended.started);
+        }
         if traced {
-            self.trace_ended(now, id, &record);
+            self.trace_ended(now, id, ended.clone());
         }
         match logged {
-            true if self.records.len() < QUEUE => self.records.push_back(record),
+            true if self.records.len() < QUEUE => self.records.push_back(ended),
             true => self.counters.records_lost += 1,
             false => {}
         }
@@ -330,59 +348,45 @@ fn reset(seq: SeqNumber) -> Segment<'static> {
     }
 }
 
-fn record(
-    now: Instant,
-    flow: FlowRef<'_>,
-    fate: Fate,
-    connection: Option<&mut Connection>,
-) -> ConnectionRecord {
-    let bound = flow.is_bound();
-    let mut record = ConnectionRecord {
+/// What is to be told of a flow that ends now.
+#[inline]
+fn ended(now: Instant, flow: FlowRef<'_>, fate: Fate, connection: Option<&mut Connection>) -> EndedFlow {
+    let times = connection.as_ref().map_or(Milestones::default(), |connection| connection.milestones);
+    EndedFlow {
         service: ServiceId(flow.service),
-        protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
-        client: flow.client_key().source_socket(),
-        peer: None,
-        vip: flow.client_key().destination_socket(),
         server: flow.server_id(),
-        server_address: bound.then(|| flow.server_key().source_socket()),
-        snat: bound.then(|| flow.server_key().destination_socket()),
-        started: now - flow.age(now),
-        ended: now,
-        handshake: None,
-        decision: None,
-        connect: None,
-        from_client: report::traffic(&flow, Direction::FromClient),
-        from_server: report::traffic(&flow, Direction::FromServer),
         termination: fate.termination,
         reason: fate.reason,
-        ds_log: None,
-        significant: false,
-        error: None,
-    };
-    if let Some(connection) = connection {
-        describe(&mut record, connection);
+        client_key: flow.client_key(),
+        server_key: flow.is_bound().then(|| flow.server_key()),
+        started: now - flow.age(now),
+        ended: now,
+        established: times.established,
+        decided: times.decided,
+        connected: times.connected,
+        from_client: report::traffic(&flow, Direction::FromClient),
+        from_server: report::traffic(&flow, Direction::FromServer),
+        notes: connection.and_then(notes),
     }
-    record
 }
 
 /// Ends a `ds_log` that was cut.
 const CUT_MARK: &[u8] = b"...";
 
-/// What the slow path knows of a flow.
-fn describe(record: &mut ConnectionRecord, connection: &mut Connection) {
-    if let Some(endpoints) = connection.endpoints {
-        record.peer = Some(std::mem::replace(&mut record.client, endpoints.source));
+/// What scripts and PROXY headers have said of a flow, if they have.
+fn notes(connection: &mut Connection) -> Option<Box<Notes>> {
+    let (record, client) = (&mut connection.record, connection.endpoints.map(|endpoints| endpoints.source));
+    if record.is_silent() && client.is_none() {
+        return None;
     }
-    let times = connection.milestones;
-    let begun = times.established.unwrap_or(record.started);
-    record.handshake = times.established.map(|at| at - record.started);
-    record.decision = times.decided.map(|at| at - begun);
-    record.connect = times.connected.zip(times.decided).map(|(at, from)| at - from);
-    let mut log = std::mem::take(&mut connection.record.log);
-    if connection.record.log_cut {
+    let mut log = std::mem::take(&mut record.log);
+    if record.log_cut {
         log.extend_from_slice(CUT_MARK);
     }
-    record.ds_log = (!log.is_empty()).then(|| log.into_boxed_slice());
-    record.significant = connection.record.significant;
-    record.error = connection.record.error.take().map(String::into_boxed_str);
+    Some(Box::new(Notes {
+        client,
+        ds_log: (!log.is_empty()).then(|| log.into_boxed_slice()),
+        significant: record.significant,
+        error: record.error.take().map(String::into_boxed_str),
+    }))
 }

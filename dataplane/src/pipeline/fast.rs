@@ -10,10 +10,12 @@ use smoltcp::time::Instant;
 use super::bound::side;
 use super::{Parsed, Pipeline, Verdict};
 use crate::flow::{Direction, Flow, milliseconds};
-use crate::flow_table::Spot;
-use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, glance};
-use crate::header::ETHERNET_LEN;
+use crate::flow_table::{FlowId, Spot};
+use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, glance};
+use crate::header::{ETHERNET_LEN, IPV4_LEN};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
+use crate::neighbor::Neighbors;
+use crate::parse::Headers;
 use crate::policy::Policy;
 use crate::rewrite;
 
@@ -154,7 +156,14 @@ impl<P: Policy> Pipeline<P> {
             let verdict = match self.shortcut::<LINK, B>(walk.millis, buf, lane) {
                 Some(out) if walk.verdicts.is_empty() && *walk.common.get_or_insert(out) == out => continue,
                 Some(out) => Verdict::Forward(out),
-                None => self.detour(buf, lane, walk),
+                None => match self.detour::<LINK, B>(buf, lane, walk) {
+                    Verdict::Forward(out)
+                        if walk.verdicts.is_empty() && *walk.common.get_or_insert(out) == out =>
+                    {
+                        continue;
+                    }
+                    verdict => verdict,
+                },
             };
             // The first that differs: those before it were alike.
             while let (true, Some(out)) = (walk.verdicts.len() < place, walk.common) {
@@ -174,40 +183,43 @@ impl<P: Policy> Pipeline<P> {
     ) -> Option<PortId> {
         let glance = &lane.glance;
         let (flow, direction) = self.flows.plain_mut(lane.spot, glance.key)?;
-        let (addresses, ports, hop) = flow.onward(direction);
-        let door = self.neighbors.door(hop)?;
-        if glance.total > door.mtu || door.tagged != (LINK == TAGGED) {
-            return None;
-        }
-        let (link, packet) = buf.bytes_mut().split_first_chunk_mut::<LINK>()?;
-        let (head, rest) = packet.split_first_chunk_mut()?;
-        let payload = glance.payload();
-        let mut above = None;
-        if glance.is_tcp() {
-            if !flow.splice.is_plain() || is_too_large(flow, glance.total, direction) {
-                return None;
-            }
-            let options = if glance.above == TCP_TIMESTAMPS { rest.first_chunk_mut() } else { None };
-            let header = head.last_chunk_mut()?;
-            let length = u32::from(payload);
-            above = Some(flow.splice.relay(&mut flow.track, side(direction), header, options, length));
-        }
-        rewrite::relabel(head, (addresses, ports), above);
-        let (ethernet, tag) = link.split_first_chunk_mut::<ETHERNET_LEN>()?;
-        *ethernet.first_chunk_mut()? = door.macs;
-        if let (TAGGED, [c0, c1, ..]) = (LINK, tag) {
-            let [v0, v1] = door.vlan.to_be_bytes();
-            (*c0, *c1) = (*c0 & 0xf0 | v0 & 0x0f, v1);
-        }
-        flow.touch_at(millis);
-        flow.count(direction, u64::from(payload));
-        Some(door.port)
+        cross::<LINK, B>(&self.neighbors, millis, buf, glance, (flow, direction))
     }
 
-    /// Stage three for all others: by what the general parser says, now or in stage one.
+    /// The same for the datagram that has opened a flow; what [`Pipeline::translate`] would do.
+    #[inline]
+    pub(super) fn open_shortcut<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: &Headers,
+        id: FlowId,
+    ) -> Option<PortId> {
+        let plain = (headers.l4.wrapping_sub(headers.l3) == IPV4_LEN as u16) & (headers.ttl > 1);
+        let flow = self.flows.flow_mut(id).filter(|flow| plain && flow.passes())?;
+        let glance = Glance { key: (0, 0), total: headers.end.saturating_sub(headers.l3), above: UDP };
+        let opened = (flow, Direction::FromClient);
+        match headers.tagged() {
+            false => cross::<UNTAGGED, B>(&self.neighbors, milliseconds(now), buf, &glance, opened),
+            true => cross::<TAGGED, B>(&self.neighbors, milliseconds(now), buf, &glance, opened),
+        }
+    }
+
+    /// Stage three for all others: by what the general parser says, now or in stage one, unless all is known of a datagram.
     #[cold]
     #[inline(never)]
-    fn detour<B: PacketBuf>(&mut self, buf: &mut B, lane: &Lane, walk: &mut Walk<'_>) -> Verdict {
+    fn detour<const LINK: usize, B: PacketBuf>(
+        &mut self,
+        buf: &mut B,
+        lane: &Lane,
+        walk: &mut Walk<'_>,
+    ) -> Verdict {
+        // 1 may stand for another hash.
+        if lane.hash > 1
+            && let Some(headers) = lane.glance.datagram::<LINK>(buf.bytes())
+        {
+            return self.transport(walk.now, buf, headers, lane.hash);
+        }
         let parsed = if lane.hash == 0 {
             walk.acted += 1;
             walk.parsed.get(walk.acted - 1).copied()
@@ -217,6 +229,45 @@ impl<P: Policy> Pipeline<P> {
         let parsed = parsed.unwrap_or_else(|| self.parse_one(walk.port, buf.bytes()));
         self.act_on(walk.now, walk.port, buf, parsed)
     }
+}
+
+/// Translates a packet of a bound flow in place. `None`, and nothing done, where that takes more.
+#[inline(always)]
+fn cross<const LINK: usize, B: PacketBuf>(
+    neighbors: &Neighbors,
+    millis: u32,
+    buf: &mut B,
+    glance: &Glance,
+    (flow, direction): (&mut Flow, Direction),
+) -> Option<PortId> {
+    let (addresses, ports, hop) = flow.onward(direction);
+    let door = neighbors.door(hop)?;
+    if glance.total > door.mtu || door.tagged != (LINK == TAGGED) {
+        return None;
+    }
+    let (link, packet) = buf.bytes_mut().split_first_chunk_mut::<LINK>()?;
+    let (head, rest) = packet.split_first_chunk_mut()?;
+    let payload = glance.payload();
+    let mut above = None;
+    if glance.is_tcp() {
+        if !flow.splice.is_plain() || is_too_large(flow, glance.total, direction) {
+            return None;
+        }
+        let options = if glance.above == TCP_TIMESTAMPS { rest.first_chunk_mut() } else { None };
+        let header = head.last_chunk_mut()?;
+        let length = u32::from(payload);
+        above = Some(flow.splice.relay(&mut flow.track, side(direction), header, options, length));
+    }
+    rewrite::relabel(head, (addresses, ports), above);
+    let (ethernet, tag) = link.split_first_chunk_mut::<ETHERNET_LEN>()?;
+    *ethernet.first_chunk_mut()? = door.macs;
+    if let (TAGGED, [c0, c1, ..]) = (LINK, tag) {
+        let [v0, v1] = door.vlan.to_be_bytes();
+        (*c0, *c1) = (*c0 & 0xf0 | v0 & 0x0f, v1);
+    }
+    flow.touch_at(millis);
+    flow.count(direction, u64::from(payload));
+    Some(door.port)
 }
 
 /// IPv4 and TCP without options: what is not counted by an MSS (RFC 6691, 2).

@@ -47,6 +47,11 @@ impl<P: Policy> Pipeline<P> {
     /// Takes a bound flow back to the fast path once no script wants to see it any more. Its connection is given back
     /// unless there is something to report in the end.
     pub(super) fn refresh_inspection(&mut self, id: FlowId) {
+        let Some(flow) = self.flows.flow_mut(id) else { return };
+        if flow.connection == flow::NONE {
+            flow.flags &= !flow::INSPECT;
+            return;
+        }
         let wanted = [Direction::FromClient, Direction::FromServer].map(|way| self.wants_payload(id, way));
         let Some(flow) = self.flows.flow_mut(id) else { return };
         let (index, service) = (flow.connection, usize::from(flow.service));

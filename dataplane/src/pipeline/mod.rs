@@ -43,7 +43,7 @@ use smoltcp::time::Instant;
 
 use crate::address::Address;
 use crate::balance::Balancer;
-use crate::channel::ConnectionRecord;
+use crate::channel::EndedFlow;
 use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowId, FlowTable};
 use crate::fragments::{Linear, Outgoing, Reassembly};
@@ -121,7 +121,7 @@ pub struct Pipeline<P: Policy> {
     /// Packets that weir makes without a binding.
     originated: VecDeque<Originated>,
     /// Records of ended flows, until the worker takes them.
-    records: VecDeque<ConnectionRecord>,
+    records: VecDeque<EndedFlow>,
     /// IP packets for the control thread, until the worker takes them.
     punted: VecDeque<Vec<u8>>,
     /// Neighbours that became known since the worker last asked.
@@ -296,7 +296,7 @@ impl<P: Policy> Pipeline<P> {
         }
         match self.steering.elsewhere(&headers.key) {
             Some(worker) => Verdict::HandOver(worker),
-            None => self.unknown(now, buf, headers),
+            None => self.unknown(now, buf, headers, hash),
         }
     }
 
@@ -402,9 +402,15 @@ impl<P: Policy> Pipeline<P> {
         self.ports.get(port.index())
     }
 
-    /// The next record of an ended flow.
-    pub fn poll_record(&mut self) -> Option<ConnectionRecord> {
-        self.records.pop_front()
+    /// The next ended flow that is to be recorded.
+    #[inline]
+    pub fn poll_record(&mut self) -> Option<EndedFlow> {
+        let record = self.records.pop_front();
+        if record.is_none() {
+            // From the beginning again, where the memory is still in the cache.
+            self.records.clear();
+        }
+        record
     }
 
     /// The next IP packet for the control thread.

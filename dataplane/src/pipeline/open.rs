@@ -4,28 +4,36 @@ use smoltcp::time::{Duration, Instant};
 use tcp::{Binding, Flags, Lifecycle, Segment, SeqNumber};
 use zerocopy::IntoBytes;
 
+use super::connection::Connection;
 use super::decide::{Decision, Refusal, Run};
 use super::end::Fate;
 use super::transmit::Originated;
 use super::{Pipeline, Verdict};
+use crate::address::FlowKey;
 use crate::channel::Phase;
 use crate::counters::DropReason;
 use crate::flow::{Direction, FlowState};
 use crate::flow_table::FlowId;
 use crate::io::PacketBuf;
 use crate::parse::{self, Headers};
-use crate::policy::{Close, Event, Policy};
+use crate::policy::{Close, Event, Policy, Selection};
 use crate::snapshot::{PoolId, Protocol, Service, ServiceId, Snapshot, Target, TcpProfile};
 
 impl<P: Policy> Pipeline<P> {
     /// A packet that belongs to no flow.
-    pub(super) fn unknown<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: Headers) -> Verdict {
+    pub(super) fn unknown<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        hash: u64,
+    ) -> Verdict {
         let key = &headers.key;
         let Some(service) = self.vips.service(&key.destination, key.protocol, key.destination_port) else {
             return self.without_service(buf, &headers);
         };
         if key.protocol == Protocol::Udp as u8 {
-            return self.open_udp(now, buf, headers, service);
+            return self.open_udp(now, buf, (headers, hash), service);
         }
         if let Err(reason) = opening_flags(headers.tcp_flags) {
             if reason == DropReason::NoFlow {
@@ -39,28 +47,25 @@ impl<P: Policy> Pipeline<P> {
         let profile = self.snapshot.services.get(service.index()).map(|s| s.tcp.profile);
         match profile {
             Some(TcpProfile::Proxy) => self.open_tcp(now, buf, headers, service),
-            _ => self.open_fast_path(now, buf, headers, service),
+            _ => self.open_fast_path(now, buf, (headers, hash), service),
         }
     }
 
-    /// A new entry in the flow table; the client's next hop is resolved.
+    /// A new entry in the flow table for a key that no flow has, with its hash; the client's next hop is resolved.
     pub(super) fn new_flow(
         &mut self,
         now: Instant,
-        headers: &Headers,
+        (key, hash): (FlowKey, u64),
         service: ServiceId,
-        branch: u16,
         state: FlowState,
     ) -> Result<FlowId, DropReason> {
-        let hop = self.routes.lookup(headers.key.source).ok_or(DropReason::NoRoute)?;
+        let hop = self.routes.lookup(key.source).ok_or(DropReason::NoRoute)?;
         let hop = self.neighbors.resolve(now, (hop.port, hop.address)).ok_or(DropReason::NoNeighbor)?;
-        let mut key = headers.key;
-        key.branch = branch;
-        let id = match self.flows.insert(key) {
+        let id = match self.flows.insert_vacant(key, hash) {
             Ok(id) => id,
             // Whoever has shown that it exists goes before those who have not.
             Err(_) if self.evict_embryonic(now) => {
-                self.flows.insert(key).map_err(|_| DropReason::FlowTableFull)?
+                self.flows.insert_vacant(key, hash).map_err(|_| DropReason::FlowTableFull)?
             }
             Err(_) => return Err(DropReason::FlowTableFull),
         };
@@ -126,7 +131,8 @@ impl<P: Policy> Pipeline<P> {
         let terms = self.terms(headers, service).ok_or(DropReason::NoService)?;
         terms.fit(&mut syn);
         let binding = Binding::accept(now, &syn, &terms.promise, &terms.limits, isn, timestamp_offset);
-        let id = self.new_flow(now, headers, service, 0, FlowState::Embryonic)?;
+        let key = (headers.key, self.flows.hash(&headers.key));
+        let id = self.new_flow(now, key, service, FlowState::Embryonic)?;
         let mut connection = self.connections.fresh();
         connection.binding = Some(Box::new(binding));
         connection.header_due = self.begins_with_header(service, headers.key.source.ip());
@@ -167,10 +173,10 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        (headers, hash): (Headers, u64),
         service: ServiceId,
     ) -> Verdict {
-        let id = match self.new_flow(now, &headers, service, 0, FlowState::Connecting) {
+        let id = match self.new_flow(now, (headers.key, hash), service, FlowState::Connecting) {
             Ok(id) => id,
             Err(reason) => return Verdict::Drop(reason),
         };
@@ -225,7 +231,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// Stores a connection for the flow.
-    pub(super) fn keep(&mut self, id: FlowId, connection: Box<super::Connection>) {
+    pub(super) fn keep(&mut self, id: FlowId, connection: Box<Connection>) {
         let index = self.connections.insert(connection);
         if let Some(flow) = self.flows.flow_mut(id) {
             flow.connection = index;
@@ -239,27 +245,31 @@ impl<P: Policy> Pipeline<P> {
         id: FlowId,
         decision: Decision,
     ) -> Result<(), Refusal> {
-        let selection = match decision {
-            Decision::Select(selection) => selection,
-            Decision::Close(reason, close) => return Err(Refusal { reason, close }),
-            Decision::Wait(_) => return Err(Refusal::reset(DropReason::ScriptError)),
-        };
-        let flow = self.flows.flow(id).ok_or(Refusal::reset(DropReason::NoFlow))?;
-        let (client, index, service) =
-            (flow.client_key().source.ip(), flow.connection, ServiceId(flow.service));
+        let selection = decision.selection()?;
+        let index = self.flows.flow(id).ok_or(Refusal::reset(DropReason::NoFlow))?.connection;
         let mut connection = self.connections.take(index);
-        let chosen = self.choose(service, selection, client.into(), connection.as_deref());
-        let tried = connection.as_ref().map_or(0, |connection| connection.tried.len());
-        let record = connection.as_ref().map(|connection| &connection.record);
-        self.trace_choice(now, Some(id), (selection, tried), record, &chosen);
-        let attached = match chosen {
-            Ok(server) => self.attach(now, id, server, connection.as_deref_mut()),
-            Err(refusal) => Err(refusal),
-        };
+        let attached = self.choose_and_attach(now, id, selection, connection.as_deref_mut());
         if let Some(connection) = connection {
             self.connections.put(index, connection);
         }
         attached
+    }
+
+    /// The same for a connection that is at hand.
+    pub(super) fn choose_and_attach(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        selection: Selection,
+        connection: Option<&mut Connection>,
+    ) -> Result<(), Refusal> {
+        let flow = self.flows.flow(id).ok_or(Refusal::reset(DropReason::NoFlow))?;
+        let (client, service) = (flow.client_key().source.ip(), ServiceId(flow.service));
+        let chosen = self.choose(service, selection, client.into(), connection.as_deref());
+        let tried = connection.as_ref().map_or(0, |connection| connection.tried.len());
+        let record = connection.as_ref().map(|connection| &connection.record);
+        self.trace_choice(now, Some(id), (selection, tried), record, &chosen);
+        self.attach(now, id, chosen?, connection)
     }
 
     /// RST for a segment that no connection takes (RFC 9293, 3.10.7.1).

@@ -11,9 +11,7 @@ use crate::address::Address;
 use crate::balance::fixture::ip;
 use crate::counters::DropReason;
 use crate::flow::INSPECT;
-use crate::flow_table::FlowId;
 use crate::frame::tests::TestBuf;
-use crate::glance::UNTAGGED;
 use crate::neighbor::{Evidence, Observation};
 use crate::policy::{Context, Event, Outcome, RunId, ScriptReport};
 use crate::script_profile::ScriptProfile;
@@ -62,6 +60,7 @@ fn snapshot(vlans: [Option<u16>; 2]) -> Snapshot {
         snapshot.interfaces.push(Interface { name: format!("p{n}"), addresses, vlan, mtu: 1500 });
     }
     snapshot.snat.addresses = vec![ip("10.1.0.3")];
+    (snapshot.snat.first_port, snapshot.snat.last_port) = (1024, 1151);
     let pool = snapshot.add_pool("pool", Algorithm::RoundRobin, &["10.1.0.8:8080"]);
     snapshot.add_service("vs", Some(Target::Pool(pool)), 0);
     snapshot.services[0].addresses = vec![VIP.into()];
@@ -105,7 +104,7 @@ impl Twin {
             let port = PortId(port);
             let mut walk = Walk { now, millis, port, verdicts: &mut none, parsed, acted: 0, common: None };
             for buf in &mut burst {
-                verdicts.push(self.pipeline.detour(buf, &Lane::EMPTY, &mut walk));
+                verdicts.push(self.pipeline.detour::<UNTAGGED, _>(buf, &Lane::EMPTY, &mut walk));
             }
         }
         assert_eq!(verdicts.len(), burst.len());
@@ -234,25 +233,57 @@ const DATAGRAM: Shot = Shot {
     pause: 0,
 };
 
-/// A burst whose packets are all translated has no verdicts, and only the shortcut gives none.
+/// What the shortcut alone makes of a frame that arrives on `port`.
+fn shortcut(twin: &mut Twin, port: u8, frame: &[u8]) -> Option<PortId> {
+    let mut none = ArrayVec::new();
+    let (parsed, port) = (ArrayVec::new(), PortId(port));
+    let mut walk = Walk { now: START, millis: 0, port, verdicts: &mut none, parsed, acted: 0, common: None };
+    let (mut lanes, mut bufs) = ([Lane::EMPTY; GROUP], [TestBuf::holding(frame)]);
+    twin.pipeline.look::<TAGGED, _>(&bufs, &mut lanes, &mut walk);
+    twin.pipeline.approach(&mut lanes);
+    twin.pipeline.shortcut::<TAGGED, _>(0, &mut bufs[0], &lanes[0])
+}
+
 #[test]
 fn packets_of_bound_flows_take_the_shortcut() {
     let vlans = [Some(7), Some(9)];
     let mut twin = Twin::new(vlans, true);
     let segment = |flags, server| Shot { tcp: true, flags, server, numbers: (5, 5, 100), ..DATAGRAM };
     for opening in [DATAGRAM, segment(2, false)] {
-        assert_eq!(twin.take(START, 0, &[opening.frame(vlans, 1)])[0].1, Verdict::Forward(PortId(1)));
+        let frame = opening.frame(vlans, 1);
+        assert_eq!(shortcut(&mut twin, 0, &frame), None, "there is no flow yet");
+        assert_eq!(twin.take(START, 0, &[frame])[0].1, Verdict::Forward(PortId(1)));
     }
     let (udp, tcp) = (snat_port(&twin, false), snat_port(&twin, true));
     let answer = Shot { server: true, ..DATAGRAM };
     for (shot, snat) in [(DATAGRAM, 1), (answer, udp), (segment(0x10, false), 1), (segment(0x18, true), tcp)]
     {
-        let mut burst: Burst<TestBuf> =
-            (0..BURST).map(|_| TestBuf::holding(&shot.frame(vlans, snat))).collect();
+        let (frame, from, to) = (shot.frame(vlans, snat), u8::from(shot.server), u8::from(!shot.server));
+        assert_eq!(shortcut(&mut twin, from, &frame), Some(PortId(to)), "{shot:?}");
+        let mut burst: Burst<TestBuf> = (0..BURST).map(|_| TestBuf::holding(&frame)).collect();
         let mut verdicts = ArrayVec::new();
-        let (from, to) = if shot.server { (PortId(1), PortId(0)) } else { (PortId(0), PortId(1)) };
-        assert_eq!(twin.pipeline.process(START, from, &mut burst, &mut verdicts), Some(to), "{shot:?}");
-        assert!(verdicts.is_empty());
+        let common = twin.pipeline.process(START, PortId(from), &mut burst, &mut verdicts);
+        assert_eq!((common, verdicts.len()), (Some(PortId(to)), 0), "all leave by one port: {shot:?}");
+    }
+}
+
+/// The datagrams that open flows leave by the same port, too; what opens none gives verdicts to all.
+#[test]
+fn a_burst_of_openings_needs_no_verdicts() {
+    let mut twin = Twin::new([None, None], true);
+    let opening = |client: u8| {
+        let mut frame = DATAGRAM.frame([None, None], 1);
+        frame[35] ^= client;
+        frame[40..42].fill(0);
+        TestBuf::holding(&frame)
+    };
+    let mut burst: Burst<TestBuf> = (0..BURST as u8).map(opening).collect();
+    let mut verdicts = ArrayVec::new();
+    let common = twin.pipeline.process(START, PortId(0), &mut burst, &mut verdicts);
+    assert_eq!((common, verdicts.len()), (Some(PortId(1)), 0));
+    assert_eq!(twin.pipeline.counters().flows_created, BURST as u64);
+    for buf in &burst {
+        assert_eq!(buf.bytes()[..12], [SERVER_MAC, OWN[1]].concat()[..]);
     }
 }
 
