@@ -242,7 +242,13 @@ impl Flow {
     /// True if packets of this direction with this [narrow](FlowKey::narrow) key belong to the flow, which is
     /// [`FlowState::Bound`] and not to be inspected: all that has to be done is in the first line, and for TCP the second.
     #[inline]
-    pub(crate) fn is_plain(&self, direction: Direction, (addresses, rest): (u64, u64)) -> bool {
+    pub(crate) fn is_plain(&self, direction: Direction, key: (u64, u64)) -> bool {
+        self.is_narrow(direction, key) & (self.flags & INSPECT == 0) && self.state == FlowState::Bound as u8
+    }
+
+    /// True if packets of this direction with this [narrow](FlowKey::narrow) key belong to the flow.
+    #[inline]
+    pub(crate) fn is_narrow(&self, direction: Direction, (addresses, rest): (u64, u64)) -> bool {
         let (own, ports, protocol) = match direction {
             Direction::FromClient => (self.client_addresses, self.client_ports, self.client_protocol),
             Direction::FromServer => (self.server_addresses, self.server_ports, self.server_protocol),
@@ -250,9 +256,8 @@ impl Flow {
         let [source, destination, [of_key, ..], _]: [[u8; 2]; 4] = zerocopy::transmute!(rest);
         let of_packet: u32 = zerocopy::transmute!([source, destination]);
         // The key of the client side only can have a branch, and then it is not that of a packet.
-        let unusual = self.flags & (INSPECT | WIDE | BRANCHED);
+        let unusual = self.flags & (WIDE | BRANCHED);
         (own == addresses) & (ports == of_packet) & (protocol == of_key) & (unusual == 0)
-            && self.state == FlowState::Bound as u8
     }
 
     /// Source and destination, ports, and next hop that a packet of this direction leaves with, if [`Flow::is_plain`].

@@ -185,8 +185,7 @@ fn ipv4(packet: &[u8], l3: usize) -> Result<Headers, DropReason> {
     if Sum::default().bytes(header).checksum() != 0 {
         return Err(DropReason::IpChecksum);
     }
-    // RFC 1122, 3.2.1.3: this network, loopback, multicast, limited broadcast.
-    if matches!(ip.source, [0 | 127 | 224..=239, ..] | [255, 255, 255, 255]) {
+    if !v4_source_ok(ip.source) {
         return Err(DropReason::Malformed);
     }
     // MF or an offset; DF and the reserved bit do not matter. See [`crate::fragments`].
@@ -204,6 +203,11 @@ fn ipv4(packet: &[u8], l3: usize) -> Result<Headers, DropReason> {
         tcp_flags: 0,
         ttl: ip.ttl,
     })
+}
+
+/// RFC 1122, 3.2.1.3: not this network, loopback, multicast, limited broadcast.
+pub(crate) fn v4_source_ok(source: [u8; 4]) -> bool {
+    !matches!(source, [0 | 127 | 224..=239, ..] | [255, 255, 255, 255])
 }
 
 /// The IPv6 header (RFC 8200) at `l3` with its extension headers.

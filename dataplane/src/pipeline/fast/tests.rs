@@ -105,7 +105,7 @@ impl Twin {
             let port = PortId(port);
             let mut walk = Walk { now, millis, port, verdicts: &mut none, parsed, acted: 0, common: None };
             for buf in &mut burst {
-                verdicts.push(self.pipeline.detour(buf, &Lane::EMPTY, &mut walk));
+                verdicts.push(self.pipeline.detour::<UNTAGGED, _>(buf, &Lane::EMPTY, &mut walk));
             }
         }
         assert_eq!(verdicts.len(), burst.len());
