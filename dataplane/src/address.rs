@@ -133,6 +133,22 @@ impl FlowKey {
         Some((zerocopy::transmute!(addresses), zerocopy::transmute!(rest)))
     }
 
+    /// The key of packets, not of branches, that [`FlowKey::narrow`] made these words of.
+    #[inline]
+    #[must_use]
+    pub(crate) fn widened((addresses, rest): (u64, u64)) -> Self {
+        let [source, destination]: [[u8; 4]; 2] = zerocopy::transmute!(addresses);
+        let [source_port, destination_port, [protocol, _], _]: [[u8; 2]; 4] = zerocopy::transmute!(rest);
+        FlowKey {
+            source: Address::from_v4(source),
+            destination: Address::from_v4(destination),
+            source_port: u16::from_be_bytes(source_port),
+            destination_port: u16::from_be_bytes(destination_port),
+            protocol,
+            ..FlowKey::default()
+        }
+    }
+
     /// Source address and port.
     #[inline]
     #[must_use]

@@ -21,19 +21,15 @@ impl Sum {
     pub fn bytes(self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<8>();
         let sum = words.iter().fold(self.0, |sum, word| sum + halves(u64::from_ne_bytes(*word)));
-        if rest.is_empty() {
-            return Sum(sum);
-        }
-        let last = match bytes.last_chunk() {
-            // The rest and some bytes before it, which make room for zeros behind it.
-            Some(last) => (u64::from_le_bytes(*last) >> (64 - 8 * rest.len())).to_le_bytes(),
-            None => {
+        match *rest {
+            [] => Sum(sum),
+            [a, b, c, d] => Sum(sum + u64::from(u32::from_ne_bytes([a, b, c, d]))),
+            _ => {
                 let mut last = [0u8; 8];
                 last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-                last
+                Sum(sum + halves(u64::from_ne_bytes(last)))
             }
-        };
-        Sum(sum + halves(u64::from_ne_bytes(last)))
+        }
     }
 
     /// Adds a number as its two bytes in network byte order.
@@ -53,6 +49,13 @@ impl Sum {
 /// IPv4 addresses are summed with their mapping prefix, whose sum is 0xffff and so changes nothing.
 pub fn pseudo_header(source: Address, destination: Address, protocol: u8, length: u16) -> Sum {
     Sum::default().bytes(&source.0).bytes(&destination.0).word(u16::from(protocol)).word(length)
+}
+
+/// The same for IPv4.
+#[inline]
+pub fn pseudo_header_v4(source: [u8; 4], destination: [u8; 4], protocol: u8, length: u16) -> Sum {
+    let addresses = u64::from(u32::from_ne_bytes(source)) + u64::from(u32::from_ne_bytes(destination));
+    Sum(addresses).word(u16::from(protocol)).word(length)
 }
 
 /// What changes of the summed bytes do to their checksum: collect all changes, then apply them once to each field.
@@ -185,6 +188,7 @@ mod tests {
             bytes.extend(length.to_be_bytes());
             let sum = pseudo_header(Address::from_v4(source), Address::from_v4(destination), protocol, length);
             prop_assert_eq!(sum.checksum(), reference(&bytes));
+            prop_assert_eq!(pseudo_header_v4(source, destination, protocol, length).checksum(), reference(&bytes));
         }
 
         #[test]

@@ -7,7 +7,7 @@ use tcp::{Lifecycle, Splice, Track};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::address::FlowKey;
-use crate::header::PROTOCOL_TCP;
+use crate::header::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::snapshot::ServerId;
 pub use keys::FlowRef;
 pub(crate) use keys::Wide;
@@ -167,7 +167,16 @@ impl Flow {
     /// [`FlowState::Bound`] and not to be inspected: all that has to be done is in the first line, and for TCP the second.
     /// The table has found it by a key of that direction; so it has one.
     #[inline]
-    pub(crate) fn is_plain(&self, direction: Direction, (addresses, rest): (u64, u64)) -> bool {
+    pub(crate) fn is_plain(&self, direction: Direction, key: (u64, u64)) -> bool {
+        const LOOKED_AT: u16 = u16::from_ne_bytes([STATE, INSPECT]);
+        const WANTED: u16 = u16::from_ne_bytes([FlowState::Bound as u8, 0]);
+        let found = u16::from_ne_bytes([self.phase, self.flags]) & LOOKED_AT;
+        self.is_narrow(direction, key) & (found == WANTED)
+    }
+
+    /// True if packets of this direction with this [narrow](FlowKey::narrow) key belong to the flow.
+    #[inline]
+    pub(crate) fn is_narrow(&self, direction: Direction, (addresses, rest): (u64, u64)) -> bool {
         let (own, ports) = match direction {
             Direction::FromClient => (self.client_addresses, self.client_ports),
             Direction::FromServer => (self.server_addresses, self.server_ports),
@@ -175,11 +184,9 @@ impl Flow {
         let [source, destination, [protocol, ..], _]: [[u8; 2]; 4] = zerocopy::transmute!(rest);
         let of_packet: u32 = zerocopy::transmute!([source, destination]);
         // The key of the client side only can have a branch, and then it is not that of a packet.
-        let looked_at = u16::from_ne_bytes([STATE, INSPECT | WIDE | BRANCHED | TCP]);
-        let tcp = if protocol == PROTOCOL_TCP { TCP } else { 0 };
-        let wanted = u16::from_ne_bytes([FlowState::Bound as u8, tcp]);
-        let found = u16::from_ne_bytes([self.phase, self.flags]) & looked_at;
-        (own == addresses) & (ports == of_packet) & (found == wanted)
+        let of_flow = if self.flags & TCP != 0 { PROTOCOL_TCP } else { PROTOCOL_UDP };
+        let unusual = self.flags & (WIDE | BRANCHED);
+        (own == addresses) & (ports == of_packet) & (protocol == of_flow) & (unusual == 0)
     }
 
     /// True if all packets of the flow are translated without further ado, as far as the flow itself is concerned.

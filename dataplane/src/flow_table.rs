@@ -194,6 +194,14 @@ impl FlowTable {
         flow.is_plain(direction, key).then_some((flow, direction))
     }
 
+    /// The flow whose packets have this [narrow](FlowKey::narrow) key, and which way they go, if it is at this spot.
+    #[inline]
+    pub(crate) fn found(&self, Spot(entry): Spot, key: (u64, u64)) -> Option<(FlowId, Direction)> {
+        let (index, direction) = place(entry);
+        let flow = self.flows.get(index).filter(|flow| is_live(flow) && flow.is_narrow(direction, key))?;
+        Some((FlowId { index: index as u32, generation: flow.generation }, direction))
+    }
+
     /// The flow whose packets have this key, and which way they go. `hash` is [`hash`](Self::hash) of `key`.
     #[inline]
     #[must_use]

@@ -1,8 +1,11 @@
 //! Building the packets that weir originates.
 
+mod segment;
+
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
+pub use self::segment::segment;
 use crate::address::Address;
 use crate::checksum::{self, Sum};
 use crate::counters::DropReason;
@@ -12,6 +15,8 @@ use crate::header::{
 };
 use crate::io::PacketBuf;
 
+/// Where the checksum is in a TCP header.
+const TCP_CHECKSUM: usize = 16;
 /// Don't fragment.
 const DF: u16 = 0x4000;
 
@@ -72,6 +77,10 @@ impl Ip {
         if self.source.is_v4() { IPV4_LEN } else { IPV6_LEN }
     }
 
+    fn ethertype(&self) -> u16 {
+        if self.source.is_v4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }
+    }
+
     /// Writes the header for `l4_len` bytes above it.
     fn write(&self, packet: &mut [u8], l4_len: usize) -> Result<(), DropReason> {
         match (self.source.v4(), self.destination.v4()) {
@@ -88,10 +97,18 @@ impl Ip {
         destination: [u8; 4],
         l4_len: usize,
     ) -> Result<(), DropReason> {
+        let total = u16::try_from(IPV4_LEN + l4_len).map_err(|_| DropReason::TooBig)?;
+        let header = self.header_v4(source, destination, total);
+        header.write_to_prefix(packet).map_err(|_| DropReason::NoBuffer)
+    }
+
+    /// The header of a packet of `total` bytes.
+    #[inline]
+    fn header_v4(&self, source: [u8; 4], destination: [u8; 4], total: u16) -> Ipv4 {
         let mut header = Ipv4 {
             version_ihl: 0x45,
             traffic_class: 0,
-            total_length: U16::new(u16::try_from(IPV4_LEN + l4_len).map_err(|_| DropReason::TooBig)?),
+            total_length: U16::new(total),
             identification: U16::new(self.identification),
             fragment: U16::new(DF),
             ttl: self.ttl,
@@ -101,7 +118,7 @@ impl Ip {
             destination,
         };
         header.checksum = U16::new(Sum::default().bytes(header.as_bytes()).checksum());
-        header.write_to_prefix(packet).map_err(|_| DropReason::NoBuffer)
+        header
     }
 
     fn write_v6(&self, packet: &mut [u8], l4_len: usize) -> Result<(), DropReason> {
@@ -144,8 +161,7 @@ pub fn build<B: PacketBuf>(
         return Err(DropReason::NoBuffer);
     }
     let (headers, segment) = buf.bytes_mut().split_at_mut_checked(l4).ok_or(DropReason::NoBuffer)?;
-    let ethertype = if ip.source.is_v4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-    link.write(headers, ethertype).ok_or(DropReason::NoBuffer)?;
+    link.write(headers, ip.ethertype()).ok_or(DropReason::NoBuffer)?;
     ip.write(headers.get_mut(l3..).ok_or(DropReason::NoBuffer)?, used)?;
     seal(segment, ip)
 }
@@ -191,7 +207,7 @@ pub fn multicast_mac(group: Address) -> Mac {
 fn seal(segment: &mut [u8], ip: &Ip) -> Result<(), DropReason> {
     let length = u16::try_from(segment.len()).map_err(|_| DropReason::TooBig)?;
     let (at, pseudo) = match ip.protocol {
-        PROTOCOL_TCP => (16, true),
+        PROTOCOL_TCP => (TCP_CHECKSUM, true),
         PROTOCOL_UDP => (6, true),
         PROTOCOL_ICMP => (2, false),
         PROTOCOL_ICMPV6 => (2, true),

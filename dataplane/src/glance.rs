@@ -5,12 +5,12 @@
 //! every frame can be given to. What it does recognise, `parse` would accept but for the source address, which has to be
 //! that of a flow.
 
-use crate::address::{Address, FlowKey};
+use crate::address::FlowKey;
 use crate::header::{
     ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, IPV4_LEN, Mac, PROTOCOL_TCP, PROTOCOL_UDP, TAG_LEN,
     TCP_LEN, UDP_LEN,
 };
-use crate::parse::{Family, Headers, is_host};
+use crate::parse::{Family, Headers};
 
 /// Length of the link header of a frame without a tag.
 pub const UNTAGGED: usize = ETHERNET_LEN;
@@ -27,7 +27,7 @@ pub struct Glance {
     pub key: (u64, u64),
     /// Bytes of the IP packet.
     pub total: u16,
-    /// Bytes of the header above IP: [`UDP`], [`TCP`] or [`TCP_TIMESTAMPS`].
+    /// Bytes of the header above IP: [`UDP`], [`TCP`] or [`TCP_TIMESTAMPS`]; of [`glance_any`] also any other for TCP.
     pub above: u16,
 }
 
@@ -46,28 +46,24 @@ impl Glance {
         self.total.wrapping_sub(self.above).wrapping_sub(IPV4_LEN as u16)
     }
 
-    /// What [`crate::parse`] makes of a datagram that was recognised by a port with a link header of this length. `None` is
-    /// for that itself: a segment, or a source address that is no host's.
-    #[inline]
+    /// What [`crate::parse`] would say of the frame that this is about.
     #[must_use]
-    pub fn datagram<const LINK: usize>(&self, frame: &[u8]) -> Option<Headers> {
-        let (l3, payload) = (LINK as u16, LINK as u16 + IPV4_LEN as u16 + UDP);
-        let [source, destination]: [[u8; 4]; 2] = zerocopy::transmute!(self.key.0);
-        let [source_port, destination_port, ..]: [[u8; 2]; 4] = zerocopy::transmute!(self.key.1);
-        if self.is_tcp() || !is_host(source) {
-            return None;
+    pub(crate) fn headers<const LINK: usize>(&self, frame: &[u8]) -> Headers {
+        let packet = frame.get(LINK..).unwrap_or_default();
+        let [ttl, ..] = half::<8>(packet).to_ne_bytes();
+        let [_, flags, ..] = half::<32>(packet).to_ne_bytes();
+        let l3 = LINK as u16;
+        let l4 = l3 + IPV4_LEN as u16;
+        Headers {
+            family: Family::V4,
+            key: FlowKey::widened(self.key),
+            l3,
+            l4,
+            payload: l4 + self.above,
+            end: l3.saturating_add(self.total),
+            tcp_flags: if self.is_tcp() { flags } else { 0 },
+            ttl,
         }
-        let key = FlowKey {
-            source: Address::from_v4(source),
-            destination: Address::from_v4(destination),
-            source_port: u16::from_be_bytes(source_port),
-            destination_port: u16::from_be_bytes(destination_port),
-            protocol: PROTOCOL_UDP,
-            ..FlowKey::default()
-        };
-        let (l4, end) = (payload - UDP, l3.checked_add(self.total)?);
-        let ttl = *frame.get(LINK + 8)?;
-        Some(Headers { family: Family::V4, key, l3, l4, payload, end, tcp_flags: 0, ttl })
     }
 
     /// For TCP, or else UDP.
@@ -78,11 +74,22 @@ impl Glance {
     }
 }
 
+/// As [`glance`], for TCP segments of all kinds, with whatever flags and options.
+#[must_use]
+pub(crate) fn glance_any<const LINK: usize>(frame: &[u8], mac: Mac, vlan: u16) -> Option<Glance> {
+    recognised::<LINK, true>(frame, mac, vlan)
+}
+
 /// Looks at a frame that arrived by a port with this address of its own. `LINK` is [`TAGGED`] if the port has the tag
 /// `vlan`, else [`UNTAGGED`].
 #[inline]
 #[must_use]
 pub fn glance<const LINK: usize>(frame: &[u8], mac: Mac, vlan: u16) -> Option<Glance> {
+    recognised::<LINK, false>(frame, mac, vlan)
+}
+
+#[inline]
+fn recognised<const LINK: usize, const ANY: bool>(frame: &[u8], mac: Mac, vlan: u16) -> Option<Glance> {
     let (link, packet) = frame.split_first_chunk::<LINK>()?;
     let head = packet.first_chunk::<HEAD>()?;
     if !is_for(link, mac, vlan) {
@@ -104,6 +111,7 @@ pub fn glance<const LINK: usize>(frame: &[u8], mac: Mac, vlan: u16) -> Option<Gl
     }
     let above = match protocol {
         PROTOCOL_UDP => UDP,
+        PROTOCOL_TCP if ANY => any_segment(head)?,
         PROTOCOL_TCP => segment(packet, head)?,
         _ => return None,
     };
@@ -134,6 +142,12 @@ fn segment(packet: &[u8], head: &[u8; HEAD]) -> Option<u16> {
         }
         _ => None,
     }
+}
+
+/// The length of any TCP header.
+fn any_segment(head: &[u8; HEAD]) -> Option<u16> {
+    let [offset, ..] = half::<32>(head).to_ne_bytes();
+    Some(u16::from(offset >> 4) * 4).filter(|above| *above >= TCP)
 }
 
 /// Two NOPs, kind and length of timestamps (RFC 7323, appendix A).

@@ -177,6 +177,8 @@ pub struct Neighbors {
     entries: Vec<Entry>,
     index: HashMap<(PortId, Address), u16, Keyed>,
     timers: BTreeSet<(Instant, u16)>,
+    /// The first of them.
+    soonest: Option<Instant>,
     /// Entries without references, by last use.
     idle: BTreeSet<(Instant, u16)>,
     failed: VecDeque<NeighborId>,
@@ -198,6 +200,7 @@ impl Neighbors {
             entries: Vec::with_capacity(usize::from(capacity)),
             index: HashMap::with_capacity_and_hasher(usize::from(capacity), Keyed::default()),
             timers: BTreeSet::new(),
+            soonest: None,
             idle: BTreeSet::new(),
             failed: VecDeque::new(),
             doors: Doors::new(capacity),
@@ -360,10 +363,9 @@ impl Neighbors {
 
     /// The next question to send, until `None`.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Solicitation> {
-        while let Some((at, slot)) = self.timers.first().copied() {
-            if at > now {
-                return None;
-            }
+        while self.soonest.is_some_and(|at| at <= now)
+            && let Some((_, slot)) = self.timers.first().copied()
+        {
             let solicitation = self.fire(now, slot);
             if solicitation.is_some() {
                 return solicitation;
@@ -378,9 +380,10 @@ impl Neighbors {
     }
 
     /// When [`Neighbors::poll_transmit`] is due.
+    #[inline]
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        self.soonest
     }
 
     fn entry(&self, id: NeighborId) -> Option<&Entry> {
@@ -453,6 +456,7 @@ impl Neighbors {
         if let Some(due) = due {
             self.timers.insert((due, slot));
         }
+        self.soonest = self.timers.first().map(|(at, _)| *at);
         self.hang(slot);
     }
 

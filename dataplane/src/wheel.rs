@@ -74,14 +74,28 @@ impl Wheel {
             return;
         }
         self.cancel(slot);
-        // What is past is due now: a number of 32 bits has its meaning near the present only.
-        let due = tick_after(at).clamp(self.latest, self.latest + FARTHEST);
+        let due = self.due(at);
         if let Some(node) = self.nodes.get_mut(slot as usize) {
             node.due = due as u32;
         }
         self.scheduled += 1;
         let list = if due < self.cursor { self.pending() } else { self.spoke(due as u32) };
         self.link(slot, list);
+    }
+
+    /// As [`schedule`](Self::schedule), but a timer that fires earlier stays as it is: for whoever looks, when it fires,
+    /// whether it is time. Costs one read where it is.
+    pub fn hasten(&mut self, slot: u32, at: Instant) {
+        let due = self.due(at) as u32;
+        let soon = self.node(slot).is_some_and(|node| node.due.wrapping_sub(due) as i32 <= 0);
+        if !(soon && self.is_scheduled(slot)) {
+            self.schedule(slot, at);
+        }
+    }
+
+    /// The tick of a timer for this time. What is past is due now: a number of 32 bits has its meaning near the present only.
+    fn due(&self, at: Instant) -> u64 {
+        tick_after(at).clamp(self.latest, self.latest + FARTHEST)
     }
 
     /// Takes the timer of a slot back. Without effect if it is not scheduled.
@@ -421,6 +435,21 @@ mod tests {
         fired.sort_unstable();
         assert_eq!(fired, [0, 1, 2, 3, 4]);
         assert!(steps < 86_400 / 32 + 300, "{steps} steps");
+    }
+
+    #[test]
+    fn a_timer_is_hastened_and_never_put_off() {
+        let mut wheel = Wheel::new(2, START).unwrap();
+        let at = |millis| START + Duration::from_millis(millis);
+        wheel.hasten(0, at(500));
+        wheel.hasten(0, at(900));
+        assert_eq!(pop_all(&mut wheel, at(499)), []);
+        assert_eq!(pop_all(&mut wheel, at(510)), [0]);
+        wheel.hasten(0, at(900));
+        wheel.hasten(0, at(600));
+        assert_eq!(pop_all(&mut wheel, at(610)), [0]);
+        wheel.hasten(7, at(600));
+        assert!(wheel.is_empty());
     }
 
     #[derive(Clone, Debug)]

@@ -1,16 +1,36 @@
 //! A TCP segment on the wire (RFC 9293, 3.1), with the options that weir understands.
 
+mod emit;
+
 use std::ops::BitOr;
 
 use arrayvec::ArrayVec;
+use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::SeqNumber;
+
+/// A header without options, as it is on the wire.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub ports: [U16; 2],
+    pub seq: U32,
+    pub ack: U32,
+    /// Length of header and options in 32-bit words, in the upper half.
+    pub offset: u8,
+    pub flags: u8,
+    pub window: U16,
+    pub checksum: U16,
+    pub urgent: U16,
+}
 
 /// Bytes of a header without options.
 pub(crate) const HEADER: usize = 20;
 /// Most bytes of options.
 pub(crate) const MAX_OPTIONS: usize = 40;
 
+/// Kinds of options (RFC 9293, 3.1; RFC 2018; RFC 7323).
 const END: u8 = 0;
 const NOP: u8 = 1;
 const MSS: u8 = 2;
@@ -179,52 +199,18 @@ impl<'a> Segment<'a> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    /// Bytes that [`Segment::emit`] writes.
-    #[must_use]
-    pub fn wire_len(&self) -> usize {
-        HEADER + self.options.wire_len() + self.payload.len()
-    }
-
-    /// Writes the segment to the front of `out` and returns its length in bytes. The checksum field is left 0 for the
-    /// caller, who knows the addresses. Options are padded with NOP; SACK blocks that do not fit are left out, the last
-    /// first.
-    ///
-    /// # Errors
-    /// [`SegmentError::NoRoom`] when `out` is shorter than [`Segment::wire_len`].
-    pub fn emit(
-        &self,
-        source_port: u16,
-        destination_port: u16,
-        out: &mut [u8],
-    ) -> Result<usize, SegmentError> {
-        let options = self.options.encode();
-        let header = HEADER + options.len();
-        let total = header + self.payload.len();
-        let out = out.get_mut(..total).ok_or(SegmentError::NoRoom)?;
-        let (head, payload) = out.split_at_mut_checked(header).ok_or(SegmentError::NoRoom)?;
-        let (fixed, tail) = head.split_at_mut_checked(HEADER).ok_or(SegmentError::NoRoom)?;
-        let fields: [&[u8]; 8] = [
-            &source_port.to_be_bytes(),
-            &destination_port.to_be_bytes(),
-            &self.seq.value().to_be_bytes(),
-            &self.ack.value().to_be_bytes(),
-            &[((header / 4) << 4) as u8, self.flags.0],
-            &self.window.to_be_bytes(),
-            &[0, 0],
-            &self.urgent.to_be_bytes(),
-        ];
-        for (byte, value) in fixed.iter_mut().zip(fields.into_iter().flatten()) {
-            *byte = *value;
-        }
-        tail.copy_from_slice(&options);
-        payload.copy_from_slice(self.payload);
-        Ok(total)
-    }
 }
 
 impl Options {
-    pub(crate) fn parse(mut rest: &[u8]) -> Result<Self, SegmentError> {
+    #[inline]
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SegmentError> {
+        match Timestamps::alone(bytes) {
+            Some(timestamps) => Ok(Options { timestamps: Some(timestamps), ..Options::default() }),
+            None => Options::parse_any(bytes),
+        }
+    }
+
+    fn parse_any(mut rest: &[u8]) -> Result<Self, SegmentError> {
         let mut options = Options::default();
         while let Some((&kind, tail)) = rest.split_first() {
             match kind {
@@ -255,57 +241,14 @@ impl Options {
             _ => {}
         }
     }
-
-    /// SACK blocks that fit beside the other options.
-    fn sack_that_fits(&self) -> usize {
-        let others = usize::from(self.mss.is_some()) * 4
-            + usize::from(self.window_scale.is_some()) * 4
-            + usize::from(self.sack_permitted) * 4
-            + usize::from(self.timestamps.is_some()) * 12;
-        self.sack.len().min(MAX_OPTIONS.saturating_sub(others + 4) / 8)
-    }
-
-    /// Bytes on the wire, a multiple of four.
-    #[must_use]
-    pub fn wire_len(&self) -> usize {
-        self.encode().len()
-    }
-
-    pub(crate) fn encode(&self) -> ArrayVec<u8, MAX_OPTIONS> {
-        let mut bytes = ArrayVec::new();
-        // At most 4 + 4 + 12 + 4 bytes, and SACK blocks only as far as they fit: nothing is ever cut.
-        let mut put = |part: &[u8]| bytes.extend(part.iter().copied().take(bytes.remaining_capacity()));
-        if let Some(mss) = self.mss {
-            put(&[MSS, 4]);
-            put(&mss.to_be_bytes());
-        }
-        if self.sack_permitted {
-            put(&[NOP, NOP, SACK_PERMITTED, 2]);
-        }
-        if let Some(shift) = self.window_scale {
-            put(&[NOP, WINDOW_SCALE, 3, shift]);
-        }
-        if let Some(timestamps) = self.timestamps {
-            put(&timestamps.encode());
-        }
-        let blocks = self.sack_that_fits();
-        if blocks > 0 {
-            put(&[NOP, NOP, SACK, (2 + 8 * blocks) as u8]);
-            for block in self.sack.iter().take(blocks) {
-                put(&block.left.value().to_be_bytes());
-                put(&block.right.value().to_be_bytes());
-            }
-        }
-        bytes
-    }
 }
 
 impl Timestamps {
-    /// The option in its recommended layout: NOP, NOP, kind 8 (RFC 7323, appendix A).
-    pub(crate) fn encode(self) -> [u8; 12] {
-        let [a, b, c, d] = self.value.to_be_bytes();
-        let [e, f, g, h] = self.echo.to_be_bytes();
-        [NOP, NOP, TIMESTAMPS, 10, a, b, c, d, e, f, g, h]
+    /// The option where it is the only one, in its recommended layout: nearly always.
+    #[inline]
+    fn alone(options: &[u8]) -> Option<Timestamps> {
+        let &[NOP, NOP, TIMESTAMPS, 10, a, b, c, d, e, f, g, h] = options else { return None };
+        Some(Timestamps { value: u32::from_be_bytes([a, b, c, d]), echo: u32::from_be_bytes([e, f, g, h]) })
     }
 }
 

@@ -7,7 +7,7 @@ use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::Difference;
-use crate::segment::{HEADER, MAX_OPTIONS, Options, Timestamps};
+use crate::segment::{HEADER, Header, MAX_OPTIONS, Options, Timestamps};
 use crate::{Flags, SegmentError, SeqNumber, Side};
 
 /// What turns a segment of one side into one that the other side understands. Plain data of 20 bytes for a flow table;
@@ -46,19 +46,6 @@ pub(crate) const SACK_MISSING: u8 = 0x04;
 pub(crate) const HELD_FROM_SERVER: u8 = 0x08;
 /// weir still answers the server itself: acknowledgements in packets of the client are replaced.
 pub(crate) const HELD_FROM_CLIENT: u8 = 0x10;
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Header {
-    ports: [u8; 4],
-    seq: U32,
-    ack: U32,
-    offset: u8,
-    flags: u8,
-    window: U16,
-    checksum: U16,
-    urgent: U16,
-}
 
 /// The timestamps option where nearly everybody puts it: alone, behind two NOPs.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -1,4 +1,5 @@
-use etherparse::{LaxPacketHeaders, LinkHeader, PacketHeaders};
+use etherparse::{LaxPacketHeaders, LinkHeader, NetHeaders, PacketHeaders, TransportHeader};
+use tcp::{Flags, Options, Segment, Timestamps};
 
 use super::*;
 use crate::parse::{Packet, l4_checksum_ok, parse};
@@ -97,6 +98,54 @@ fn every_protocol_is_sealed() {
             assert_eq!(other.payload.slice(), b"odd");
         }
     }
+}
+
+#[test]
+fn a_segment_is_written_whole_with_right_checksums() {
+    let timestamps = Some(Timestamps { value: 0x0102_0304, echo: 0xfffe_fdfc });
+    let all = Options {
+        mss: Some(1460),
+        window_scale: Some(7),
+        sack_permitted: true,
+        timestamps,
+        ..Options::default()
+    };
+    let alone = Options { timestamps, ..Options::default() };
+    let cases = [(Options::default(), &b""[..]), (alone, b"odd"), (all, b""), (Options::default(), b"even")];
+    for (options, payload) in cases {
+        for (v6, vlan) in [(false, None), (false, Some(7)), (true, None), (true, Some(7))] {
+            let written = Segment {
+                seq: 0xfedc_ba98.into(),
+                ack: 0x1234_5678.into(),
+                flags: Flags::PSH | Flags::ACK,
+                window: 0xabcd,
+                urgent: 3,
+                options: options.clone(),
+                payload,
+            };
+            let mut buf = TestBuf::new(2048);
+            segment(&mut buf, &Link { vlan, ..LINK }, &ip(v6, PROTOCOL_TCP), (1000, 2000), &written).unwrap();
+            let other = PacketHeaders::from_ethernet_slice(buf.bytes()).unwrap();
+            assert_eq!(other.vlan_ids().first().map(|id| id.value()), vlan);
+            let Some(TransportHeader::Tcp(tcp)) = &other.transport else { panic!("{:?}", other.transport) };
+            let sum = match other.net.as_ref().unwrap() {
+                NetHeaders::Ipv4(ip, _) => {
+                    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                    tcp.calc_checksum_ipv4(ip, payload).unwrap()
+                }
+                NetHeaders::Ipv6(ip, _) => tcp.calc_checksum_ipv6(ip, payload).unwrap(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((tcp.source_port, tcp.destination_port, tcp.checksum), (1000, 2000, sum));
+            let l4 = buf.bytes().len() - written.wire_len();
+            assert_eq!(Segment::parse(&buf.bytes()[l4..]).unwrap(), written);
+        }
+    }
+    let (mut small, nothing) = (TestBuf::new(73), Segment::default());
+    assert_eq!(
+        segment(&mut small, &LINK, &ip(true, PROTOCOL_TCP), (1, 2), &nothing),
+        Err(DropReason::NoBuffer)
+    );
 }
 
 #[test]

@@ -41,6 +41,13 @@ fn seen(frame: &[u8], tag: Option<u16>) -> Option<Glance> {
     }
 }
 
+fn seen_any(frame: &[u8], tag: Option<u16>) -> Option<Glance> {
+    match tag {
+        Some(vlan) => glance_any::<TAGGED>(frame, OWN, vlan),
+        None => glance_any::<UNTAGGED>(frame, OWN, 0),
+    }
+}
+
 fn parsed(frame: &[u8], tag: Option<u16>) -> Headers {
     match parse(frame, tag) {
         Ok(Packet::Transport(headers)) => headers,
@@ -56,7 +63,15 @@ fn expected(frame: &[u8], headers: &Headers) -> Glance {
     assert!(if is_tcp { above == 20 || above == 32 } else { above == 8 });
     let glance = Glance { key: headers.key.narrow().unwrap(), total: headers.end - headers.l3, above };
     assert_eq!((glance.is_tcp(), glance.payload()), (is_tcp, headers.end - headers.payload));
+    assert_eq!(headers_of(&glance, frame, headers.l3), *headers);
     glance
+}
+
+fn headers_of(glance: &Glance, frame: &[u8], l3: u16) -> Headers {
+    match usize::from(l3) {
+        TAGGED => glance.headers::<TAGGED>(frame),
+        _ => glance.headers::<UNTAGGED>(frame),
+    }
 }
 
 #[test]
@@ -101,6 +116,13 @@ fn the_unusual_is_left_alone() {
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
         assert_eq!(seen(&frame, None), None, "{name}");
     }
+    for (name, flags) in [("SYN", 0x12), ("FIN", 0x11), ("RST", 0x04), ("SYN alone", 0x02)] {
+        let mut frame = whole.clone();
+        frame[47] = flags;
+        let any = seen_any(&frame, None).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(any.headers::<UNTAGGED>(&frame), parsed(&frame, None), "{name}");
+        assert_eq!(any.headers::<UNTAGGED>(&frame).tcp_flags, flags, "{name}");
+    }
     assert_eq!(seen(&whole[..whole.len() - 1], None), None, "cut");
     let mut wrong = whole.clone();
     wrong[30] ^= 1;
@@ -133,17 +155,24 @@ proptest! {
             let sum = Sum::default().bytes(&frame[l3..l3 + 20]).checksum();
             frame[l3 + 10..l3 + 12].copy_from_slice(&sum.to_be_bytes());
         }
-        let Some(glance) = seen(&frame, tag) else { return Ok(()) };
-        let datagram = match tag {
-            Some(_) => glance.datagram::<TAGGED>(&frame),
-            None => glance.datagram::<UNTAGGED>(&frame),
-        };
-        match parse(&frame, tag) {
-            Ok(Packet::Transport(headers)) => {
-                prop_assert_eq!(glance, expected(&frame, &headers));
-                prop_assert_eq!(datagram, (!glance.is_tcp()).then_some(headers));
+        let any = seen_any(&frame, tag);
+        match (any, parse(&frame, tag)) {
+            (Some(any), Ok(Packet::Transport(headers))) => {
+                prop_assert_eq!(headers_of(&any, &frame, headers.l3), headers);
+                prop_assert_eq!(any.payload(), headers.end - headers.payload);
             }
-            other if datagram.is_some() => prop_assert!(false, "{:?}", other),
+            (Some(_), other) => prop_assert!(matches!(frame[l3 + 12], 0 | 127 | 224..), "{:?}", other),
+            (None, Ok(Packet::Transport(headers))) => {
+                // A broadcast, a TTL that ends here, or options of IP.
+                let usual = frame[..6] == OWN && headers.ttl > 1 && usize::from(headers.l4) == l3 + 20;
+                prop_assert!(!usual || headers.key.protocol != PROTOCOL_TCP, "{:?}", headers);
+            }
+            (None, _) => {}
+        }
+        let Some(glance) = seen(&frame, tag) else { return Ok(()) };
+        prop_assert_eq!(any, Some(glance));
+        match parse(&frame, tag) {
+            Ok(Packet::Transport(headers)) => prop_assert_eq!(glance, expected(&frame, &headers)),
             other => prop_assert!(matches!(frame[l3 + 12], 0 | 127 | 224..), "{:?}", other),
         }
     }

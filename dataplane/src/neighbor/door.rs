@@ -1,6 +1,7 @@
 //! What the fast path needs of the neighbours, in as few bytes as possible.
 
 use super::NeighborId;
+use crate::frame::Link;
 use crate::header::Mac;
 use crate::io::{PortId, PortSettings};
 
@@ -19,6 +20,16 @@ pub struct Door {
     pub tagged: bool,
     /// Which one.
     pub vlan: u16,
+}
+
+impl Door {
+    /// The Ethernet side of packets that leave by it.
+    #[inline]
+    #[must_use]
+    pub fn link(&self) -> Link {
+        let [destination_mac, source_mac] = zerocopy::transmute!(self.macs);
+        Link { source_mac, destination_mac, vlan: self.tagged.then_some(self.vlan) }
+    }
 }
 
 /// No id is like that: there are no more than 65,535 slots.

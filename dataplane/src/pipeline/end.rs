@@ -117,12 +117,13 @@ impl<P: Policy> Pipeline<P> {
         flow.is_some_and(|(flow, service)| flow.idle(now) >= service.tcp.idle_timeout)
     }
 
-    /// When a binding wants to be looked at again, its idle time included.
+    /// When a binding wants to be looked at again, its idle time included. A timer that is set already and fires before is
+    /// left alone: most connections have gone on before it does.
     pub(super) fn schedule_binding(&mut self, id: FlowId, now: Instant, due: Option<Instant>) {
         let Some((flow, service)) = self.flow_and_service(id) else { return };
         let left = service.tcp.idle_timeout.total_micros().saturating_sub(flow.idle(now).total_micros());
         let idle = now + Duration::from_micros(left.max(1));
-        self.wheel.schedule(id.index, due.map_or(idle, |due| due.min(idle)));
+        self.wheel.hasten(id.index, due.map_or(idle, |due| due.min(idle)));
     }
 
     /// The idle time of a bound flow may be over; packets have only moved `last_seen`.

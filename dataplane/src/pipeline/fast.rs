@@ -9,13 +9,14 @@ use smoltcp::time::Instant;
 
 use super::bound::side;
 use super::{Parsed, Pipeline, Verdict};
+use crate::counters::DropReason;
 use crate::flow::{Direction, Flow, milliseconds};
 use crate::flow_table::{FlowId, Spot};
-use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, glance};
-use crate::header::{ETHERNET_LEN, IPV4_LEN};
+use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, glance, glance_any};
+use crate::header::{ETHERNET_LEN, IPV4_LEN, Mac};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
 use crate::neighbor::Neighbors;
-use crate::parse::Headers;
+use crate::parse::{self, Headers};
 use crate::policy::Policy;
 use crate::rewrite;
 
@@ -31,7 +32,16 @@ struct Lane {
 impl Lane {
     const EMPTY: Lane =
         Lane { glance: Glance { key: (0, 0), total: 0, above: 0 }, spot: Spot::NONE, hash: 0 };
+
+    /// The key as it is in the packet.
+    fn key(&self) -> (u64, u64) {
+        let (addresses, rest) = self.glance.key;
+        (addresses, if self.glance.is_tcp() { rest & !ASIDE } else { rest })
+    }
 }
+
+/// In the protocol of a key of TCP: the shortcut does not find its flow.
+const ASIDE: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0x80, 0, 0, 0]);
 
 /// Packets that are in the same stage at the same time.
 ///
@@ -100,7 +110,7 @@ impl<P: Policy> Pipeline<P> {
                     let hash = self.flows.hash_narrow(glance.key).max(1);
                     *lane = Lane { glance, spot: Spot::NONE, hash };
                 }
-                None => self.look_closer(frame, walk),
+                None => self.look_closer::<LINK>(frame, (mac, vlan), lane, walk),
             }
         }
         for lane in lanes {
@@ -109,10 +119,26 @@ impl<P: Policy> Pipeline<P> {
         self.counters.rx_bytes += bytes as u64;
     }
 
-    /// Stage one for a packet that is not like nearly all.
+    /// Stage one for a packet that is not like nearly all: a segment of another kind is kept from the shortcut, all else is
+    /// for the general parser.
     #[cold]
-    fn look_closer(&self, frame: &[u8], walk: &mut Walk<'_>) {
-        let _ = walk.parsed.try_push(self.parse_one(walk.port, frame));
+    fn look_closer<const LINK: usize>(
+        &self,
+        frame: &[u8],
+        (mac, vlan): (Mac, u16),
+        lane: &mut Lane,
+        walk: &mut Walk<'_>,
+    ) {
+        match glance_any::<LINK>(frame, mac, vlan) {
+            Some(mut glance) => {
+                let hash = self.flows.hash_narrow(glance.key).max(1);
+                glance.key.1 ^= ASIDE;
+                *lane = Lane { glance, spot: Spot::NONE, hash };
+            }
+            None => {
+                let _ = walk.parsed.try_push(self.parse_one(walk.port, frame));
+            }
+        }
     }
 
     /// Stage two: the flows are on their way from memory when it returns.
@@ -205,7 +231,7 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Stage three for all others: by what the general parser says, now or in stage one, unless all is known of a datagram.
+    /// Stage three for all others: by what was recognised in stage one, or by what the general parser says.
     #[cold]
     #[inline(never)]
     fn detour<const LINK: usize, B: PacketBuf>(
@@ -214,20 +240,25 @@ impl<P: Policy> Pipeline<P> {
         lane: &Lane,
         walk: &mut Walk<'_>,
     ) -> Verdict {
-        // 1 may stand for another hash.
-        if lane.hash > 1
-            && let Some(headers) = lane.glance.datagram::<LINK>(buf.bytes())
-        {
-            return self.transport(walk.now, buf, headers, lane.hash);
-        }
-        let parsed = if lane.hash == 0 {
+        if lane.hash == 0 {
             walk.acted += 1;
-            walk.parsed.get(walk.acted - 1).copied()
-        } else {
-            None
-        };
-        let parsed = parsed.unwrap_or_else(|| self.parse_one(walk.port, buf.bytes()));
-        self.act_on(walk.now, walk.port, buf, parsed)
+            let parsed = walk.parsed.get(walk.acted - 1).copied();
+            let parsed = parsed.unwrap_or_else(|| self.parse_one(walk.port, buf.bytes()));
+            return self.act_on(walk.now, walk.port, buf, parsed);
+        }
+        let glance = Glance { key: lane.key(), ..lane.glance };
+        let headers = glance.headers::<LINK>(buf.bytes());
+        if let Some(found) = self.flows.found(lane.spot, glance.key) {
+            return self.known(walk.now, buf, headers, found);
+        }
+        match headers.key.source.v4().is_some_and(parse::is_host) {
+            // 1 may stand for another hash.
+            true if lane.hash == 1 => {
+                self.transport(walk.now, buf, headers, self.flows.hash_narrow(glance.key))
+            }
+            true => self.transport(walk.now, buf, headers, lane.hash),
+            false => Verdict::Drop(DropReason::Malformed),
+        }
     }
 }
 

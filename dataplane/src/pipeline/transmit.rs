@@ -213,6 +213,9 @@ impl<P: Policy> Pipeline<P> {
 
     /// The Ethernet side of packets to a neighbour.
     pub(super) fn link_over(&mut self, now: Instant, id: NeighborId) -> Result<(Link, Output), DropReason> {
+        if let Some(door) = self.neighbors.door(id.bits()) {
+            return Ok((door.link(), Output::Send(door.port)));
+        }
         let (port, _) = self.neighbors.next_hop(id).ok_or(DropReason::NoNeighbor)?;
         let settings = self.ports.get(port.index()).ok_or(DropReason::NoRoute)?;
         self.neighbors.want(now, id);
@@ -257,10 +260,7 @@ impl<P: Policy> Pipeline<P> {
             ttl: TTL,
             identification: self.identification,
         };
-        let length = MOST_HEADER + segment.payload.len();
-        frame::build(buf, link, &ip, length, |out| {
-            segment.emit(key.source_port, key.destination_port, out).unwrap_or(0)
-        })
+        frame::segment(buf, link, &ip, (key.source_port, key.destination_port), segment)
     }
 
     /// A datagram that waited for a script.
@@ -290,9 +290,6 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 }
-
-/// A TCP header with all options.
-const MOST_HEADER: usize = 60;
 
 /// The oldest held datagram, once they may leave.
 fn next_held(connection: &mut Connection) -> Option<Held> {

@@ -1,5 +1,6 @@
 //! The segments that weir itself sends.
 
+use arrayvec::ArrayVec;
 use smoltcp::time::Instant;
 
 use super::half::{Mode, Range};
@@ -95,27 +96,33 @@ impl Binding {
     /// A pure acknowledgement, with what SACK can say.
     fn acknowledgement(&self, now: Instant, to: Side) -> Transmit<'_> {
         let mut segment = self.segment(now, to, self.send_next(to), Flags::ACK);
-        let half = self.half(to);
         if self.leg(to).sack {
-            segment.options.sack = match half.mode {
-                Mode::Through => {
-                    let reported = self.leg(to.opposite()).reported.iter();
-                    let shift = half.shift;
-                    reported
-                        .map(|block| SackBlock {
-                            left: block.left.receded(shift),
-                            right: block.right.receded(shift),
-                        })
-                        .collect()
-                }
-                Mode::Held | Mode::Replaying => {
-                    let number = |offset: usize| half.first.advanced(offset as u32);
-                    let ranges = half.data.waiting().take(4);
-                    ranges.map(|(l, r)| SackBlock { left: number(l), right: number(r) }).collect()
-                }
-            };
+            match self.half(to).mode {
+                Mode::Through if self.leg(to.opposite()).reported.is_empty() => {}
+                Mode::Through => segment.options.sack = self.passed_on(to),
+                Mode::Held | Mode::Replaying if !self.half(to).data.has_holes() => {}
+                Mode::Held | Mode::Replaying => segment.options.sack = self.waiting(to),
+            }
         }
         Transmit { to, segment, again: false }
+    }
+
+    /// What the other side has reported, in the numbers of this one.
+    fn passed_on(&self, to: Side) -> ArrayVec<SackBlock, 4> {
+        let shift = self.half(to).shift;
+        let block = |block: &SackBlock| SackBlock {
+            left: block.left.receded(shift),
+            right: block.right.receded(shift),
+        };
+        self.leg(to.opposite()).reported.iter().map(block).collect()
+    }
+
+    /// What weir itself has of this side beyond a hole.
+    fn waiting(&self, to: Side) -> ArrayVec<SackBlock, 4> {
+        let half = self.half(to);
+        let number = |offset: usize| half.first.advanced(offset as u32);
+        let ranges = half.data.waiting().take(4);
+        ranges.map(|(left, right)| SackBlock { left: number(left), right: number(right) }).collect()
     }
 
     /// Everything but payload and SACK blocks.
