@@ -180,9 +180,8 @@ impl LuaPolicy {
         let (compiled, set) = (script.compiled, script.set);
         note(context, || ScriptStep::Begin { script: script.name.clone(), event: place.event });
         self.machine.sample(self.profiled == Some(index));
-        let before = self.machine.now();
-        let step = self.machine.start(compiled, set, place.budget, context);
-        place.spend(self.machine.now().saturating_sub(before));
+        let (step, spent) = self.machine.start(compiled, set, place.budget, context);
+        place.spend(spent);
         Ok(step)
     }
 
@@ -310,9 +309,8 @@ impl Policy for LuaPolicy {
         let buffered = context.buffered();
         note(context, || ScriptStep::Resume { buffered });
         self.machine.sample(self.profiled == Some(index));
-        let before = self.machine.now();
-        let step = self.machine.resume(coroutine, buffered, set, place.budget, context);
-        place.spend(self.machine.now().saturating_sub(before));
+        let (step, spent) = self.machine.resume(coroutine, buffered, set, place.budget, context);
+        place.spend(spent);
         self.run(place, Some(step), context)
     }
 

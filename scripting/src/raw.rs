@@ -94,14 +94,15 @@ impl Slot {
         // SAFETY: `Machine::go` sets the pointer from a live `&mut Context` and clears it before that borrow ends;
         // the result is bound to a borrow of the slot, which a function of the API holds only within `go`. A shared
         // `Context` is covariant, so shortening its lifetime is sound.
-        unsafe { self.context.as_ref() }.ok_or(Refusal::text("called outside of a run"))
+        unsafe { self.context.as_ref() }.ok_or_else(|| Refusal::text("called outside of a run"))
     }
 
     /// Calls `f` with the context of the run.
     pub(crate) fn with_context<R>(&mut self, f: impl FnOnce(&mut Context<'_>) -> R) -> Result<R, Refusal> {
         // SAFETY: as in `context`; the borrow is exclusive because the slot is borrowed exclusively. The closure is
         // generic over the lifetime, so it cannot put anything of its own into the context.
-        let context = unsafe { self.context.as_mut() }.ok_or(Refusal::text("called outside of a run"))?;
+        let context =
+            unsafe { self.context.as_mut() }.ok_or_else(|| Refusal::text("called outside of a run"))?;
         Ok(f(context))
     }
 
@@ -434,16 +435,17 @@ impl Machine {
         Ok(Compiled::Any(self.reference(LuaValue::Table(script))?))
     }
 
-    /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds.
+    /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds. Tells what
+    /// it took, too.
     pub(crate) fn start(
         &mut self,
         script: Compiled,
         set: ScriptSetId,
         budget: u64,
         context: &mut Context<'_>,
-    ) -> Step {
+    ) -> (Step, u64) {
         let Some(coroutine) = self.coroutine() else {
-            return Step::Failed(Failure::Memory("no memory for a coroutine".to_owned()));
+            return (Step::Failed(Failure::Memory("no memory for a coroutine".to_owned())), 0);
         };
         let (driver, argument, watched) = match script {
             Compiled::Any(script) => (Some(self.driver), script, true),
@@ -452,7 +454,7 @@ impl Machine {
         };
         let Some(thread) = self.coroutines.get_mut(coroutine.0).filter(|thread| !thread.state.is_null())
         else {
-            return Step::dead();
+            return (Step::dead(), 0);
         };
         thread.watched = watched;
         let state = thread.state;
@@ -466,7 +468,7 @@ impl Machine {
         self.go(coroutine, (state, watched), c_int::from(driver.is_some()), (set, budget), context)
     }
 
-    /// Goes on after a `collect`, which returns `buffered`.
+    /// Goes on after a `collect`, which returns `buffered`. Tells what it took, too.
     pub(crate) fn resume(
         &mut self,
         coroutine: Coroutine,
@@ -474,8 +476,8 @@ impl Machine {
         set: ScriptSetId,
         budget: u64,
         context: &mut Context<'_>,
-    ) -> Step {
-        let Some((state, watched)) = self.thread(coroutine) else { return Step::dead() };
+    ) -> (Step, u64) {
+        let Some((state, watched)) = self.thread(coroutine) else { return (Step::dead(), 0) };
         // SAFETY: a waiting coroutine is alive (anchored); a number is pushed without allocating.
         unsafe { ffi::lua_pushnumber(state, count(buffered)) };
         self.go(coroutine, (state, watched), 1, (set, budget), context)
@@ -511,16 +513,17 @@ impl Machine {
         arguments: c_int,
         (set, budget): (ScriptSetId, u64),
         context: &mut Context<'_>,
-    ) -> Step {
+    ) -> (Step, u64) {
         let slot = self.slot.as_ptr();
         // SAFETY: no Lua code runs before `lua_resume_`, so the slot is ours; the context pointer is set from an
         // exclusive borrow that outlives this function and cleared before it returns (nothing unwinds out of
         // `lua_resume_`, which is protected). The coroutine is alive and has its arguments on its stack.
-        let (status, overrun, (need, watched)) = unsafe {
+        let (status, spent) = unsafe {
             (*slot).context = ptr::from_mut(context).cast();
             (*slot).set = set;
-            (*slot).looked = ((*slot).clock)();
-            (*slot).deadline = (*slot).looked.saturating_add(budget);
+            let began = ((*slot).clock)();
+            (*slot).looked = began;
+            (*slot).deadline = began.saturating_add(budget);
             (*slot).overrun = false;
             let detail = trace::detail(slot);
             (*slot).traced = detail.is_some();
@@ -535,8 +538,16 @@ impl Machine {
                 trace::count(slot);
             }
             (*slot).context = ptr::null_mut();
-            (status, (*slot).overrun, ((*slot).need, (*slot).watched))
+            (status, ((*slot).clock)().saturating_sub(began))
         };
+        (self.step(coroutine, thread, status), spent)
+    }
+
+    /// What a coroutine has come to with this result of its resume.
+    fn step(&mut self, coroutine: Coroutine, thread: *mut lua_State, status: c_int) -> Step {
+        // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
+        let slot = unsafe { self.slot.as_ref() };
+        let (overrun, need, watched) = (slot.overrun, slot.need, slot.watched);
         match status {
             ffi::LUA_OK => {
                 self.retire(coroutine);
@@ -581,12 +592,6 @@ impl Machine {
             profile.runs += 1;
             profile.nanoseconds += nanoseconds;
         }
-    }
-
-    /// Nanoseconds on the machine's clock.
-    pub(crate) fn now(&self) -> u64 {
-        // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
-        unsafe { ((*self.slot.as_ptr()).clock)() }
     }
 
     fn coroutine(&mut self) -> Option<Coroutine> {
