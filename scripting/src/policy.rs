@@ -383,8 +383,8 @@ fn compile_set(
 }
 
 fn compile_script(machine: &Machine, source: &Source, modules: &Modules) -> mlua::Result<Compiled> {
-    let straight = script_check::straight(&source.text);
-    machine.compile(&chunk_name(source), &wrapped(&source.text), modules, straight)
+    let contained = script_check::contained(&source.text);
+    machine.compile(&chunk_name(source), &wrapped(&source.text), modules, contained)
 }
 
 /// The runs that wait, by their ids: 24 bits of place, 8 bits that change with each use of the place.

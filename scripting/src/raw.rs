@@ -23,7 +23,7 @@ use dataplane::snapshot::ScriptSetId;
 use mlua::chunk::ChunkMode;
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, LightUserData, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
-use script_check::Straight;
+use script_check::Contained;
 
 use crate::call::{Argument, Clock, Coroutine, Failure, Refusal, Step, count};
 use crate::pattern::Captures;
@@ -252,10 +252,9 @@ pub(crate) enum Compiled {
     /// The table that the driver takes: the function that makes its main function (`outer`), its `modules`, and the worlds
     /// that wait for their next run.
     Any(c_int),
-    /// The main function of a straight script.
-    Straight(c_int),
-    /// The table with that of one that may look up a field of a string.
-    Indexing(c_int),
+    /// The main function of a contained script, or the table with it if it may look up a field of a string; and whether it
+    /// needs looks at the clock.
+    Contained { main: c_int, indexes: bool, watched: bool },
 }
 
 /// One Lua thread, null when it is dead.
@@ -270,11 +269,11 @@ pub(crate) struct Machine {
     slot: NonNull<Slot>,
     lua: Lua,
     main: *mut lua_State,
-    /// Registry references of the functions of the sandbox that run scripts, and straight scripts that index strings.
+    /// Registry references of the functions of the sandbox that run scripts, and contained scripts that index strings.
     driver: c_int,
     indexing: c_int,
-    /// Makes the main function of a straight script.
-    straighten: Option<Function>,
+    /// Makes the main function of a contained script.
+    contain: Option<Function>,
     /// Registry reference of the table that keeps the coroutines alive.
     anchors: c_int,
     coroutines: Vec<Thread>,
@@ -323,7 +322,7 @@ impl Machine {
             main: ptr::null_mut(),
             driver: ffi::LUA_NOREF,
             indexing: ffi::LUA_NOREF,
-            straighten: None,
+            contain: None,
             anchors: ffi::LUA_NOREF,
             coroutines: Vec::new(),
             idle: Vec::new(),
@@ -358,9 +357,9 @@ impl Machine {
         let significant = LuaValue::LightUserData(LightUserData(significant_address().cast_mut()));
         let sandbox = self.function(SANDBOX.to_str().unwrap_or("=[weir]"), source.as_bytes())?;
         let made: (Function, Function, Function) = sandbox.call((natives, strings, significant))?;
-        let (driver, straighten, indexing) = made;
+        let (driver, contain, indexing) = made;
         self.driver = self.reference(LuaValue::Function(driver))?;
-        self.straighten = Some(straighten);
+        self.contain = Some(contain);
         self.indexing = self.reference(LuaValue::Function(indexing))?;
         let anchors = self.lua.create_table()?;
         self.anchors = self.reference(LuaValue::Table(anchors))?;
@@ -414,18 +413,18 @@ impl Machine {
         Ok(Modules(table))
     }
 
-    /// Compiles a script, wrapped like a module; `straight` is what is known of a straight one.
+    /// Compiles a script, wrapped like a module; `contained` is what is known of a contained one.
     pub(crate) fn compile(
         &self,
         name: &str,
         text: &[u8],
         modules: &Modules,
-        straight: Option<Straight>,
+        contained: Option<Contained>,
     ) -> mlua::Result<Compiled> {
         let outer = self.function(name, text)?;
-        if let (Some(Straight { indexes }), Some(straighten)) = (straight, &self.straighten) {
-            let main = self.reference(straighten.call((outer, indexes))?)?;
-            return Ok(if indexes { Compiled::Indexing(main) } else { Compiled::Straight(main) });
+        if let (Some(Contained { indexes, straight }), Some(contain)) = (contained, &self.contain) {
+            let main = self.reference(contain.call((outer, indexes))?)?;
+            return Ok(Compiled::Contained { main, indexes, watched: !straight });
         }
         let script = self.lua.create_table()?;
         script.raw_set("outer", outer)?;
@@ -449,8 +448,9 @@ impl Machine {
         };
         let (driver, argument, watched) = match script {
             Compiled::Any(script) => (Some(self.driver), script, true),
-            Compiled::Straight(main) => (None, main, false),
-            Compiled::Indexing(main) => (Some(self.indexing), main, false),
+            Compiled::Contained { main, indexes, watched } => {
+                (indexes.then_some(self.indexing), main, watched)
+            }
         };
         let Some(thread) = self.coroutines.get_mut(coroutine.0).filter(|thread| !thread.state.is_null())
         else {

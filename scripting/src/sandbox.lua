@@ -3,7 +3,7 @@
 --
 -- No table that a run has left a mark in is ever handed to another one: libraries are seen through empty tables made per
 -- run, the tables of `avi` through userdata. What is still as it was made when a run is over serves the next one. Only
--- straight scripts, whose text shows that they write to no table but their own, share the tables themselves.
+-- contained scripts, whose text shows that they write to no table but their own, share the tables themselves.
 
 local native, string_meta, significant = ...
 
@@ -25,7 +25,8 @@ local tick, watch, raise = native.tick, native.watch, native.raise
 -- The world of the run that is active: its main function at 1, its environment in `globals`, its views of the libraries
 -- by their names (and `shown` if there are any), what it may require in `modules`, what it has required in `loaded`;
 -- `touched` once its script may have written to the environment, `written` once it may have written to a view.
--- `collect` keeps it for its run while others go on. False while a straight script runs that needs to know.
+-- `collect` keeps it for its run while others go on. False while a contained script runs that
+-- needs to know.
 local world
 
 -- What every environment shows.
@@ -67,7 +68,7 @@ end
 -- Takes note of what writes to a view without asking its metatable. Even a name that is removed again leaves a trace, which
 -- `next` shows. Only views and environments, and at worst a script's own tables, have a `__metatable` of false.
 local function about_to_write(target)
-  if getmetatable(target) == false then world.written = true end
+  if world and getmetatable(target) == false then world.written = true end
 end
 
 function plain.rawset(target, ...)
@@ -508,7 +509,7 @@ end
 -- Worlds that are kept per script: as many as are likely to wait in `collect` and to end together.
 local KEPT = 32
 
--- Straight scripts --------------------------------------------------------------------------------------------------
+-- Contained scripts -------------------------------------------------------------------------------------------------
 
 -- Makes what strings show the plain library again, after a run with an own view of it.
 local function leave()
@@ -516,12 +517,12 @@ local function leave()
   string_meta.__index = string_library
 end
 
--- The environment of all straight scripts: it shows nothing that its texts could not name. `own_l4` is `avi.l4`.
-local function straight_globals(own_l4)
-  local globals = copy(plain, "getmetatable", "ipairs", "next", "pairs", "print", "rawequal", "rawget", "rawset", "require",
-    "select", "setmetatable", "unpack", "xpcall")
+-- The environment of all contained scripts, in which everything can be had by name and nothing as a value that holds others.
+-- `own_l4` is `avi.l4`.
+local function contained_globals(own_l4)
+  local globals = copy(plain, "require")
   globals.string, globals.math, globals.bit, globals.os = string_library, math_library, views.bit.__index, os_library
-  globals.table = { concat = table_library.concat }
+  globals.table = table_library
   globals.avi = { SIG_ENABLE = significant, l4 = own_l4, vs = vs, pool = pool, poolgroup = poolgroup }
   return globals
 end
@@ -533,16 +534,16 @@ function l4_of_indexing.collect(...)
   return buffered
 end
 
-local globals_of_straight, globals_of_indexing = straight_globals(members("avi.l4")), straight_globals(l4_of_indexing)
+local globals_of_plain, globals_of_indexing = contained_globals(members("avi.l4")), contained_globals(l4_of_indexing)
 
--- The main function of a straight script from its text as a function; all its runs share it. In a table for
+-- The main function of a contained script from its text as a function; all its runs share it. In a table for
 -- `run_indexing` if it may look up a field of a string.
-local function straighten(outer, indexes)
-  setfenv(outer, indexes and globals_of_indexing or globals_of_straight)
+local function contain(outer, indexes)
+  setfenv(outer, indexes and globals_of_indexing or globals_of_plain)
   return indexes and { outer() } or outer()
 end
 
--- Runs what `straighten` has made of a script that may look up a field of a string. Called by no name, as `run` does it:
+-- Runs what `contain` has made of a script that may look up a field of a string. Called by no name, as `run` does it:
 -- tracebacks show it.
 local function run_indexing(script)
   if world then leave() end
@@ -573,4 +574,4 @@ local function run(script)
   end
 end
 
-return run, straighten, run_indexing
+return run, contain, run_indexing

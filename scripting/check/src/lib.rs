@@ -7,6 +7,7 @@
 
 pub mod api;
 mod check;
+mod contained;
 mod finding;
 pub mod generate;
 mod lower;
@@ -14,7 +15,6 @@ mod names;
 mod nearest;
 mod rules;
 mod source;
-mod straight;
 mod syntax;
 mod tree;
 mod value;
@@ -22,9 +22,9 @@ mod visit;
 mod walk;
 
 pub use check::{Role, Settings, check, check_names};
+pub use contained::{Contained, contained};
 pub use finding::{Finding, Rule, Severity, Shown};
 pub use names::{Group, Names, Pool, Server};
 pub use nearest::nearest;
 pub use source::{body, bom_bytes};
-pub use straight::{Straight, straight};
 pub use syntax::syntax_error;

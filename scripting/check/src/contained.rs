@@ -1,10 +1,11 @@
-//! Which scripts are straight: they take each of their steps at most once, and change nothing but values of their own. Their
-//! runs need no look at the clock while Lua's own code runs, and no world for each.
+//! Which scripts are contained: they change nothing but values of their own, so that runs of them need no world each. And which
+//! of those are straight: they take each of their steps at most once, so that nothing need look at the clock while their own
+//! code runs.
 
 use crate::api::{self, SIGNIFICANT, VARIABLES, in_library};
 use crate::lower;
 use crate::source::{body, parseable};
-use crate::tree::{Block, Call, Expr, Node, Statement};
+use crate::tree::{Block, Body, Call, Expr, Node, Statement};
 
 /// Most statements, expressions and names in a straight script. One takes one or two instructions of LuaJIT, so that all of
 /// them are fewer than there are between two looks at the clock in any other script.
@@ -16,30 +17,49 @@ const BYTES: usize = 65536;
 /// Functions of no library that straight scripts may call.
 const BASE: &[&str] = &["assert", "error", "pcall", "tonumber", "tostring", "type"];
 
-/// Libraries of which they may call everything. None of that writes to a table that was there before.
+/// Those that other contained scripts may call, too.
+const MORE: &[&str] = &[
+    "getmetatable",
+    "ipairs",
+    "next",
+    "pairs",
+    "print",
+    "rawequal",
+    "rawget",
+    "rawset",
+    "select",
+    "setmetatable",
+    "unpack",
+    "xpcall",
+];
+
+/// Libraries of which straight scripts may call everything. None of that writes to a table that was there before.
 const LIBRARIES: &[&str] = &["bit", "math", "os", "string"];
 
-/// What a straight script asks of the world around it.
+/// What a contained script asks of the world around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Straight {
+pub struct Contained {
     /// It may look up a field of a string: `text:sub(1, 2)`.
     pub indexes: bool,
+    /// It has no loop, no jump and no function of its own, and not too many steps.
+    pub straight: bool,
 }
 
-/// Whether a script is straight, as far as that can be told from its text: it has no loop, no jump, no function of its own, and
-/// not too many steps; it neither writes to nor hands on the tables that it finds, its environment among them; and it calls
-/// nothing that would see who has called it. Values that it makes are its own: it may do with them what it likes.
+/// Whether a script is contained, as far as that can be told from its text: it neither writes to nor hands on the tables that
+/// it finds, its environment among them, and calls nothing that would see who has called it. Values that it makes are its own:
+/// it may do with them what it likes.
 ///
 /// `None` for everything else, and for texts that are spelled in a way in which LuaJIT and the parser of the checks may
 /// differ.
 #[must_use]
-pub fn straight(text: &[u8]) -> Option<Straight> {
+pub fn contained(text: &[u8]) -> Option<Contained> {
     if text.len() > BYTES || !is_plainly_spelled(body(text)) {
         return None;
     }
     let tree = lower::tree(&parseable(text)).ok()?;
-    let mut walk = Walk { steps: 0, indexes: false };
-    walk.block(&tree.block).then_some(Straight { indexes: walk.indexes })
+    let mut walk = Walk { steps: 0, again: false, indexes: false, depth: 0 };
+    let straight = |walk: &Walk| !walk.again && walk.steps <= STEPS;
+    walk.block(&tree.block).then(|| Contained { indexes: walk.indexes, straight: straight(&walk) })
 }
 
 /// ASCII without control characters, line ends of one or two bytes, and no escapes but those that all Luas have.
@@ -63,8 +83,13 @@ fn is_plainly_spelled(text: &[u8]) -> bool {
 }
 
 struct Walk {
+    /// Statements, expressions and names.
     steps: usize,
+    /// Some of them may be taken more than once.
+    again: bool,
     indexes: bool,
+    /// Functions around what is looked at.
+    depth: usize,
 }
 
 impl Walk {
@@ -72,10 +97,15 @@ impl Walk {
         block.iter().all(|statement| self.statement(statement))
     }
 
-    /// False once there are too many.
     fn step(&mut self, steps: usize) -> bool {
         self.steps += steps;
-        self.steps <= STEPS
+        true
+    }
+
+    /// Something that may make a step happen more than once.
+    fn again(&mut self) -> bool {
+        self.again = true;
+        true
     }
 
     fn statement(&mut self, statement: &Statement) -> bool {
@@ -94,16 +124,25 @@ impl Walk {
                 // A call in its place would end the frame of the script, which tells where an error is.
                 Statement::Return(values) => {
                     let is_call = matches!(values.as_slice(), [Expr { node: Node::Call(_), .. }]);
-                    !is_call && self.values(values)
+                    (self.depth > 0 || !is_call) && self.values(values)
                 }
-                Statement::While { .. }
-                | Statement::Repeat { .. }
-                | Statement::For { .. }
-                | Statement::Function { .. }
-                | Statement::LocalFunction { .. }
-                | Statement::Break
-                | Statement::Jump => false,
+                Statement::While { condition, block } | Statement::Repeat { block, until: condition } => {
+                    self.again() && self.value(condition) && self.block(block)
+                }
+                Statement::For { values, block, .. } => {
+                    self.again() && self.values(values) && self.block(block)
+                }
+                Statement::Function { target, body } => self.target(target) && self.function(body),
+                Statement::LocalFunction { body, .. } => self.function(body),
+                Statement::Break | Statement::Jump => self.again(),
             }
+    }
+
+    fn function(&mut self, function: &Body) -> bool {
+        self.depth += 1;
+        let contained = self.again() && self.block(&function.block);
+        self.depth -= 1;
+        contained
     }
 
     /// Something that may be written to: a variable of the script, a field of a value of its own, a variable of the flow.
@@ -133,14 +172,17 @@ impl Walk {
                 Node::Table(fields) => fields
                     .iter()
                     .all(|(key, value)| key.as_ref().is_none_or(|key| self.value(key)) && self.value(value)),
-                Node::Number(None) | Node::Vararg | Node::Function(_) | Node::Global(_) => false,
+                Node::Function(body) => self.function(body),
+                // What is too deep to be looked at is taken for `...`.
+                Node::Number(None) | Node::Vararg | Node::Global(_) => false,
             }
     }
 
     /// A field: of the API or a library if its name says so, else of a value of the script, which may be a string.
     fn field(&mut self, whole: &Expr, base: &Expr, key: &Expr) -> bool {
-        if path(whole).is_some_and(|path| is_known(&path)) {
-            return self.step(2);
+        if let Some(path) = path(whole).filter(|path| is_known(path)) {
+            let again = path.starts_with("table.") && path != "table.concat";
+            return self.step(2) && (!again || self.again());
         }
         self.indexes = true;
         self.value(base) && self.value(key)
@@ -152,7 +194,10 @@ impl Walk {
             Node::Global(name) if name == "error" && call.method.is_none() => {
                 matches!(call.arguments.as_slice(), [only] if !only.is_many())
             }
-            Node::Global(name) if call.method.is_none() => BASE.contains(&name.as_str()),
+            Node::Global(name) if call.method.is_none() => {
+                let name = name.as_str();
+                BASE.contains(&name) || MORE.contains(&name) && self.again()
+            }
             _ => self.value(&call.callee),
         };
         self.indexes |= call.method.is_some();
@@ -175,7 +220,7 @@ fn path(expr: &Expr) -> Option<String> {
 fn is_known(path: &str) -> bool {
     let in_known_library = || {
         let (library, member) = path.split_once('.')?;
-        let all = LIBRARIES.contains(&library) || path == "table.concat";
+        let all = LIBRARIES.contains(&library) || library == "table";
         all.then(|| in_library(library, member)).flatten()
     };
     path == SIGNIFICANT
@@ -193,6 +238,10 @@ fn is_variable(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn straight(indexes: bool) -> Option<Contained> {
+        Some(Contained { indexes, straight: true })
+    }
 
     #[test]
     fn short_decisions_are_straight() {
@@ -219,22 +268,46 @@ mod tests {
             ("avi.vs.log(table.concat({ string.byte('abc', 1, 3) }))", false),
             ("-- while true do end\n--[[ f() ]] avi.vs.log([[while]])", false),
         ] {
-            assert_eq!(straight(script.as_bytes()), Some(Straight { indexes }), "{script}");
+            assert_eq!(contained(script.as_bytes()), straight(indexes), "{script}");
+        }
+        assert_eq!(contained("avi.vs.log(1) ".repeat(50).as_bytes()), straight(false));
+    }
+
+    #[test]
+    fn what_may_run_long_is_contained_and_not_straight() {
+        for script in [
+            "while true do end".to_owned(),
+            "repeat until false".to_owned(),
+            "for i = 1, 9 do break end".to_owned(),
+            "for k in pairs({}) do end".to_owned(),
+            "::again:: goto again".to_owned(),
+            "local function f() return f() end".to_owned(),
+            "local f = function() end".to_owned(),
+            "local M = {} function M.f() end".to_owned(),
+            "setmetatable({}, {})".to_owned(),
+            "rawset({}, 1, 1)".to_owned(),
+            "table.insert({}, 1)".to_owned(),
+            "table.sort({})".to_owned(),
+            "print(1)".to_owned(),
+            "avi.vs.log(1) ".repeat(100),
+            format!("avi.vs.log({}1)", "1 + ".repeat(150)) + &"avi.vs.log(1) ".repeat(50),
+        ] {
+            let found = contained(script.as_bytes());
+            assert!(matches!(found, Some(Contained { straight: false, .. })), "{script}: {found:?}");
         }
     }
 
     #[test]
-    fn what_may_run_long_or_leave_something_is_not() {
+    fn what_may_leave_something_is_not_contained() {
         for script in [
-            "while true do end",
-            "repeat until false",
-            "for i = 1, 9 do end",
-            "for k in pairs({}) do end",
-            "::again:: goto again",
-            "local function f() end",
-            "local f = function() end",
             "function f() end",
             "function string.f() end",
+            "local f = function() x = 1 end",
+            "for i = 1, 9 do x = i end",
+            "while x do end",
+            "repeat local a until _G",
+            "local t = { _G }",
+            "local t = { [string] = 1 }",
             "x = 1",
             "avi = 1",
             "string.x = 1",
@@ -248,11 +321,12 @@ mod tests {
             "string['x'] = 1",
             "local g = _G",
             "local r = avi.vs.reqvar",
-            "rawset({}, 1, 1)",
-            "setmetatable({}, {})",
-            "table.insert({}, 1)",
-            "table.sort({})",
-            "print(1)",
+            "rawset(string, 1, 1)",
+            "table.insert(table, 1)",
+            "setmetatable({}, { __index = string })",
+            "setmetatable({}, { __newindex = avi.vs })",
+            "for k in pairs(string) do end",
+            "local get = rawget",
             "require('m')",
             "f()",
             "avi.vs.nosuch()",
@@ -266,18 +340,18 @@ mod tests {
             "pcall(error, 'x', 2)",
             "return avi.pool.select('x')",
             "avi.vs.log(...)",
+            "local f = function(...) return ... end",
             "avi.vs.log(1LL)",
             "local x = ",
         ] {
-            assert_eq!(straight(script.as_bytes()), None, "{script}");
+            assert_eq!(contained(script.as_bytes()), None, "{script}");
         }
-        assert_eq!(straight("avi.vs.log(1) ".repeat(50).as_bytes()), Some(Straight { indexes: false }));
-        assert_eq!(straight("avi.vs.log(1) ".repeat(100).as_bytes()), None);
-        assert_eq!(straight(format!("avi.vs.log({}1)", "1 + ".repeat(300)).as_bytes()), None);
+        let deep = format!("avi.vs.log({}x{})", "(".repeat(300), ")".repeat(300));
+        assert_eq!(contained(deep.as_bytes()), None);
     }
 
     #[test]
-    fn texts_that_two_parsers_may_read_differently_are_not() {
+    fn texts_that_two_parsers_may_read_differently_are_not_contained() {
         for script in [
             &b"-- a comment\rwhile true do end"[..],
             b"-- a comment\r",
@@ -290,8 +364,8 @@ mod tests {
             b"avi.vs.log('\xc3\xa4')",
             b"avi\xc2\xa0.vs.log(1)",
         ] {
-            assert_eq!(straight(script), None, "{}", String::from_utf8_lossy(script));
+            assert_eq!(contained(script), None, "{}", String::from_utf8_lossy(script));
         }
-        assert_eq!(straight(b"\xef\xbb\xbfavi.vs.log(1)\r\n"), Some(Straight { indexes: false }));
+        assert_eq!(contained(b"\xef\xbb\xbfavi.vs.log(1)\r\n"), straight(false));
     }
 }

@@ -1,4 +1,4 @@
-//! Straight scripts run without a hook and without a world of their own: that must not show.
+//! Contained scripts run without a world of their own, straight ones without a hook, too: that must not show.
 
 #![allow(clippy::unwrap_used, reason = "test support")]
 
@@ -7,12 +7,18 @@ mod world;
 use dataplane::policy::{Event, Outcome, Policy, ScriptFailure};
 use dataplane::script_trace::{Detail, ScriptStep, ScriptTrace};
 use dataplane::snapshot::ScriptSetId;
-use script_check::straight;
+use script_check::{Contained, contained};
 use world::{World, set, snapshot, source};
 
-/// The same script with something in it that no straight one has.
-fn bent(script: &str) -> String {
-    format!("do local function unused() end end {script}")
+/// The same script with something in it that no contained one has.
+fn open(script: &str) -> String {
+    let open = format!("do local function unused() string.x = 1 end end {script}");
+    assert!(contained(open.as_bytes()).is_none(), "{script}");
+    open
+}
+
+fn is_straight(script: &str) -> bool {
+    matches!(contained(script.as_bytes()), Some(Contained { straight: true, .. }))
 }
 
 /// All that a run of a script shows, resumed with a longer payload where it waits.
@@ -87,14 +93,35 @@ const STRAIGHT: &[&str] = &[
     "return 5, 'x'",
 ];
 
+/// Contained scripts with loops and functions, with and without errors.
+const WINDING: &[&str] = &[
+    "local function f(n)\n  if n == 0 then\n    return avi.l4.collect(9)\n  end\n  return f(n - 1)\nend\navi.vs.log(f(3), f(2))",
+    "local t = {}\nfor i = 1, 3 do\n  t[#t + 1] = avi.l4.read(i)\nend\navi.vs.log(table.concat(t, '-'))\ntable.sort(t)\ntable.insert(t, 1)",
+    "local t = setmetatable({}, { __index = function(_, k) return k .. '!' end })\navi.vs.log(t.x, rawget(t, 'x'), getmetatable(t) ~= nil)",
+    "for k, v in pairs({ a = 1 }) do\n  avi.vs.log(k, v, select('#', unpack({ 1, 2 })))\nend\nprint('x')",
+    "local n = 0\nwhile true do\n  n = avi.l4.collect(n + 3)\n  if n > 12 then break end\nend\navi.vs.log(n)",
+    "for word in avi.l4.read():gmatch('%a') do\n  avi.vs.log(word:lower())\nend",
+    "avi.vs.log(xpcall(function() local x = nil + 1 end, function(e) return '<' .. e .. '>' end))",
+    "local M = {}\nfunction M:f(x)\n  return self, x\nend\nlocal _, x = M:f(5)\navi.vs.log(x, tostring(getmetatable('')))",
+    "table.insert('x', 1)",
+    "rawset('x', 1, 1)",
+    "\nlocal function f()\n  local x = nil\n  return x.y\nend\nlocal function g()\n  return f()\nend\nlocal z = g()",
+    "local function f()\n  avi.pool.select('nowhere')\nend\nlocal ok, e = pcall(f)\navi.vs.log(e)\nf()",
+    "local function f()\n  return avi.pool.select('nowhere')\nend\nf()",
+    "local function f() return 1 + f() end\nf()",
+    "table.sort({ 1, 'x' })",
+    "for i = 1, 'x' do end",
+    "goto over\navi.vs.log('never')\n::over::\navi.vs.log('on')",
+];
+
 #[test]
-fn a_straight_script_does_what_it_does_in_a_world_of_its_own() {
-    for script in STRAIGHT {
-        assert!(straight(script.as_bytes()).is_some(), "{script}");
-        assert!(straight(bent(script).as_bytes()).is_none(), "{script}");
+fn a_contained_script_does_what_it_does_in_a_world_of_its_own() {
+    assert!(STRAIGHT.iter().all(|script| is_straight(script)));
+    for script in STRAIGHT.iter().chain(WINDING) {
+        assert!(contained(script.as_bytes()).is_some(), "{script}");
         for event in [Event::Request, Event::Response] {
             let (one, other) =
-                (shown(script, event, Detail::Calls), shown(&bent(script), event, Detail::Calls));
+                (shown(script, event, Detail::Calls), shown(&open(script), event, Detail::Calls));
             assert_eq!(one, other, "{script}");
         }
     }
@@ -118,19 +145,19 @@ fn lines(script: &str) -> Vec<u32> {
 
 #[test]
 fn its_lines_are_noted_like_those_of_any_script() {
-    for script in STRAIGHT {
+    for script in STRAIGHT.iter().chain(WINDING) {
         let found = lines(script);
-        assert_eq!(found, lines(&bent(script)), "{script}");
+        assert_eq!(found, lines(&open(script)), "{script}");
         assert_eq!(script.contains('\n'), !found.is_empty(), "{script}: {found:?}");
     }
 }
 
 #[test]
-fn straight_runs_and_others_wait_between_each_other_and_keep_apart() {
+fn contained_runs_and_others_wait_between_each_other_and_keep_apart() {
     let plain = "avi.l4.collect(4)\navi.vs.log(avi.l4.read(1), ('x').mark, ('a'):upper())";
     let other = "string.mark = avi.l4.read(1) string.upper = string.lower avi.l4.collect(4) \
         avi.vs.log(('x').mark, ('A'):upper()) mark = 1";
-    assert!(straight(plain.as_bytes()).is_some() && straight(other.as_bytes()).is_none());
+    assert!(is_straight(plain) && contained(other.as_bytes()).is_none());
     let mut both = set(plain);
     both.response = Some(source("response.lua", other));
     let mut world = World::of(snapshot(vec![both]));
@@ -166,7 +193,7 @@ fn long_calls_of_libraries_are_stopped() {
         "pcall(string.gsub, s, '.-.-.-.-b', '') avi.vs.log('on')".to_owned(),
     ] {
         let script = format!("local s = avi.l4.read() {rest}");
-        assert!(straight(script.as_bytes()).is_some(), "{script}");
+        assert!(is_straight(&script), "{script}");
         let mut world = World::new(&script).with([b'x'; 60000]);
         for _ in 0..3 {
             let text = world.next_flow().failed(ScriptFailure::Budget);
@@ -184,7 +211,7 @@ fn a_loop_of_a_library_is_stopped_after_a_wait_in_it_too() {
     // The function waits for as many bytes as the digit says: first for nine, then for none.
     let script = "local s = '9' .. ('0'):rep(60000) local _ = s:gsub('.', avi.l4.collect)";
     let other = "avi.vs.log(1)";
-    assert!(straight(script.as_bytes()).is_some() && straight(other.as_bytes()).is_some());
+    assert!(is_straight(script) && is_straight(other));
     let mut both = set(script);
     both.response = Some(source("response.lua", other));
     let mut world = World::of(snapshot(vec![both])).with("x");
@@ -203,7 +230,7 @@ fn a_loop_of_a_library_is_stopped_after_a_wait_in_it_too() {
 #[test]
 fn memory_is_bounded_for_straight_scripts_too() {
     let script = format!("local s = avi.l4.read() {} avi.vs.log('ok')", "s = s .. s ".repeat(20));
-    assert!(straight(script.as_bytes()).is_some());
+    assert!(is_straight(&script));
     let mut config = snapshot(vec![set(&script)]);
     config.limits.script_memory = 8 << 20;
     let mut world = World::of(config).with([b'x'; 60000]);
