@@ -97,7 +97,10 @@ pub(crate) fn lifetime(arguments: Arguments<'_>, position: usize) -> Result<Opti
 /// The name of something in the configuration.
 pub(crate) fn name(arguments: Arguments<'_>, position: usize) -> Result<Cow<'_, str>, Refusal> {
     match arguments.at(position) {
-        Argument::String(text) => Ok(String::from_utf8_lossy(text)),
+        // Names are short, and what finds where a text is not UTF-8 takes its time to begin.
+        Argument::String(text) => {
+            Ok(std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed))
+        }
         Argument::Number(n) => Ok(Cow::Owned(number::text(n))),
         other => Err(wrong(position, "string", other)),
     }

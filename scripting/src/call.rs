@@ -42,6 +42,8 @@ pub(crate) enum Value<'s> {
 pub(crate) enum Reply<'s> {
     /// No result.
     Nothing,
+    /// No result; from now on the clock is looked at, if it was not before.
+    Watch,
     /// No result; from now on the clock is looked at more often.
     LookOften,
     /// One result.

@@ -180,9 +180,8 @@ impl LuaPolicy {
         let (compiled, set) = (script.compiled, script.set);
         note(context, || ScriptStep::Begin { script: script.name.clone(), event: place.event });
         self.machine.sample(self.profiled == Some(index));
-        let before = self.machine.now();
-        let step = self.machine.start(compiled, set, place.budget, context);
-        place.spend(self.machine.now().saturating_sub(before));
+        let (step, spent) = self.machine.start(compiled, set, place.budget, context);
+        place.spend(spent);
         Ok(step)
     }
 
@@ -310,9 +309,8 @@ impl Policy for LuaPolicy {
         let buffered = context.buffered();
         note(context, || ScriptStep::Resume { buffered });
         self.machine.sample(self.profiled == Some(index));
-        let before = self.machine.now();
-        let step = self.machine.resume(coroutine, buffered, set, place.budget, context);
-        place.spend(self.machine.now().saturating_sub(before));
+        let (step, spent) = self.machine.resume(coroutine, buffered, set, place.budget, context);
+        place.spend(spent);
         self.run(place, Some(step), context)
     }
 
@@ -385,7 +383,8 @@ fn compile_set(
 }
 
 fn compile_script(machine: &Machine, source: &Source, modules: &Modules) -> mlua::Result<Compiled> {
-    machine.compile(&chunk_name(source), &wrapped(&source.text), modules)
+    let contained = script_check::contained(&source.text);
+    machine.compile(&chunk_name(source), &wrapped(&source.text), modules, contained)
 }
 
 /// The runs that wait, by their ids: 24 bits of place, 8 bits that change with each use of the place.

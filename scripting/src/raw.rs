@@ -23,6 +23,7 @@ use dataplane::snapshot::ScriptSetId;
 use mlua::chunk::ChunkMode;
 use mlua::ffi::{self, lua_State};
 use mlua::{Function, LightUserData, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
+use script_check::Contained;
 
 use crate::call::{Argument, Clock, Coroutine, Failure, Refusal, Step, count};
 use crate::pattern::Captures;
@@ -43,6 +44,12 @@ const SLOW_HOOK_INSTRUCTIONS: c_int = 20;
 
 const SLOW: u64 = 100_000; // nanoseconds
 
+/// No hook at all, as the number of instructions between two looks at the clock.
+const UNWATCHED: c_int = 0;
+
+/// Runs in a row that need no hook after which it is taken off: that is as dear as some runs with it.
+const UNWATCHED_RUNS: u32 = 16;
+
 /// Chunk name of the crate's own Lua code; such frames are left out of messages.
 pub(crate) const SANDBOX: &CStr = c"=[weir]";
 
@@ -61,8 +68,10 @@ pub(crate) struct Slot {
     /// The last look at the clock.
     looked: u64,
     overrun: bool,
-    /// VM instructions between two looks at the clock, as the hook is set; 0 before it is set.
+    /// VM instructions between two looks at the clock, as the hook is set; [`UNWATCHED`], or negative where it must be set.
     interval: c_int,
+    /// The run needs looks at the clock.
+    watched: bool,
     need: usize,
     /// The flow has a trace; it notes lines, too; instructions since the run began or went on, counted with lines.
     traced: bool,
@@ -85,14 +94,15 @@ impl Slot {
         // SAFETY: `Machine::go` sets the pointer from a live `&mut Context` and clears it before that borrow ends;
         // the result is bound to a borrow of the slot, which a function of the API holds only within `go`. A shared
         // `Context` is covariant, so shortening its lifetime is sound.
-        unsafe { self.context.as_ref() }.ok_or(Refusal::text("called outside of a run"))
+        unsafe { self.context.as_ref() }.ok_or_else(|| Refusal::text("called outside of a run"))
     }
 
     /// Calls `f` with the context of the run.
     pub(crate) fn with_context<R>(&mut self, f: impl FnOnce(&mut Context<'_>) -> R) -> Result<R, Refusal> {
         // SAFETY: as in `context`; the borrow is exclusive because the slot is borrowed exclusively. The closure is
         // generic over the lifetime, so it cannot put anything of its own into the context.
-        let context = unsafe { self.context.as_mut() }.ok_or(Refusal::text("called outside of a run"))?;
+        let context =
+            unsafe { self.context.as_mut() }.ok_or_else(|| Refusal::text("called outside of a run"))?;
         Ok(f(context))
     }
 
@@ -186,11 +196,11 @@ unsafe fn look_every(state: *mut lua_State, slot: *mut Slot, instructions: c_int
     // SAFETY: setting a hook neither allocates nor raises.
     unsafe {
         if (*slot).interval != instructions {
-            let (mask, count) = match (*slot).lines {
-                false => (ffi::LUA_MASKCOUNT, instructions),
-                true => (ffi::LUA_MASKCOUNT | ffi::LUA_MASKLINE, 1),
+            match ((*slot).lines, instructions) {
+                (true, _) => ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT | ffi::LUA_MASKLINE, 1),
+                (false, UNWATCHED) => ffi::lua_sethook(state, None, 0, 0),
+                (false, _) => ffi::lua_sethook(state, Some(hook), ffi::LUA_MASKCOUNT, instructions),
             };
-            ffi::lua_sethook(state, Some(hook), mask, count);
             (*slot).interval = instructions;
         }
     }
@@ -236,25 +246,43 @@ unsafe extern "C-unwind" fn hook(state: *mut lua_State, ar: *mut ffi::lua_Debug)
     }
 }
 
-/// A compiled script: the registry reference of the table that the driver takes: the function that makes its main function
-/// (`outer`), its `modules`, and the worlds that wait for their next run.
+/// A compiled script, by a registry reference.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Compiled(c_int);
+pub(crate) enum Compiled {
+    /// The table that the driver takes: the function that makes its main function (`outer`), its `modules`, and the worlds
+    /// that wait for their next run.
+    Any(c_int),
+    /// The main function of a contained script, or the table with it if it may look up a field of a string; and whether it
+    /// needs looks at the clock.
+    Contained { main: c_int, indexes: bool, watched: bool },
+}
+
+/// One Lua thread, null when it is dead.
+struct Thread {
+    state: *mut lua_State,
+    /// What runs in it needs looks at the clock.
+    watched: bool,
+}
 
 /// One Lua state and its coroutines.
 pub(crate) struct Machine {
     slot: NonNull<Slot>,
     lua: Lua,
     main: *mut lua_State,
-    /// Registry reference of the driver function of the sandbox.
+    /// Registry references of the functions of the sandbox that run scripts, and contained scripts that index strings.
     driver: c_int,
+    indexing: c_int,
+    /// Makes the main function of a contained script.
+    contain: Option<Function>,
     /// Registry reference of the table that keeps the coroutines alive.
     anchors: c_int,
-    coroutines: Vec<*mut lua_State>,
+    coroutines: Vec<Thread>,
     /// Finished coroutines that can run again.
     idle: Vec<Coroutine>,
     /// Places of dead coroutines.
     vacant: Vec<Coroutine>,
+    /// Runs in a row for which no hook was needed.
+    unwatched: u32,
 }
 
 /// Finished coroutines that are kept for the next runs.
@@ -276,7 +304,8 @@ impl Machine {
             deadline: 0,
             looked: 0,
             overrun: false,
-            interval: 0,
+            interval: UNWATCHED,
+            watched: false,
             need: 0,
             traced: false,
             lines: false,
@@ -292,10 +321,13 @@ impl Machine {
             lua,
             main: ptr::null_mut(),
             driver: ffi::LUA_NOREF,
+            indexing: ffi::LUA_NOREF,
+            contain: None,
             anchors: ffi::LUA_NOREF,
             coroutines: Vec::new(),
             idle: Vec::new(),
             vacant: Vec::new(),
+            unwatched: 0,
         };
         machine.prepare(source, entries)?;
         Ok(machine)
@@ -324,8 +356,11 @@ impl Machine {
         let strings: Table = self.lua.load("return getmetatable('')").eval()?;
         let significant = LuaValue::LightUserData(LightUserData(significant_address().cast_mut()));
         let sandbox = self.function(SANDBOX.to_str().unwrap_or("=[weir]"), source.as_bytes())?;
-        let driver: Function = sandbox.call((natives, strings, significant))?;
+        let made: (Function, Function, Function) = sandbox.call((natives, strings, significant))?;
+        let (driver, contain, indexing) = made;
         self.driver = self.reference(LuaValue::Function(driver))?;
+        self.contain = Some(contain);
+        self.indexing = self.reference(LuaValue::Function(indexing))?;
         let anchors = self.lua.create_table()?;
         self.anchors = self.reference(LuaValue::Table(anchors))?;
         Ok(())
@@ -378,37 +413,62 @@ impl Machine {
         Ok(Modules(table))
     }
 
-    /// Compiles a script, wrapped like a module.
-    pub(crate) fn compile(&self, name: &str, text: &[u8], modules: &Modules) -> mlua::Result<Compiled> {
+    /// Compiles a script, wrapped like a module; `contained` is what is known of a contained one.
+    pub(crate) fn compile(
+        &self,
+        name: &str,
+        text: &[u8],
+        modules: &Modules,
+        contained: Option<Contained>,
+    ) -> mlua::Result<Compiled> {
+        let outer = self.function(name, text)?;
+        if let (Some(Contained { indexes, straight }), Some(contain)) = (contained, &self.contain) {
+            let main = self.reference(contain.call((outer, indexes))?)?;
+            return Ok(Compiled::Contained { main, indexes, watched: !straight });
+        }
         let script = self.lua.create_table()?;
-        script.raw_set("outer", self.function(name, text)?)?;
+        script.raw_set("outer", outer)?;
         script.raw_set("modules", &modules.0)?;
         script.raw_set("count", 0)?;
         script.raw_set("idle", false)?;
-        Ok(Compiled(self.reference(LuaValue::Table(script))?))
+        Ok(Compiled::Any(self.reference(LuaValue::Table(script))?))
     }
 
-    /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds.
+    /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds. Tells what
+    /// it took, too.
     pub(crate) fn start(
         &mut self,
         script: Compiled,
         set: ScriptSetId,
         budget: u64,
         context: &mut Context<'_>,
-    ) -> Step {
+    ) -> (Step, u64) {
         let Some(coroutine) = self.coroutine() else {
-            return Step::Failed(Failure::Memory("no memory for a coroutine".to_owned()));
+            return (Step::Failed(Failure::Memory("no memory for a coroutine".to_owned())), 0);
         };
-        let Some(thread) = self.thread(coroutine) else { return Step::dead() };
+        let (driver, argument, watched) = match script {
+            Compiled::Any(script) => (Some(self.driver), script, true),
+            Compiled::Contained { main, indexes, watched } => {
+                (indexes.then_some(self.indexing), main, watched)
+            }
+        };
+        let Some(thread) = self.coroutines.get_mut(coroutine.0).filter(|thread| !thread.state.is_null())
+        else {
+            return (Step::dead(), 0);
+        };
+        thread.watched = watched;
+        let state = thread.state;
         // SAFETY: an idle coroutine is alive (anchored) and its stack is empty; these push without allocating.
         unsafe {
-            ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, self.driver);
-            ffi::lua_rawgeti_(thread, ffi::LUA_REGISTRYINDEX, script.0);
+            if let Some(driver) = driver {
+                ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, driver);
+            }
+            ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, argument);
         }
-        self.go(coroutine, thread, 1, (set, budget), context)
+        self.go(coroutine, (state, watched), c_int::from(driver.is_some()), (set, budget), context)
     }
 
-    /// Goes on after a `collect`, which returns `buffered`.
+    /// Goes on after a `collect`, which returns `buffered`. Tells what it took, too.
     pub(crate) fn resume(
         &mut self,
         coroutine: Coroutine,
@@ -416,56 +476,89 @@ impl Machine {
         set: ScriptSetId,
         budget: u64,
         context: &mut Context<'_>,
-    ) -> Step {
-        let Some(thread) = self.thread(coroutine) else { return Step::dead() };
+    ) -> (Step, u64) {
+        let Some((state, watched)) = self.thread(coroutine) else { return (Step::dead(), 0) };
         // SAFETY: a waiting coroutine is alive (anchored); a number is pushed without allocating.
-        unsafe { ffi::lua_pushnumber(thread, count(buffered)) };
-        self.go(coroutine, thread, 1, (set, budget), context)
+        unsafe { ffi::lua_pushnumber(state, count(buffered)) };
+        self.go(coroutine, (state, watched), 1, (set, budget), context)
     }
 
-    fn thread(&self, coroutine: Coroutine) -> Option<*mut lua_State> {
-        self.coroutines.get(coroutine.0).copied().filter(|thread| !thread.is_null())
+    fn thread(&self, coroutine: Coroutine) -> Option<(*mut lua_State, bool)> {
+        let thread = self.coroutines.get(coroutine.0).filter(|thread| !thread.state.is_null())?;
+        Some((thread.state, thread.watched))
+    }
+
+    /// VM instructions between two looks at the clock for the next part of a run.
+    fn interval(&mut self, watched: bool) -> c_int {
+        // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
+        let slot = unsafe { self.slot.as_ref() };
+        if slot.profile.is_some() {
+            return profile::INSTRUCTIONS;
+        }
+        if watched || slot.lines {
+            self.unwatched = 0;
+            return HOOK_INSTRUCTIONS;
+        }
+        if slot.interval == HOOK_INSTRUCTIONS && self.unwatched < UNWATCHED_RUNS {
+            self.unwatched += 1;
+            return HOOK_INSTRUCTIONS;
+        }
+        UNWATCHED
     }
 
     fn go(
         &mut self,
         coroutine: Coroutine,
-        thread: *mut lua_State,
+        (thread, watched): (*mut lua_State, bool),
         arguments: c_int,
         (set, budget): (ScriptSetId, u64),
         context: &mut Context<'_>,
-    ) -> Step {
+    ) -> (Step, u64) {
         let slot = self.slot.as_ptr();
         // SAFETY: no Lua code runs before `lua_resume_`, so the slot is ours; the context pointer is set from an
         // exclusive borrow that outlives this function and cleared before it returns (nothing unwinds out of
         // `lua_resume_`, which is protected). The coroutine is alive and has its arguments on its stack.
-        let (status, overrun, need) = unsafe {
+        let (status, spent) = unsafe {
             (*slot).context = ptr::from_mut(context).cast();
             (*slot).set = set;
-            (*slot).looked = ((*slot).clock)();
-            (*slot).deadline = (*slot).looked.saturating_add(budget);
+            let began = ((*slot).clock)();
+            (*slot).looked = began;
+            (*slot).deadline = began.saturating_add(budget);
             (*slot).overrun = false;
             let detail = trace::detail(slot);
             (*slot).traced = detail.is_some();
             if (*slot).lines != (detail == Some(Detail::Lines)) {
                 (*slot).lines = !(*slot).lines;
-                (*slot).interval = 0;
+                (*slot).interval = -1;
             }
-            let profiled = (*slot).profile.is_some();
-            look_every(thread, slot, if profiled { profile::INSTRUCTIONS } else { HOOK_INSTRUCTIONS });
+            (*slot).watched = watched;
+            look_every(thread, slot, self.interval(watched));
             let status = ffi::lua_resume_(thread, arguments);
             if (*slot).lines {
                 trace::count(slot);
             }
             (*slot).context = ptr::null_mut();
-            (status, (*slot).overrun, (*slot).need)
+            (status, ((*slot).clock)().saturating_sub(began))
         };
+        (self.step(coroutine, thread, status), spent)
+    }
+
+    /// What a coroutine has come to with this result of its resume.
+    fn step(&mut self, coroutine: Coroutine, thread: *mut lua_State, status: c_int) -> Step {
+        // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
+        let slot = unsafe { self.slot.as_ref() };
+        let (overrun, need, watched) = (slot.overrun, slot.need, slot.watched);
         match status {
             ffi::LUA_OK => {
                 self.retire(coroutine);
                 Step::Done
             }
-            ffi::LUA_YIELD => Step::Waiting(coroutine, need),
+            ffi::LUA_YIELD => {
+                if let Some(thread) = self.coroutines.get_mut(coroutine.0) {
+                    thread.watched = watched;
+                }
+                Step::Waiting(coroutine, need)
+            }
             _ => {
                 // SAFETY: the coroutine is dead but still anchored, its error value on top of its stack.
                 let text = unsafe { describe(thread) };
@@ -501,12 +594,6 @@ impl Machine {
         }
     }
 
-    /// Nanoseconds on the machine's clock.
-    pub(crate) fn now(&self) -> u64 {
-        // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
-        unsafe { ((*self.slot.as_ptr()).clock)() }
-    }
-
     fn coroutine(&mut self) -> Option<Coroutine> {
         if let Some(coroutine) = self.idle.pop() {
             return Some(coroutine);
@@ -532,8 +619,8 @@ impl Machine {
             return None;
         }
         match self.coroutines.get_mut(place.0) {
-            Some(thread) => *thread = request.thread,
-            None => self.coroutines.push(request.thread),
+            Some(thread) => thread.state = request.thread,
+            None => self.coroutines.push(Thread { state: request.thread, watched: true }),
         }
         Some(place)
     }
@@ -544,7 +631,7 @@ impl Machine {
             self.discard(coroutine);
             return;
         }
-        if let Some(thread) = self.thread(coroutine) {
+        if let Some((thread, _)) = self.thread(coroutine) {
             // SAFETY: a finished coroutine is alive; what the script returned is dropped.
             unsafe { ffi::lua_settop(thread, 0) };
             self.idle.push(coroutine);
@@ -554,10 +641,10 @@ impl Machine {
     /// Forgets a coroutine; it never runs again.
     pub(crate) fn discard(&mut self, coroutine: Coroutine) {
         let Some(thread) = self.coroutines.get_mut(coroutine.0) else { return };
-        if thread.is_null() {
+        if thread.state.is_null() {
             return;
         }
-        *thread = ptr::null_mut();
+        thread.state = ptr::null_mut();
         let Ok(place) = c_int::try_from(coroutine.0 + 1) else { return };
         // SAFETY: the main state has free stack positions; the table has this place already, so that nothing is
         // allocated.

@@ -2,7 +2,8 @@
 -- text, stand the lists UNSUPPORTED and UNSUPPORTED_SPACES.
 --
 -- No table that a run has left a mark in is ever handed to another one: libraries are seen through empty tables made per
--- run, the tables of `avi` through userdata. What is still as it was made when a run is over serves the next one.
+-- run, the tables of `avi` through userdata. What is still as it was made when a run is over serves the next one. Only
+-- contained scripts, whose text shows that they write to no table but their own, share the tables themselves.
 
 local native, string_meta, significant = ...
 
@@ -19,12 +20,13 @@ local FORMAT_ARGUMENTS, FORMAT_BYTES, DATE_BYTES = 100, 65536, 256
 
 -- Texts from this length on cost a look at the clock.
 local LONG = 4096
-local tick, raise = native.tick, native.raise
+local tick, watch, raise = native.tick, native.watch, native.raise
 
 -- The world of the run that is active: its main function at 1, its environment in `globals`, its views of the libraries
 -- by their names (and `shown` if there are any), what it may require in `modules`, what it has required in `loaded`;
 -- `touched` once its script may have written to the environment, `written` once it may have written to a view.
--- `collect` keeps it for its run while others go on.
+-- `collect` keeps it for its run while others go on. False while a contained script runs that
+-- needs to know.
 local world
 
 -- What every environment shows.
@@ -66,7 +68,7 @@ end
 -- Takes note of what writes to a view without asking its metatable. Even a name that is removed again leaves a trace, which
 -- `next` shows. Only views and environments, and at worst a script's own tables, have a `__metatable` of false.
 local function about_to_write(target)
-  if getmetatable(target) == false then world.written = true end
+  if world and getmetatable(target) == false then world.written = true end
 end
 
 function plain.rawset(target, ...)
@@ -100,6 +102,7 @@ end
 
 -- There is no console; what a script prints goes to the debug log.
 function plain.print(...)
+  watch()
   local texts = {}
   for i = 1, select("#", ...) do
     texts[i] = tostring((select(i, ...)))
@@ -150,6 +153,7 @@ local function add(parts, size, text)
 end
 
 local function replace_by(text, pattern, repl, kind, most)
+  watch()
   local parts, size, at, count = {}, 0, 1, 0
   local anchored = base_string.byte(pattern, 1) == 94
   while count < most do
@@ -211,6 +215,7 @@ function string_library.format(pattern, ...)
   if type(pattern) == "string" and #pattern > FORMAT_BYTES then
     raise("string.format: format is longer than " .. FORMAT_BYTES .. " bytes")
   end
+  if select("#", ...) > 8 then watch() end
   for i = 1, select("#", ...) do
     local value = select(i, ...)
     if type(value) == "string" and #value > LONG then tick(#value) end
@@ -238,6 +243,7 @@ end
 
 function table_library.concat(list, separator, first, last)
   if type(list) ~= "table" then wrong(1, "concat", "table", list) end
+  watch()
   local gap = type(separator) == "string" and #separator or type(separator) == "number" and 32 or 0
   local size = 0
   for i = tonumber(first) or 1, tonumber(last) or #list do
@@ -271,6 +277,7 @@ function table_library.sort(list, before)
   elseif type(before) ~= "function" then
     wrong(2, "sort", "function", before)
   end
+  watch()
   local size = #list
   local from, to = {}, {}
   for i = 1, size do
@@ -350,15 +357,15 @@ local function enter(own)
 end
 
 local l4 = members("avi.l4")
-local native_collect = native["avi.l4.collect"]
+local collect = native["avi.l4.collect"]
 function l4.collect(...)
   local own = world
-  local buffered = native_collect(...)
+  local buffered = collect(...)
   if world ~= own then enter(own) end
   return buffered
 end
 
-local vs = members("avi.vs")
+local vs, pool, poolgroup = members("avi.vs"), members("avi.pool"), members("avi.poolgroup")
 vs.reqvar = newproxy(true)
 local reqvar_meta = getmetatable(vs.reqvar)
 reqvar_meta.__index = native["avi.vs.reqvar"]
@@ -373,8 +380,8 @@ local spaces = {
   SIG_ENABLE = significant,
   l4 = namespace("avi.l4", l4),
   vs = namespace("avi.vs", vs),
-  pool = namespace("avi.pool", members("avi.pool")),
-  poolgroup = namespace("avi.poolgroup", members("avi.poolgroup")),
+  pool = namespace("avi.pool", pool),
+  poolgroup = namespace("avi.poolgroup", poolgroup),
 }
 for _, full in ipairs(UNSUPPORTED_SPACES) do
   spaces[base_string.match(full, "[%w_]+$")] = namespace(full, nothing_supported(full))
@@ -502,9 +509,52 @@ end
 -- Worlds that are kept per script: as many as are likely to wait in `collect` and to end together.
 local KEPT = 32
 
+-- Contained scripts -------------------------------------------------------------------------------------------------
+
+-- Makes what strings show the plain library again, after a run with an own view of it.
+local function leave()
+  world = false
+  string_meta.__index = string_library
+end
+
+-- The environment of all contained scripts, in which everything can be had by name and nothing as a value that holds others.
+-- `own_l4` is `avi.l4`.
+local function contained_globals(own_l4)
+  local globals = copy(plain, "require")
+  globals.string, globals.math, globals.bit, globals.os = string_library, math_library, views.bit.__index, os_library
+  globals.table = table_library
+  globals.avi = { SIG_ENABLE = significant, l4 = own_l4, vs = vs, pool = pool, poolgroup = poolgroup }
+  return globals
+end
+
+local l4_of_indexing = members("avi.l4")
+function l4_of_indexing.collect(...)
+  local buffered = collect(...)
+  if world then leave() end
+  return buffered
+end
+
+local globals_of_plain, globals_of_indexing = contained_globals(members("avi.l4")), contained_globals(l4_of_indexing)
+
+-- The main function of a contained script from its text as a function; all its runs share it. In a table for
+-- `run_indexing` if it may look up a field of a string.
+local function contain(outer, indexes)
+  setfenv(outer, indexes and globals_of_indexing or globals_of_plain)
+  return indexes and { outer() } or outer()
+end
+
+-- Runs what `contain` has made of a script that may look up a field of a string. Called by no name, as `run` does it:
+-- tracebacks show it.
+local function run_indexing(script)
+  if world then leave() end
+  script[1]()
+end
+
+-- Other scripts ------------------------------------------------------------------------------------------------------
+
 -- Runs a script: `script` has the fields of `create`, and in `idle` the first of `count` worlds that wait for their use, or
 -- false. Fields that are never nil are written without a detour.
-return function(script)
+local function run(script)
   local own = script.idle
   if own then
     script.idle, script.count = own.next, script.count - 1
@@ -523,3 +573,5 @@ return function(script)
     script.idle, script.count = own, count + 1
   end
 end
+
+return run, contain, run_indexing

@@ -30,6 +30,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         Entry::of::<EndsWith>(),
         Entry::of::<Contains>(),
         Entry::of::<Tick>(),
+        Entry::of::<Watch>(),
         Entry::of::<Raise>(),
     ]
 }
@@ -297,6 +298,15 @@ impl Native for Tick {
         }
         let huge = matches!(arguments.at(1), Argument::Number(bytes) if bytes >= HUGE);
         Ok(if huge { Reply::LookOften } else { Reply::Nothing })
+    }
+}
+
+/// Called by the sandbox before a loop of its own: a run that has needed no hook so far has one from here on.
+struct Watch;
+impl Native for Watch {
+    const NAME: &'static str = "watch";
+    fn call<'s>(_arguments: Arguments<'s>, _slot: &'s mut Slot) -> Answer<'s> {
+        Ok(Reply::Watch)
     }
 }
 

@@ -4,10 +4,16 @@ use std::net::IpAddr;
 
 /// Appends a number in digits.
 pub(crate) fn decimal(number: u16, out: &mut Vec<u8>) {
-    let digit = |unit: u16| b'0' + (number / unit % 10) as u8;
-    let units = [10_000, 1000, 100, 10, 1];
-    let first = units.iter().position(|unit| number >= *unit).unwrap_or(units.len() - 1);
-    out.extend(units.iter().skip(first).map(|unit| digit(*unit)));
+    let (mut digits, mut first, mut rest) = ([b'0'; 5], 5, number);
+    for (place, digit) in digits.iter_mut().enumerate().rev() {
+        *digit += (rest % 10) as u8;
+        rest /= 10;
+        first = place;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(first..).unwrap_or(&[]));
 }
 
 /// Appends an address: dotted IPv4, or IPv6 as in RFC 5952.

@@ -23,13 +23,17 @@ impl<'a> Context<'a> {
     /// A pool that the scripts of `set` may name.
     pub(super) fn attached_pool(&self, set: ScriptSetId, name: &str) -> Result<(PoolId, &'a Pool), ApiError> {
         let attached = self.set(set).map_or(&[][..], |s| &s.pools);
-        let found = self.snapshot.pool_named(name);
-        let Some((id, pool)) = found.and_then(|id| Some((id, self.snapshot.pools.get(id.index())?))) else {
+        // There may be thousands of pools; few are attached.
+        let pool = |id: PoolId| Some((id, self.snapshot.pools.get(id.index())?));
+        if let Some(found) = attached.iter().filter_map(|id| pool(*id)).find(|(_, pool)| pool.name == name) {
+            return Ok(found);
+        }
+        let Some((id, pool)) = self.snapshot.pool_named(name).and_then(pool) else {
             let names = attached.iter().filter_map(|p| self.snapshot.pools.get(p.index()));
             let hint = list("attached", names.map(|p| p.name.clone()));
             return Err(ApiError::Unknown { kind: "pool", name: name.to_owned(), hint });
         };
-        if attached.contains(&id) || self.default_target() == Some(Target::Pool(id)) {
+        if self.default_target() == Some(Target::Pool(id)) {
             Ok((id, pool))
         } else {
             Err(ApiError::NotAttached { kind: "pool", name: name.to_owned() })

@@ -7,6 +7,7 @@
 
 pub mod api;
 mod check;
+mod contained;
 mod finding;
 pub mod generate;
 mod lower;
@@ -21,6 +22,7 @@ mod visit;
 mod walk;
 
 pub use check::{Role, Settings, check, check_names};
+pub use contained::{Contained, contained};
 pub use finding::{Finding, Rule, Severity, Shown};
 pub use names::{Group, Names, Pool, Server};
 pub use nearest::nearest;

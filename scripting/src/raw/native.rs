@@ -7,7 +7,9 @@ use std::ptr;
 
 use mlua::ffi::{self, lua_State};
 
-use super::{Arguments, SANDBOX, SLOW_HOOK_INSTRUCTIONS, Slot, look_every, stop, trace};
+use super::{
+    Arguments, HOOK_INSTRUCTIONS, SANDBOX, SLOW_HOOK_INSTRUCTIONS, Slot, UNWATCHED, look_every, stop, trace,
+};
 use crate::call::{Answer, Refusal, Reply, Value, captured, count};
 
 /// A function that scripts can call.
@@ -81,7 +83,15 @@ unsafe extern "C-unwind" fn enter<N: Native>(state: *mut lua_State) -> c_int {
         let arguments = Arguments { state, count: ffi::lua_gettop(state), stack: PhantomData };
         match attempt::<N>(arguments, &mut *slot) {
             Done::Reply(Reply::Wait) => ffi::lua_yield(state, 0),
+            Done::Reply(Reply::Watch) => {
+                (*slot).watched = true;
+                if (*slot).interval == UNWATCHED {
+                    look_every(state, slot, HOOK_INSTRUCTIONS);
+                }
+                0
+            }
             Done::Reply(Reply::LookOften) => {
+                (*slot).watched = true;
                 look_every(state, slot, SLOW_HOOK_INSTRUCTIONS);
                 0
             }
@@ -101,7 +111,7 @@ unsafe fn push_reply(state: *mut lua_State, reply: Reply<'_>) -> c_int {
     // SAFETY: at most two values fit into the stack that Lua grants a C function; more are asked for.
     unsafe {
         match reply {
-            Reply::Nothing | Reply::Wait | Reply::LookOften => 0,
+            Reply::Nothing | Reply::Wait | Reply::Watch | Reply::LookOften => 0,
             Reply::One(value) => {
                 push(state, value);
                 1

@@ -102,7 +102,9 @@ fn results(answer: &Answer<'_>) -> Result<Vec<TraceValue>, String> {
     match answer {
         Ok(Reply::One(value)) => Ok(vec![result(*value)]),
         Ok(Reply::Two(first, second)) => Ok(vec![result(*first), result(*second)]),
-        Ok(Reply::Nothing | Reply::LookOften | Reply::Wait | Reply::Match { .. }) => Ok(Vec::new()),
+        Ok(Reply::Nothing | Reply::Watch | Reply::LookOften | Reply::Wait | Reply::Match { .. }) => {
+            Ok(Vec::new())
+        }
         Err(Refusal::Text(text)) => Err(text.clone()),
         Err(Refusal::Overrun) => Err("the time budget of the run is over".to_owned()),
     }
