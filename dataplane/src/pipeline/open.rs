@@ -245,10 +245,10 @@ impl<P: Policy> Pipeline<P> {
             Decision::Wait(_) => return Err(Refusal::reset(DropReason::ScriptError)),
         };
         let flow = self.flows.flow(id).ok_or(Refusal::reset(DropReason::NoFlow))?;
-        let (client, index, service) =
-            (flow.client_key().source.ip(), flow.connection, ServiceId(flow.service));
+        let (key, index, service) = (flow.client_key(), flow.connection, ServiceId(flow.service));
+        let client = key.source.ip();
         let mut connection = self.connections.take(index);
-        let chosen = self.choose(service, selection, client.into(), connection.as_deref());
+        let chosen = self.choose((service, &key), selection, client.into(), connection.as_deref());
         let tried = connection.as_ref().map_or(0, |connection| connection.tried.len());
         let record = connection.as_ref().map(|connection| &connection.record);
         self.trace_choice(now, Some(id), (selection, tried), record, &chosen);
