@@ -223,6 +223,7 @@ fn start(
             Spread::Source | Spread::Destination => ", clients spread by RSS",
         },
         Spreading::OneQueue => ", one receive queue: workers hand packets over",
+        Spreading::Device if spread != Spread::Flow => ", no RSS by client: workers hand packets over",
         Spreading::Device => ", no RSS that weir could set: workers hand packets over",
     };
     eprintln!("weir: interface {} is {}, MAC {}{spreading}", interface.name, port.device(), mac_text(mac));

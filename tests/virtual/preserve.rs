@@ -67,6 +67,9 @@ fn servers_see_the_clients_own_address_and_port_in_every_profile() {
     let services = [
         plain("tcp/443", "a") + KEEP,
         plain("tcp/443", "a") + KEEP + "[virtual_service.tcp]\nprofile = \"proxy\"\n",
+        plain("tcp/443", "a")
+            + KEEP
+            + "[virtual_service.tcp]\nprofile = \"proxy\"\nsyn_cookies = \"always\"\n",
         scripted("tcp/443", "a", &["a"], "avi.l4.collect(1000) avi.vs.log(avi.vs.client_ip())") + KEEP,
         with_sets("tcp/443", "a", &["a"], None, Some("avi.l4.collect(1)")) + KEEP,
     ];
