@@ -11,9 +11,11 @@ use anyhow::{Context, anyhow};
 use config::{Config, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings, Workers};
 use control::{Control, ControlSettings};
 use dataplane::channel::{Capacities, ControlEnd, WorkerEnd, channel};
+use dataplane::io::PortId;
 use dataplane::mesh::Mesh;
 use dataplane::pipeline::Pipeline;
 use dataplane::snapshot::{Interface, Snapshot};
+use dataplane::steering::by_client::Spread;
 use dataplane::worker::{Round, Worker};
 use dpdk::{
     Device, DpdkIo, Eal, EalArguments, EalOptions, HugePages, Machine, Mbuf, Mempool, MempoolConfig, Port,
@@ -182,8 +184,10 @@ fn open(config: &Config) -> anyhow::Result<Devices> {
         ports.push(port);
     }
     let mut macs = Vec::new();
-    for ((interface, name), port) in interfaces.iter().zip(&mut ports) {
-        macs.push(start(port, interface, settings, workers, &pool).with_context(|| place(interface, name))?);
+    for ((number, (interface, name)), port) in (0..).zip(&interfaces).zip(&mut ports) {
+        let spread = Spread::of(&config.snapshot, PortId(number));
+        let started = start(port, interface, settings, (workers, spread), &pool);
+        macs.push(started.with_context(|| place(interface, name))?);
     }
     let ios = DpdkIo::split(ports, pool, u16::from(workers))?;
     Ok(Devices { eal, ios, macs, workers })
@@ -198,7 +202,7 @@ fn start(
     port: &mut Port,
     interface: &Interface,
     settings: &DpdkSettings,
-    workers: u8,
+    (workers, spread): (u8, Spread),
     pool: &Mempool,
 ) -> Result<[u8; 6], dpdk::Error> {
     let config = PortConfig {
@@ -206,6 +210,7 @@ fn start(
         tx_descriptors: settings.tx_descriptors,
         mtu: interface.mtu,
         queues: u16::from(workers),
+        spread,
         ..PortConfig::default()
     };
     port.configure(&config, pool)?;
@@ -213,8 +218,12 @@ fn start(
     let mac = port.mac()?;
     let spreading = match port.spreading() {
         _ if workers == 1 => "",
-        Spreading::Rss => ", flows spread by RSS",
+        Spreading::Rss => match spread {
+            Spread::Flow | Spread::Both => ", flows spread by RSS",
+            Spread::Source | Spread::Destination => ", clients spread by RSS",
+        },
         Spreading::OneQueue => ", one receive queue: workers hand packets over",
+        Spreading::Device if spread != Spread::Flow => ", no RSS by client: workers hand packets over",
         Spreading::Device => ", no RSS that weir could set: workers hand packets over",
     };
     eprintln!("weir: interface {} is {}, MAC {}{spreading}", interface.name, port.device(), mac_text(mac));

@@ -49,7 +49,10 @@ fn interfaces(snapshot: &Snapshot, process: &ProcessSettings, lines: &mut Vec<St
     let snat = &snapshot.snat;
     let addresses: Vec<String> = snat.addresses.iter().map(ToString::to_string).collect();
     let (first, last) = (snat.first_port, snat.last_port);
-    lines.push(format!("snat {}, ports {first}-{last}", addresses.join(" ")));
+    lines.push(match addresses.is_empty() {
+        true => "snat none".to_owned(),
+        false => format!("snat {}, ports {first}-{last}", addresses.join(" ")),
+    });
 }
 
 fn service(service: &Service, snapshot: &Snapshot) -> String {
@@ -81,6 +84,9 @@ fn service(service: &Service, snapshot: &Snapshot) -> String {
     }
     if service.udp.per_packet {
         line.push_str("; UDP balanced per packet");
+    }
+    if service.preserve_client_ip {
+        line.push_str("; clients' addresses preserved");
     }
     line
 }

@@ -164,6 +164,7 @@ section! {
         pool_group: Given<Name>,
         datascript_sets: List<Name>,
         log_connections: Given<bool>,
+        preserve_client_ip: Given<bool>,
         tcp: Part<ServiceTcp>,
         udp: Part<ServiceUdp>,
         datascript: Part<ServiceDatascript>,

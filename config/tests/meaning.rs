@@ -56,6 +56,24 @@ fn the_defaults_of_a_minimal_file_are_the_documented_ones() {
 }
 
 #[test]
+fn services_that_preserve_their_clients_addresses_need_no_snat_addresses() {
+    let minimal = include_str!("../examples/minimal.toml");
+    let without = minimal.replace("[snat]\naddresses = [\"192.0.2.2\"]", "#");
+    assert_ne!(minimal, without);
+    let refused = config::parse(&without, "t.toml", Path::new(".")).unwrap_err();
+    assert!(refused.render(false).contains("there is no IPv4 SNAT address"));
+    let kept = without.replace("pool = \"web\"\n", "pool = \"web\"\npreserve_client_ip = true\n");
+    let config = config::parse(&kept, "t.toml", Path::new(".")).unwrap();
+    assert!(config.warnings.problems().is_empty());
+    assert!(config.snapshot.services[0].preserve_client_ip && config.snapshot.preserves_clients());
+    let summary = config.summary();
+    assert!(
+        summary.contains("\nsnat none\n") && summary.contains("; clients' addresses preserved\n"),
+        "{summary}"
+    );
+}
+
+#[test]
 fn a_script_may_name_the_default_pool_of_its_service() {
     let minimal = include_str!("../examples/minimal.toml");
     let set = |pool: &str| {
@@ -260,7 +278,7 @@ route 0.0.0.0/0 via 192.0.2.254
 route ::/0 via 2001:db8:1::ff
 snat 10.0.0.2 10.0.0.3 2001:db8:2::2, ports 1024-63999
 service https: 192.0.2.10 2001:db8:1::10 tcp/443 → pool group web; datascripts by-server-name; TCP bound on the first payload
-service radius: 192.0.2.11 udp/1812-1813 → pool radius; datascripts by-code
+service radius: 192.0.2.11 udp/1812-1813 → pool radius; datascripts by-code; clients' addresses preserved
 service dns: 192.0.2.12 udp/53 tcp/53 → pool dns; TCP bound on the SYN; UDP balanced per packet
 pool web-blue: 10.0.0.20:443 (at most 500) 10.0.0.21:443 (at most 250, disabled) [2001:db8:2::20]:443 (at most 250) by least connections; tcp every 5s, icmp every 5s
 pool web-green: 10.0.0.22:443 [2001:db8:2::22]:443 by round robin; not monitored

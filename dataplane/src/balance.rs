@@ -404,9 +404,10 @@ impl Balancer {
         snapshot: &Snapshot,
         selection: Selection,
         client: impl Into<Client>,
+        exclude: &[ServerId],
         known: &dyn Fn(ServerId) -> bool,
     ) -> Pick {
-        let wanted = Wanted { client: client.into(), exclude: &[], known: Some(known) };
+        let wanted = Wanted { client: client.into(), exclude, known: Some(known) };
         self.pick_selected(snapshot, selection, &wanted)
     }
 

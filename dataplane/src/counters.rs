@@ -40,7 +40,7 @@ drop_reasons! {
     Vlan = "vlan",
     /// The frame is not for weir's MAC address, nor broadcast, nor a multicast group that weir listens to.
     NotForUs = "not_for_us",
-    /// A fragment that weir does not put together: of IPv6, to an address that is neither a VIP nor for SNAT, or any without `limits.fragment_memory`.
+    /// A fragment that weir does not put together: of IPv6, neither to a VIP or SNAT address nor of a server that sees its clients' addresses, or any without `limits.fragment_memory`.
     Fragment = "fragment",
     /// A fragment that no honest sender makes, such as a first one without the whole TCP header, or one of more than 64 of its datagram.
     FragmentInvalid = "fragment_invalid",
@@ -60,7 +60,7 @@ drop_reasons! {
     IcmpNoFlow = "icmp_no_flow",
     /// An ICMP error about a flow that quotes what is not on its way, or that weir has no use for before a server is connected.
     IcmpIgnored = "icmp_ignored",
-    /// The destination address is neither a VIP nor one of weir's own.
+    /// The destination address is neither a VIP nor one of weir's own, and the packet belongs to no flow.
     NoAddress = "no_address",
     /// The address is weir's, but no service and no flow is on that port.
     NoService = "no_service",
@@ -80,6 +80,8 @@ drop_reasons! {
     SplicedLimit = "spliced_limit",
     /// No free SNAT port.
     SnatExhausted = "snat_exhausted",
+    /// With `preserve_client_ip`: all servers that could have taken the flow have one of the same client address and port, or the address is weir's own.
+    ClientInUse = "client_in_use",
     /// No server of the chosen pool is up.
     NoServer = "no_server",
     /// All servers that could have taken the flow have `max_connections` flows.

@@ -44,7 +44,7 @@ pub struct Snapshot {
     pub interfaces: Vec<Interface>,
     /// Static routes; the longest prefix wins. Connected routes come from [`Interface::addresses`].
     pub routes: Vec<Route>,
-    /// Source addresses for full NAT.
+    /// Source addresses for full NAT, which all services do that do not preserve the client's address.
     pub snat: SnatPool,
     /// By [`PoolId`].
     pub pools: Vec<Pool>,
@@ -301,6 +301,8 @@ pub struct Service {
     pub tables: TableLimits,
     /// A connection record is written for flows of this service.
     pub log_connections: bool,
+    /// Servers see the client's own address and port, and their answers come back through weir.
+    pub preserve_client_ip: bool,
 }
 
 /// How TCP connections are bound to a server.
@@ -462,6 +464,45 @@ impl Default for Limits {
 }
 
 impl Snapshot {
+    /// True if servers of any service see their clients' own addresses.
+    #[must_use]
+    pub fn preserves_clients(&self) -> bool {
+        self.services.iter().any(|service| service.preserve_client_ip)
+    }
+
+    /// The pools that flows of a service may end in: those of its default and those attached to its script sets, and where
+    /// their `fail_action` leads. Some more than once.
+    #[must_use]
+    pub fn pools_of(&self, service: &Service) -> Vec<PoolId> {
+        let sets = service.script_sets.iter().filter_map(|id| self.script_sets.get(id.index()));
+        let groups = sets.clone().flat_map(|set| set.pool_groups.iter().copied());
+        let groups = groups.chain(match service.default {
+            Some(Target::PoolGroup(group)) => Some(group),
+            _ => None,
+        });
+        let members = groups.filter_map(|id| self.pool_groups.get(id.index()));
+        let members = members.flat_map(|group| group.members.iter().map(|member| member.pool));
+        let default = match service.default {
+            Some(Target::Pool(pool)) => Some(pool),
+            _ => None,
+        };
+        let mut pools: Vec<PoolId> = default
+            .into_iter()
+            .chain(sets.flat_map(|set| set.pools.iter().copied()))
+            .chain(members)
+            .collect();
+        let mut place = 0;
+        while let Some(pool) = pools.get(place).and_then(|id| self.pools.get(id.index())) {
+            if let FailAction::Pool(next) = pool.fail_action
+                && !pools.contains(&next)
+            {
+                pools.push(next);
+            }
+            place += 1;
+        }
+        pools
+    }
+
     /// The pool named `name`.
     #[must_use]
     pub fn pool_named(&self, name: &str) -> Option<PoolId> {

@@ -8,11 +8,18 @@
 //! * give away what a device put into the wrong queue, because it has no RSS, fewer queues than there are workers, or a hash
 //!   of its own ([`Steering::elsewhere`]).
 //!
+//! Where a service preserves its clients' addresses, nothing can be chosen, and packets are spread by the client's address
+//! alone: [`by_client`].
+//!
 //! A packet is looked up first: one whose flow is found belongs to whoever found it. Only what is not found is hashed,
 //! so that steering costs nothing where packets come to the right queue.
 
+pub mod by_client;
+
 use crate::address::FlowKey;
 use crate::rss::{DEFAULT_KEY, Toeplitz};
+use crate::snapshot::Snapshot;
+use by_client::ByClient;
 
 /// Entries of the indirection table that weir computes with. Larger tables repeat it, so a card may have any power of
 /// two from this one on.
@@ -59,21 +66,36 @@ pub fn queue(place: usize, queues: u8) -> u8 {
 pub struct Steering {
     seat: Seat,
     toeplitz: Toeplitz,
+    /// Packets are spread by the client's address, else by addresses and ports.
+    by_client: Option<ByClient>,
     indirection: [u8; INDIRECTION],
     /// The packets at hand come from another worker, which has hashed them already.
     handed_over: bool,
 }
 
 impl Steering {
-    /// For the worker on this seat, with the key that the cards are given.
+    /// For the worker on this seat, with the key that the cards are given: by addresses and ports.
     #[must_use]
     pub fn new(seat: Seat) -> Self {
         Steering {
             seat,
             toeplitz: Toeplitz::new(&DEFAULT_KEY),
+            by_client: None,
             indirection: std::array::from_fn(|place| queue(place, seat.of)),
             handed_over: false,
         }
+    }
+
+    /// For the worker on this seat, as this configuration asks for.
+    #[must_use]
+    pub fn of(seat: Seat, snapshot: &Snapshot) -> Self {
+        let mut steering = Steering::new(seat);
+        if snapshot.preserves_clients() {
+            steering.toeplitz = by_client::toeplitz();
+            let worker = |address| steering.queue_of(steering.toeplitz.hash_address(address));
+            steering.by_client = Some(ByClient::new(snapshot, seat.of, worker));
+        }
+        steering
     }
 
     /// The worker's seat.
@@ -85,8 +107,14 @@ impl Steering {
     /// The worker to which a packet with this key comes.
     #[must_use]
     pub fn owner(&self, key: &FlowKey) -> u8 {
-        let place = self.toeplitz.hash(key) as usize % INDIRECTION;
-        self.indirection.get(place).copied().unwrap_or(0)
+        self.queue_of(match &self.by_client {
+            None => self.toeplitz.hash(key),
+            Some(rule) => rule.hash(&self.toeplitz, key),
+        })
+    }
+
+    fn queue_of(&self, hash: u32) -> u8 {
+        self.indirection.get(hash as usize % INDIRECTION).copied().unwrap_or(0)
     }
 
     /// True if a packet with this key comes to this worker.

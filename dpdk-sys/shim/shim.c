@@ -11,6 +11,7 @@ _Static_assert(FIELD_WIDTH(nb_segs) == 2, "src/mbuf.rs reads 16 bits");
 _Static_assert(FIELD_WIDTH(pkt_len) == 4, "src/mbuf.rs reads 32 bits");
 _Static_assert(FIELD_WIDTH(data_len) == 2, "src/mbuf.rs reads 16 bits");
 _Static_assert(FIELD_WIDTH(buf_len) == 2, "src/mbuf.rs reads 16 bits");
+_Static_assert(RTE_ETH_RSS_L3_SRC_ONLY == RTE_BIT64(WEIR_RSS_L3_SRC_ONLY_BIT), "dpdk/src/rss.rs sets this bit");
 
 int weir_errno(void)
 {

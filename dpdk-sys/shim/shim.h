@@ -27,6 +27,8 @@
  * that in the path bindgen gives them; the C compiler knows the offset in each. The widths are checked in shim.c.
  */
 enum {
+	/* RTE_ETH_RSS_L3_SRC_ONLY is too large for bindgen: its bit instead. */
+	WEIR_RSS_L3_SRC_ONLY_BIT = 63,
 	WEIR_MBUF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr),
 	WEIR_MBUF_DATA_OFF = offsetof(struct rte_mbuf, data_off),
 	WEIR_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataplane::io::PortStats;
+use dataplane::steering::by_client::Spread;
 use dpdk_sys::{RTE_ETHER_CRC_LEN, RTE_ETHER_HDR_LEN, rte_eth_conf, rte_eth_dev_info, rte_eth_stats};
 
 use crate::eal::Core;
@@ -27,12 +28,21 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// Transmit queues, and as many receive queues if the device has them: one of each for each worker.
     pub queues: u16,
+    /// By what received frames are to be spread over them.
+    pub spread: Spread,
 }
 
 impl Default for PortConfig {
     /// 1,024 descriptors each way, an MTU of 1,500, not promiscuous, one queue pair.
     fn default() -> Self {
-        Self { rx_descriptors: 1024, tx_descriptors: 1024, mtu: 1500, promiscuous: false, queues: 1 }
+        Self {
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            mtu: 1500,
+            promiscuous: false,
+            queues: 1,
+            spread: Spread::Flow,
+        }
     }
 }
 
@@ -96,6 +106,7 @@ pub struct Port {
     multicast: MulticastReception,
     rx_queues: u16,
     tx_queues: u16,
+    spread: Spread,
     spreading: Spreading,
     /// Frames in several pieces, dropped on receiving.
     chained: AtomicU64,
@@ -116,6 +127,7 @@ impl Port {
             multicast: MulticastReception::NoFilter,
             rx_queues: 0,
             tx_queues: 0,
+            spread: Spread::Flow,
             spreading: Spreading::OneQueue,
             chained: AtomicU64::new(0),
             native_mtu: None,
@@ -171,8 +183,9 @@ impl Port {
         // DPDK's own default: no RSS, no offload, no interrupt.
         let mut conf: rte_eth_conf = unsafe { std::mem::zeroed() };
         conf.rxmode.mtu = u32::from(config.mtu);
-        let mut key = rss::key();
-        let rss = self.rx_queues > 1 && rss::configure(&mut conf, info, &mut key);
+        let mut key = rss::key(config.spread);
+        let rss = self.rx_queues > 1 && rss::configure(&mut conf, info, &mut key, config.spread);
+        self.spread = config.spread;
         self.spreading = match self.rx_queues {
             0 | 1 => Spreading::OneQueue,
             _ if rss => Spreading::Rss,
@@ -266,7 +279,8 @@ impl Port {
         Ok(())
     }
 
-    /// Gives the device weir's indirection table, and reads table and key back: `false` when they are not what was set.
+    /// Gives the device weir's indirection table, and reads table, key and what is hashed back: `false` when they are not what was
+    /// set.
     fn set_indirection(&self) -> Result<bool, Error> {
         let info = self.info()?;
         let size = info.reta_size;
@@ -287,7 +301,14 @@ impl Port {
         (conf.rss_key, conf.rss_key_len) = (key.as_mut_ptr(), rss::key_len(&info).unwrap_or(0));
         // SAFETY: the port is ours; the key has room for as many bytes as it says.
         let read = unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(self.id, &raw mut conf) };
-        Ok(table_kept && read == 0 && key == rss::key())
+        let only = match self.spread {
+            Spread::Flow | Spread::Both => 0,
+            Spread::Source | Spread::Destination => {
+                rss::types(&info, self.spread).map_or(0, |(types, _)| types & rss::ONE_ADDRESS)
+            }
+        };
+        let hashes = conf.rss_hf & rss::ONE_ADDRESS == only;
+        Ok(table_kept && read == 0 && key == rss::key(self.spread) && hashes)
     }
 
     /// How received frames are spread over the queues, since [`Port::start`].

@@ -1,6 +1,7 @@
 //! RSS as weir wants it: the key and the indirection table that [`dataplane::steering`] computes with.
 
-use dataplane::rss::{DEFAULT_KEY, KEY_LEN};
+use dataplane::rss::KEY_LEN;
+use dataplane::steering::by_client::Spread;
 use dataplane::steering::{INDIRECTION, queue};
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info, rte_eth_rss_reta_entry64};
 
@@ -11,10 +12,10 @@ const MOST_KEY: usize = 64;
 /// A key as long as a device wants it.
 pub(crate) type Key = [u8; MOST_KEY];
 
-/// Our key, and zeros.
-pub(crate) fn key() -> Key {
+/// weir's key for a port, and zeros.
+pub(crate) fn key(spread: Spread) -> Key {
     let mut key = [0; MOST_KEY];
-    key.iter_mut().zip(DEFAULT_KEY).for_each(|(place, byte)| *place = byte);
+    key.iter_mut().zip(spread.key()).for_each(|(place, byte)| *place = *byte);
     key
 }
 
@@ -26,6 +27,7 @@ const WITH_PORTS: u64 = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_TCP
     | dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_UDP
     | dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_TCP
     | dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+const LEAST_ADDRESSES: u64 = dpdk_sys::RTE_ETH_RSS_IPV4 | dpdk_sys::RTE_ETH_RSS_IPV6;
 const ADDRESSES: u64 = dpdk_sys::RTE_ETH_RSS_IPV4
     | dpdk_sys::RTE_ETH_RSS_FRAG_IPV4
     | dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_OTHER
@@ -33,19 +35,46 @@ const ADDRESSES: u64 = dpdk_sys::RTE_ETH_RSS_IPV4
     | dpdk_sys::RTE_ETH_RSS_FRAG_IPV6
     | dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_OTHER;
 
-/// Asks for RSS if the device can do it in weir's way; `conf` points to `key` then, which has to live until it was used.
-pub(crate) fn configure(conf: &mut rte_eth_conf, info: &rte_eth_dev_info, key: &mut Key) -> bool {
-    let offered = info.flow_type_rss_offloads;
+/// Source addresses alone, and destination addresses alone.
+const SOURCE_ONLY: u64 = 1 << dpdk_sys::WEIR_RSS_L3_SRC_ONLY_BIT;
+const DESTINATION_ONLY: u64 = dpdk_sys::RTE_ETH_RSS_L3_DST_ONLY;
+pub(crate) const ONE_ADDRESS: u64 = SOURCE_ONLY | DESTINATION_ONLY;
+
+/// Asks for RSS if the device can do it in weir's way; `conf` points to `key` then, which has to live until it was used. True if
+/// it spreads packets exactly as this port is to: one that cannot tell source from destination is asked to spread by addresses and
+/// ports all the same, so that all workers have their share of what is to be handed over.
+pub(crate) fn configure(
+    conf: &mut rte_eth_conf,
+    info: &rte_eth_dev_info,
+    key: &mut Key,
+    spread: Spread,
+) -> bool {
     let size = usize::from(info.reta_size);
     let repeats = size >= INDIRECTION && size.is_power_of_two();
-    let Some(len) = key_len(info).filter(|_| offered & WITH_PORTS == WITH_PORTS && repeats) else {
+    let (Some(len), Some((types, exact)), true) = (key_len(info), types(info, spread), repeats) else {
         return false;
     };
     conf.rxmode.mq_mode = dpdk_sys::rte_eth_rx_mq_mode_RTE_ETH_MQ_RX_RSS;
     let rss = &mut conf.rx_adv_conf.rss_conf;
     (rss.rss_key, rss.rss_key_len) = (key.as_mut_ptr(), len);
-    rss.rss_hf = offered & (WITH_PORTS | ADDRESSES);
-    true
+    rss.rss_hf = types;
+    exact
+}
+
+/// What is hashed, and whether that is what the port is to be spread by.
+pub(crate) fn types(info: &rte_eth_dev_info, spread: Spread) -> Option<(u64, bool)> {
+    let offered = info.flow_type_rss_offloads;
+    let only = match spread {
+        Spread::Flow | Spread::Both => 0,
+        Spread::Source => SOURCE_ONLY,
+        Spread::Destination => DESTINATION_ONLY,
+    };
+    let wanted = LEAST_ADDRESSES | only;
+    if only != 0 && offered & wanted == wanted {
+        return Some((offered & ADDRESSES | only, true));
+    }
+    let by_flow = offered & WITH_PORTS == WITH_PORTS;
+    by_flow.then_some((offered & (WITH_PORTS | ADDRESSES), spread == Spread::Flow))
 }
 
 /// Length of the device's key. One that does not tell may take ours: reading it back shows whether it did.
@@ -81,10 +110,30 @@ mod tests {
     }
 
     fn asked(info: &rte_eth_dev_info) -> Option<u64> {
+        let (hashed, exact) = asked_for(info, Spread::Flow);
+        exact.then_some(hashed)
+    }
+
+    fn asked_for(info: &rte_eth_dev_info, spread: Spread) -> (u64, bool) {
         // SAFETY: as above.
         let mut conf: rte_eth_conf = unsafe { std::mem::zeroed() };
-        let mut key = key();
-        configure(&mut conf, info, &mut key).then_some(conf.rx_adv_conf.rss_conf.rss_hf)
+        let exact = configure(&mut conf, info, &mut key(spread), spread);
+        (conf.rx_adv_conf.rss_conf.rss_hf, exact)
+    }
+
+    #[test]
+    fn where_clients_are_preserved_one_address_alone_is_hashed_if_the_device_can() {
+        let all = info(u64::MAX, 512, 40);
+        assert_eq!(asked_for(&all, Spread::Source), (ADDRESSES | SOURCE_ONLY, true));
+        assert_eq!(asked_for(&all, Spread::Destination), (ADDRESSES | DESTINATION_ONLY, true));
+        assert_eq!(asked_for(&all, Spread::Both), (ADDRESSES | WITH_PORTS, false), "on one arm");
+        let few = info(LEAST_ADDRESSES | SOURCE_ONLY, 128, 40);
+        assert_eq!(asked_for(&few, Spread::Source), (LEAST_ADDRESSES | SOURCE_ONLY, true));
+        assert_eq!(asked_for(&few, Spread::Destination), (0, false), "neither one nor the other");
+        let usual = info(WITH_PORTS | ADDRESSES, 128, 40);
+        assert_eq!(asked_for(&usual, Spread::Destination), (ADDRESSES | WITH_PORTS, false), "handed over");
+        assert_eq!(key(Spread::Source)[..40], dataplane::rss::CLIENT_KEY);
+        assert_eq!(key(Spread::Flow)[..40], dataplane::rss::DEFAULT_KEY);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod lossy;
+mod preserve;
 mod proxied;
 mod readme;
 mod tcp;

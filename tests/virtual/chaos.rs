@@ -1,10 +1,13 @@
 //! Many flows at once, with everything going wrong around them: nothing may be left when they are gone.
 
+use dataplane::channel::ConnectionRecord;
+use dataplane::counters::DropReason;
 use dataplane::io::PortId;
 use dataplane::snapshot::ServerId;
 use smoltcp::time::Duration;
 
 use crate::inside::*;
+use crate::preserve::{KEEP, second};
 use crate::world::*;
 
 const SEEDS: std::ops::Range<u64> = 1..7;
@@ -41,6 +44,14 @@ const RESPONSE: &str = r#"
     if avi.l4.read(1) == "w" then avi.l4.collect(4000) end
 "#;
 
+/// As [`toml`], with services on two VIPs that preserve their clients' addresses, and one server less.
+fn preserving(every: bool, limited: bool) -> String {
+    let toml = toml(every, limited).replace(", { address = \"10.0.0.31\", port = 443 }", "");
+    let at = toml.find("[[virtual_service]]").unwrap();
+    let service = toml[at..].replacen("datascript_sets", &format!("{KEEP}datascript_sets"), 1);
+    format!("{}{service}{}", &toml[..at], second(&service))
+}
+
 fn toml(every: bool, limited: bool) -> String {
     let run = if every { "every_payload" } else { "first_payload" };
     let set = with_sets("tcp/443", "a", &["a", "b"], Some(REQUEST), Some(RESPONSE));
@@ -59,15 +70,30 @@ struct Chaos {
     servers: [HostId; 2],
     talks: Vec<Talk>,
     port: u16,
+    vips: &'static [&'static str],
 }
+
+const VIPS: [&str; 2] = ["192.0.2.10:443", "192.0.2.11:443"];
 
 impl Chaos {
     fn new(seed: u64) -> Chaos {
-        let mut world = World::new(&toml(seed.is_multiple_of(2), seed.is_multiple_of(3)));
+        Chaos::of(seed, &toml(seed.is_multiple_of(2), seed.is_multiple_of(3)), &VIPS[..1])
+    }
+
+    fn of(seed: u64, toml: &str, vips: &'static [&'static str]) -> Chaos {
+        let mut world = World::new(toml);
         let clients = [world.host(OUTSIDE, "192.0.2.100"), world.host(OUTSIDE, "192.0.2.101")];
         let servers = [world.host(INSIDE, "10.0.0.21"), world.host(INSIDE, "10.0.0.22")];
         world.silent(INSIDE, "10.0.0.31");
-        Chaos { world, random: Random(seed), clients, servers, talks: Vec::new(), port: 20_000 }
+        Chaos { world, random: Random(seed), clients, servers, talks: Vec::new(), port: 20_000, vips }
+    }
+
+    /// One of the VIPs.
+    fn vip(&mut self) -> &'static str {
+        match self.vips {
+            [vip] => vip,
+            vips => vips[self.random.below(vips.len() as u64) as usize],
+        }
     }
 
     fn word(&mut self) -> Vec<u8> {
@@ -83,8 +109,10 @@ impl Chaos {
         let io = self.world.worker.io_mut();
         match self.random.below(14) {
             0..=2 => {
-                self.port += 1;
-                let here = self.world.connect(client, self.port, "192.0.2.10:443");
+                // With a second VIP some ports are used for both.
+                let vip = self.vip();
+                self.port += u16::from(vip == VIPS[0]);
+                let here = self.world.connect(client, self.port, vip);
                 self.world.talk(here).say(&word);
                 self.talks.push(here);
             }
@@ -96,7 +124,8 @@ impl Chaos {
             5 | 6 => {
                 let payload = &word[..word.len().min(1400)];
                 let port = 4000 + self.random.below(20) as u16;
-                self.world.datagram(client, port, "192.0.2.10:443", payload);
+                let vip = self.vip();
+                self.world.datagram(client, port, vip, payload);
             }
             7 => {
                 for packet in self.world.inbox(server) {
@@ -134,26 +163,24 @@ impl Chaos {
     }
 }
 
-#[test]
-fn nothing_is_left_when_everything_went_wrong() {
-    for seed in SEEDS {
-        println!("seed {seed}");
-        let mut chaos = Chaos::new(seed);
+impl Chaos {
+    /// A long time of it, and then the end of everything.
+    fn run(mut self) -> World {
         for _ in 0..1500 {
-            chaos.act();
-            let pause = [0, 0, 1, 20, 300][chaos.random.below(5) as usize];
-            chaos.world.advance(Duration::from_millis(pause));
+            self.act();
+            let pause = [0, 0, 1, 20, 300][self.random.below(5) as usize];
+            self.world.advance(Duration::from_millis(pause));
             if pause == 0 {
-                chaos.world.settle();
+                self.world.settle();
             }
         }
-        let world = &mut chaos.world;
+        let mut world = self.world;
         let io = world.worker.io_mut();
         io.set_alloc_room(None);
         io.set_tx_room(PortId(0), None);
         io.set_tx_room(PortId(1), None);
         world.loss = None;
-        for talk in std::mem::take(&mut chaos.talks) {
+        for talk in self.talks {
             world.abort(talk);
         }
         world.seconds(200);
@@ -163,5 +190,30 @@ fn nothing_is_left_when_everything_went_wrong() {
         letters.dedup();
         println!("{letters:?}");
         assert!(world.records.len() > 150, "{}", world.records.len());
+        world
     }
+}
+
+#[test]
+fn nothing_is_left_when_everything_went_wrong() {
+    for seed in SEEDS {
+        println!("seed {seed}");
+        Chaos::new(seed).run();
+    }
+}
+
+/// A client port is used for two VIPs at a time, and their flows want the same servers.
+#[test]
+fn nothing_is_left_where_clients_are_preserved() {
+    let mut in_use = 0;
+    for seed in [7, 8, 9] {
+        println!("seed {seed}");
+        let toml = preserving(seed % 2 == 0, seed % 3 == 0);
+        let world = Chaos::of(seed, &toml, &VIPS).run();
+        let refused = |record: &&ConnectionRecord| record.reason == Some(DropReason::ClientInUse);
+        in_use += world.records.iter().filter(refused).count();
+        let own = |record: &ConnectionRecord| record.snat.is_none_or(|snat| snat == record.client);
+        assert!(world.records.iter().all(own));
+    }
+    assert!(in_use >= 5, "{in_use}");
 }

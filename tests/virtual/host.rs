@@ -75,6 +75,7 @@ impl Host {
         let prefix = if address.is_ipv4() { 24 } else { 64 };
         interface.update_ip_addrs(|list| list.push(IpCidr::new(IpAddress::from(address), prefix)).unwrap());
         interface.routes_mut().add_default_ipv4_route([10, 0, 0, 1].into()).unwrap();
+        interface.routes_mut().add_default_ipv6_route([0x2001, 0xdb8, 2, 0, 0, 0, 0, 1].into()).unwrap();
         let stack = Stack { device, interface, sockets: SocketSet::new(Vec::new()) };
         Host { stack: Some(stack), ..Host::silent(port, address, number) }
     }

@@ -12,7 +12,7 @@ use crate::wire::{self, Packet, Transport};
 use crate::world::*;
 
 /// An ICMP error of `source` about a packet: fragmentation needed with this MTU, or else port unreachable.
-fn error(source: IpAddr, destination: IpAddr, mtu: Option<u16>, quoted: &[u8]) -> Vec<u8> {
+pub fn error(source: IpAddr, destination: IpAddr, mtu: Option<u16>, quoted: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     match (source, destination) {
         (IpAddr::V4(s), IpAddr::V4(d)) => {
@@ -42,7 +42,7 @@ fn error(source: IpAddr, destination: IpAddr, mtu: Option<u16>, quoted: &[u8]) -
 }
 
 /// What an error quotes: the two ends, and the sequence number of TCP.
-fn quoted(error: &Packet) -> (SocketAddr, SocketAddr, u32) {
+pub fn quoted(error: &Packet) -> (SocketAddr, SocketAddr, u32) {
     let bytes = &error.payload;
     let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     let (source, destination, l4): (IpAddr, IpAddr, usize) = if bytes[0] >> 4 == 4 {

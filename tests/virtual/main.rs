@@ -18,6 +18,8 @@ mod limits;
 mod local;
 mod pieces;
 mod pkt;
+mod preserve;
+mod preserve_workers;
 mod proxied;
 mod scripts;
 mod splice;

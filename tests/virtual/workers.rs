@@ -14,10 +14,15 @@ const KEY: &str = "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f
 
 /// The hash as the specification defines it: for each bit of the input that is set, the 32 bits of the key from there on.
 fn toeplitz(input: &[u8]) -> u32 {
-    let nibble = |at: usize| u128::from(u8::from_str_radix(&KEY[at..=at], 16).unwrap());
+    toeplitz_with(KEY, input)
+}
+
+/// The same with another key.
+pub fn toeplitz_with(key: &str, input: &[u8]) -> u32 {
+    let nibble = |at: usize| u128::from(u8::from_str_radix(&key[at..=at], 16).unwrap());
     let window = |bit: usize| -> u32 {
         let wide = (0..9)
-            .fold(0u128, |wide, n| wide << 4 | KEY.get(bit / 4 + n..).map_or(0, |_| nibble(bit / 4 + n)));
+            .fold(0u128, |wide, n| wide << 4 | key.get(bit / 4 + n..).map_or(0, |_| nibble(bit / 4 + n)));
         (wide >> (4 - bit % 4)) as u32
     };
     let bits = (0..input.len() * 8).filter(|bit| input[bit / 8] & (0x80 >> (bit % 8)) != 0);
@@ -74,14 +79,14 @@ fn world_of(workers: u8, queue: fn(&[u8]) -> usize) -> World {
     World::with_workers(&format!("{TWO_ARMS}{pools}{service}"), workers, queue)
 }
 
-fn total(world: &World) -> Counters {
+pub fn total(world: &World) -> Counters {
     let mut sum = Counters::default();
     world.workers().for_each(|worker| sum.add(worker.pipeline().counters()));
     sum
 }
 
 /// Connections and datagrams of several clients through all workers; all that is said arrives.
-fn carry(world: &mut World, vip: &str, clients: &[&str], servers: &[&str]) {
+pub fn carry(world: &mut World, vip: &str, clients: &[&str], servers: &[&str]) {
     let clients: Vec<HostId> = clients.iter().map(|at| world.host(OUTSIDE, at)).collect();
     let servers: Vec<HostId> = servers.iter().map(|at| world.host(INSIDE, at)).collect();
     for round in 0..20u16 {
@@ -270,7 +275,7 @@ fn server_address() -> IpAddr {
 }
 
 /// Destination unreachable, port unreachable (RFC 792).
-fn unreachable(from: IpAddr, to: IpAddr, quote: &[u8]) -> Vec<u8> {
+pub fn unreachable(from: IpAddr, to: IpAddr, quote: &[u8]) -> Vec<u8> {
     let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { panic!("IPv4") };
     let kind =
         etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Port);

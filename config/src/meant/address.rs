@@ -16,6 +16,7 @@ pub(super) fn check(file: &File, snapshot: &Snapshot, monitor_ports: Ports, prob
     }
     for (written, service) in file.virtual_service.iter().zip(&snapshot.services) {
         check_families(written, service, file, snapshot, problems);
+        check_two_roles(written, file, snapshot, problems);
         check_own_ports(written, file, snapshot, monitor_ports, problems);
     }
 }
@@ -51,7 +52,8 @@ fn family(ipv4: bool) -> &'static str {
     if ipv4 { "IPv4" } else { "IPv6" }
 }
 
-/// Each family of a service's VIPs needs servers and a SNAT address: weir does not translate between families.
+/// Each family of a service's VIPs needs servers and, unless they see the client's, a SNAT address: weir does not translate
+/// between families.
 fn check_families(
     written: &VirtualService,
     service: &Service,
@@ -61,7 +63,9 @@ fn check_families(
 ) {
     for ipv4 in [true, false] {
         let Some(vip) = written.addresses.items.iter().find(|a| a.value.is_ipv4() == ipv4) else { continue };
-        check_snat_family(vip, file, problems);
+        if !service.preserve_client_ip {
+            check_snat_family(vip, file, problems);
+        }
         let decider = written.pool.0.as_ref().or(written.pool_group.0.as_ref());
         let (span, what, pools) = match (service.default, decider) {
             (Some(target), Some(name)) => (&name.span, "default", pools_of(target, snapshot)),
@@ -106,13 +110,6 @@ fn check_snat_family(vip: &At<IpAddr>, file: &File, problems: &mut Problems) {
     }
 }
 
-/// Every pool that flows of a service may end in.
-pub(super) fn reachable_pools(service: &Service, snapshot: &Snapshot) -> Vec<PoolId> {
-    let default = service.default.map(|target| pools_of(target, snapshot)).unwrap_or_default();
-    let first = default.into_iter().chain(pools_of_scripts(service, snapshot));
-    first.flat_map(|pool| with_fail_actions(pool, snapshot)).collect()
-}
-
 fn pools_of(target: Target, snapshot: &Snapshot) -> Vec<PoolId> {
     match target {
         Target::Pool(pool) => vec![pool],
@@ -153,6 +150,30 @@ fn with_fail_actions(pool: PoolId, snapshot: &Snapshot) -> Vec<PoolId> {
 fn has_family(pool: PoolId, ipv4: bool, snapshot: &Snapshot) -> bool {
     let servers = snapshot.pools.get(pool.index()).map(|p| p.servers.as_slice()).unwrap_or_default();
     servers.iter().filter_map(|id| snapshot.servers.get(id.index())).any(|s| s.address.is_ipv4() == ipv4)
+}
+
+/// Where clients' addresses are preserved, packets to VIPs are spread over the workers by their source and those to SNAT
+/// addresses by their destination.
+fn check_two_roles(service: &VirtualService, file: &File, snapshot: &Snapshot, problems: &mut Problems) {
+    let preserving = file
+        .virtual_service
+        .iter()
+        .find_map(|service| service.preserve_client_ip.0.as_ref().filter(|key| key.value));
+    let Some(preserving) = preserving.filter(|_| snapshot.preserves_clients()) else { return };
+    for vip in &service.addresses.items {
+        let Some(snat) = file.snat.addresses.items.iter().find(|snat| snat.value == vip.value) else {
+            continue;
+        };
+        let message = format!(
+            "{} is a VIP and a SNAT address, and a service preserves its clients' addresses",
+            vip.value
+        );
+        problems
+            .error(&vip.span, message)
+            .help("use another SNAT address: none at all is needed if all services preserve them")
+            .also(&snat.span, "the SNAT address")
+            .also(&preserving.span, "preserved here");
+    }
 }
 
 /// A VIP that weir also uses as a source must not have ports that replies of servers come to.

@@ -2,7 +2,6 @@
 
 use dataplane::snapshot::{PoolId, Protocol, Service, Snapshot, TcpProfile};
 
-use super::address::reachable_pools;
 use crate::problem::Problems;
 use crate::written::{File, VirtualService};
 
@@ -14,7 +13,7 @@ pub(super) fn is_proxied(service: &Service, snapshot: &Snapshot) -> bool {
 fn pool_with_header(service: &Service, snapshot: &Snapshot) -> Option<PoolId> {
     let wants =
         |pool: &PoolId| snapshot.pools.get(pool.index()).is_some_and(|p| p.tcp.proxy_protocol.is_some());
-    reachable_pools(service, snapshot).into_iter().find(wants)
+    snapshot.pools_of(service).into_iter().find(wants)
 }
 
 pub(super) fn check(
@@ -26,6 +25,22 @@ pub(super) fn check(
 ) {
     check_profile(written, meant, file, snapshot, problems);
     check_udp(written, meant, file, snapshot, problems);
+    check_preserved(written, meant, problems);
+}
+
+/// The address that is preserved is that of whoever connects.
+fn check_preserved(written: &VirtualService, meant: &Service, problems: &mut Problems) {
+    if let (Some(key), Some(networks)) = (&written.preserve_client_ip.0, &written.tcp.accept_proxy_from.span)
+        && meant.preserve_client_ip
+        && !meant.tcp.accept_proxy_from.is_empty()
+    {
+        let message =
+            "servers will see the proxy's address, not that of the client that its PROXY header names";
+        problems
+            .warning(&key.span, message)
+            .help("`proxy_protocol` of the pool tells the servers whom the header named")
+            .also(networks, "headers are accepted here");
+    }
 }
 
 /// With `fast_path` the handshake is the end hosts': there is no place for a header.

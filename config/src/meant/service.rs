@@ -73,6 +73,7 @@ fn mean(
         },
         tables: limits::tables(&written.tables, problems),
         log_connections: written.log_connections.or(true),
+        preserve_client_ip: written.preserve_client_ip.or(false),
     };
     if written.tcp.profile.0.is_none() && proxied::is_proxied(&service, snapshot) {
         service.tcp.profile = TcpProfile::Proxy;

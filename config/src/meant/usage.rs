@@ -34,12 +34,20 @@ pub(super) fn check(file: &File, snapshot: &Snapshot, problems: &mut Problems) {
             warn(&place(&pool.name, &pool.span), "pool", users, problems);
         }
     }
+    if let Some(span) = file.snat.addresses.span.as_ref().filter(|_| snat_is_idle(snapshot)) {
+        let message = "no virtual service uses the SNAT addresses: all preserve their clients' addresses";
+        problems.warning(span, message);
+    }
     for parser in file.parser.iter() {
         let Some(name) = &parser.name.0 else { continue };
         if !snapshot.script_sets.iter().any(|s| s.parsers.iter().any(|(used, _)| *used == name.value.0)) {
             warn(&name.span, "parser", "DataScript set", problems);
         }
     }
+}
+
+fn snat_is_idle(snapshot: &Snapshot) -> bool {
+    !snapshot.snat.addresses.is_empty() && snapshot.services.iter().all(|service| service.preserve_client_ip)
 }
 
 fn place(name: &Required<Name>, section: &Span) -> Span {

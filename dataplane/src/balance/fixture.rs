@@ -120,6 +120,7 @@ impl Snapshot {
             },
             tables: TableLimits { entries, key_bytes: 64, value_bytes: 64, bytes: u64::from(entries) * 128 },
             log_connections: true,
+            preserve_client_ip: false,
         });
     }
 }

@@ -180,7 +180,7 @@ fn a_datagram_of_a_flow_that_exists_reaches_a_full_server() {
         (0..3).for_each(|server| fill(&mut balancer, server, 1));
         let selection = Selection::Pool(PoolId(0));
         let mut pick = |known: &dyn Fn(ServerId) -> bool| {
-            balancer.pick_for_datagram(&snapshot, selection, client(), known)
+            balancer.pick_for_datagram(&snapshot, selection, client(), &[], known)
         };
         assert_eq!(pick(&|_| false), Pick::Full(FailAction::Reset, PoolId(0)));
         assert_eq!(pick(&|server| server == ServerId(2)), Pick::Server(ServerId(2)), "{algorithm:?}");

@@ -206,10 +206,10 @@ impl<P: Policy> Pipeline<P> {
     fn connect(&mut self, now: Instant, id: FlowId, connection: &mut Connection) -> Result<(), Refusal> {
         let nothing = Refusal::reset(DropReason::NoPool);
         let (flow, selection) = self.flows.flow(id).zip(connection.selection).ok_or(nothing)?;
-        let (own, service) = (own_endpoints(flow), ServiceId(flow.service));
+        let (own, service, key) = (own_endpoints(flow), ServiceId(flow.service), flow.client_key());
         let endpoints = connection.endpoints.unwrap_or(own);
         let client = Client::reached_at(endpoints.source.ip(), own.destination.ip());
-        let server = self.choose(service, selection, client, Some(connection));
+        let server = self.choose((service, &key), selection, client, Some(connection));
         let record = Some(&connection.record);
         self.trace_choice(now, Some(id), (selection, connection.tried.len()), record, &server);
         let server = server?;

@@ -5,6 +5,7 @@ use smoltcp::time::Instant;
 use super::connection::{Connection, Held};
 use super::decide::{Decision, Refusal, Run};
 use super::end::{Fate, phase};
+use super::preserve::Servers;
 use super::{Pipeline, Verdict};
 use crate::address::FlowKey;
 use crate::balance::Pick;
@@ -284,7 +285,7 @@ impl<P: Policy> Pipeline<P> {
                 return Err(DropReason::ScriptError);
             }
         };
-        let chosen = self.choose_for_datagram(selection, &headers.key);
+        let chosen = self.choose_for_datagram(service, selection, &headers.key);
         let server = chosen.map(|(server, _)| server);
         self.trace_choice(now, None, (selection, 0), Some(&connection.record), &server);
         let (server, known) = chosen.map_err(|refusal| refusal.reason)?;
@@ -325,24 +326,36 @@ impl<P: Policy> Pipeline<P> {
     /// for one if there is none.
     fn choose_for_datagram(
         &mut self,
+        service: ServiceId,
         selection: Selection,
         key: &FlowKey,
     ) -> Result<(ServerId, Option<FlowId>), Refusal> {
+        let claim = self.claim(service, key)?;
+        let mut servers = Servers::but(&[]);
         let flows = &self.flows;
         let branch = |server| flows.lookup(&branch_to(key, server)).map(|(id, _)| id);
         let known = |server| branch(server).is_some();
         let client = key.source.ip();
         let pick = loop {
-            match self.balancer.pick_for_datagram(&self.snapshot, selection, client, &known) {
+            match self.balancer.pick_for_datagram(
+                &self.snapshot,
+                selection,
+                client,
+                &servers.excluded,
+                &known,
+            ) {
                 Pick::Server(server) => match branch(server) {
                     Some(id) => return Ok((server, Some(id))),
+                    None if claim.as_ref().is_some_and(|claim| self.is_in_use(claim, server)) => {
+                        servers.pass_over(server);
+                    }
                     None if self.balancer.take(server) => return Ok((server, None)),
                     None => {}
                 },
                 failed => break failed,
             }
         };
-        self.picked(pick).map(|server| (server, None))
+        self.picked(pick, servers.in_use).map(|server| (server, None))
     }
 
     /// A datagram of a bound flow that a script still wants to see.

@@ -7,6 +7,7 @@ use tcp::{Flags, Lifecycle, Side};
 
 use super::connection::Connection;
 use super::end::Fate;
+use super::preserve::{Claim, Servers};
 use super::{Pipeline, Suspended};
 use crate::address::FlowKey;
 use crate::api;
@@ -128,36 +129,49 @@ impl<P: Policy> Pipeline<P> {
     /// `persist` chose a server that takes no flows any more, it is another one of its pool.
     pub(super) fn choose(
         &mut self,
-        service: ServiceId,
+        (service, client_key): (ServiceId, &FlowKey),
         selection: Selection,
         client: Client,
         connection: Option<&Connection>,
     ) -> Result<ServerId, Refusal> {
-        let tried = connection.map_or(&[][..], |connection| &connection.tried);
-        let mut pick = self.pick_and_take(selection, client, tried);
+        let claim = self.claim(service, client_key)?;
+        let mut servers = Servers::but(connection.map_or(&[][..], |connection| &connection.tried));
+        let mut pick = self.pick_and_take(selection, client, &mut servers, claim.as_ref());
         if let (Selection::Server(_), Pick::Failed(_) | Pick::Full(..), Some(connection)) =
             (selection, pick, connection)
             && let Some(target) = api::retry_target(&self.snapshot, service, &connection.record)
         {
-            pick = self.pick_and_take(target.into(), client, tried);
+            pick = self.pick_and_take(target.into(), client, &mut servers, claim.as_ref());
         }
-        self.picked(pick)
+        self.picked(pick, servers.in_use)
     }
 
-    /// Another worker may take the last room of a server between the choice and the taking.
-    fn pick_and_take(&mut self, selection: Selection, client: Client, tried: &[ServerId]) -> Pick {
+    /// Another worker may take the last room of a server between the choice and the taking. Servers that have a flow of the
+    /// same client address and port already are passed over.
+    fn pick_and_take(
+        &mut self,
+        selection: Selection,
+        client: Client,
+        servers: &mut Servers<'_>,
+        claim: Option<&Claim>,
+    ) -> Pick {
         loop {
-            match self.balancer.pick_selection(&self.snapshot, selection, client, tried) {
+            match self.balancer.pick_selection(&self.snapshot, selection, client, &servers.excluded) {
+                Pick::Server(server) if claim.is_some_and(|claim| self.is_in_use(claim, server)) => {
+                    servers.pass_over(server);
+                }
                 Pick::Server(server) if !self.balancer.take(server) => {}
                 pick => return pick,
             }
         }
     }
 
-    /// What a choice means for the flow; refusals for lack of room are counted.
-    pub(super) fn picked(&mut self, pick: Pick) -> Result<ServerId, Refusal> {
+    /// What a choice means for the flow; refusals for lack of room are counted. `in_use`: a server would have been there, had
+    /// it no flow of that client address and port.
+    pub(super) fn picked(&mut self, pick: Pick, in_use: bool) -> Result<ServerId, Refusal> {
         let (reason, action) = match pick {
             Pick::Server(server) => return Ok(server),
+            Pick::Failed(action) if in_use => (DropReason::ClientInUse, action),
             Pick::Failed(action) => (DropReason::NoServer, action),
             Pick::Full(action, pool) => {
                 self.balancer.refused(pool);
@@ -176,7 +190,7 @@ impl<P: Policy> Pipeline<P> {
         Some(if translated { socket } else { SocketAddr::new(socket.ip(), service_port) })
     }
 
-    /// Gives the flow a server in which it has room: SNAT port, server key, next hop, counts, persistence. The flow is not
+    /// Gives the flow a server in which it has room: source address and port, server key, next hop, counts, persistence. The flow is not
     /// yet `Bound`.
     pub(super) fn attach(
         &mut self,
@@ -211,15 +225,10 @@ impl<P: Policy> Pipeline<P> {
         let socket = self.server_socket(server, client_key.destination_port);
         let socket = socket.ok_or(Refusal::reset(DropReason::NoServer))?;
         let hop = self.routes.lookup(socket.ip().into()).ok_or(Refusal::reset(DropReason::NoRoute))?;
-        let (flows, steering) = (&self.flows, &self.steering);
-        let mut hash = 0;
-        let free = |key: &FlowKey| {
-            hash = flows.hash(key);
-            steering.is_here(key) && flows.find(hash, key).is_none()
+        let (server_key, hash) = match self.preserves(service) {
+            true => self.take_client(now, &client_key, socket)?,
+            false => self.take_snat(protocol, socket)?,
         };
-        let source = self.snat.allocate(protocol, socket, free);
-        let source = source.ok_or(Refusal::reset(DropReason::SnatExhausted))?;
-        let server_key = FlowKey::new(protocol, socket, source);
         if self.flows.bind_vacant(id, server_key, hash).is_err() {
             return Err(Refusal::reset(DropReason::FlowTableFull));
         }
@@ -239,6 +248,19 @@ impl<P: Policy> Pipeline<P> {
             api::record_persistence(now, &self.snapshot, &mut self.tables, service, record, server);
         }
         Ok(())
+    }
+
+    /// A SNAT address and port: the key of the server's packets, and its hash.
+    fn take_snat(&mut self, protocol: Protocol, server: SocketAddr) -> Result<(FlowKey, u64), Refusal> {
+        let (flows, steering) = (&self.flows, &self.steering);
+        let mut hash = 0;
+        let free = |key: &FlowKey| {
+            hash = flows.hash(key);
+            steering.is_here(key) && flows.find(hash, key).is_none()
+        };
+        let source = self.snat.allocate(protocol, server, free);
+        let source = source.ok_or(Refusal::reset(DropReason::SnatExhausted))?;
+        Ok((FlowKey::new(protocol, server, source), hash))
     }
 
     /// Takes the server away again, so that another one can be tried.

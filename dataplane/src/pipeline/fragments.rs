@@ -26,7 +26,8 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn fragment(&mut self, now: Instant, port: PortId, frame: &[u8]) -> Verdict {
         let vlan = self.ports.get(port.index()).and_then(|settings| settings.vlan);
         let fragment = Fragment::read(frame, vlan).filter(|_| self.reassembly.is_enabled());
-        let Some(fragment) = fragment.filter(|fragment| self.reassembles_for(fragment.key.destination))
+        let Some(fragment) =
+            fragment.filter(|fragment| self.reassembles_for(fragment.key.source, fragment.key.destination))
         else {
             return Verdict::Drop(DropReason::Fragment);
         };
@@ -47,9 +48,11 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// VIPs and SNAT addresses: there are the flows that need ports.
-    fn reassembles_for(&self, destination: Address) -> bool {
-        self.vips.contains(&destination) || self.snapshot.snat.addresses.contains(&destination.ip())
+    /// VIPs and SNAT addresses, and what servers send that see their clients' addresses: there are the flows that need ports.
+    fn reassembles_for(&self, source: Address, destination: Address) -> bool {
+        self.vips.contains(&destination)
+            || self.snapshot.snat.addresses.contains(&destination.ip())
+            || self.preserved.is_server(source)
     }
 
     /// Lends the large buffer out.

@@ -54,6 +54,9 @@ impl<P: Policy> Pipeline<P> {
             Message::NeighborSolicitation | Message::NeighborAdvertisement => {
                 self.neighbor_discovery(now, port, buf, &headers, mac)
             }
+            Message::Error { cause, original: Some(key) } if self.is_about_client(&headers.key, &key) => {
+                self.flow_error(buf, &headers, cause, &key)
+            }
             _ if !self.is_ours(headers.key.destination) => Verdict::Drop(DropReason::NoAddress),
             Message::EchoRequest => reply(port, icmp::echo_reply(buf.bytes_mut(), &headers, mac)),
             Message::EchoReply => self.punt(buf.bytes(), &headers),
@@ -103,7 +106,7 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn without_service<B: PacketBuf>(&mut self, buf: &B, headers: &Headers) -> Verdict {
         let key = &headers.key;
         if !self.is_ours(key.destination) {
-            return Verdict::Drop(DropReason::NoAddress);
+            return self.for_a_stranger(buf, headers);
         }
         if channel::monitor_ports(&self.snapshot).contains(&key.destination_port)
             && self.is_interface_address(key.destination)
@@ -134,7 +137,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// True if packets to `address` are for weir, wherever they come in.
-    fn is_ours(&self, address: Address) -> bool {
+    pub(super) fn is_ours(&self, address: Address) -> bool {
         self.vips.contains(&address) || self.own.iter().any(|(_, own)| *own == address)
     }
 

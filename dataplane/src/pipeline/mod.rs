@@ -5,7 +5,7 @@
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
 //! path), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of
 //! a flow), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
-//! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
+//! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `preserve.rs` (flows whose servers see the client's address), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
 //! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
 //! (timers, and how flows end), `traced.rs` (the same for somebody who watches).
 //!
@@ -25,6 +25,7 @@ mod fragments;
 mod inspect;
 mod local;
 mod open;
+mod preserve;
 mod proxied;
 mod split;
 mod traced;
@@ -61,6 +62,7 @@ use crate::table::TableStore;
 use crate::trace::Tracer;
 use crate::wheel::Wheel;
 use connection::Connections;
+use preserve::Preserved;
 use transmit::Originated;
 use vips::Vips;
 
@@ -105,6 +107,7 @@ pub struct Pipeline<P: Policy> {
     news: VecDeque<(Option<u8>, News)>,
     ports: Vec<PortSettings>,
     vips: Vips,
+    preserved: Preserved,
     own: Vec<(PortId, Address)>,
     routes: Routes,
     neighbors: Neighbors,
@@ -181,11 +184,12 @@ impl<P: Policy> Pipeline<P> {
         let own = own_addresses(&snapshot);
         let limits = snapshot.limits;
         let mut pipeline = Pipeline {
-            steering: Steering::new(seat),
+            steering: Steering::of(seat, &snapshot),
             news: VecDeque::new(),
             neighbors: Neighbors::new(limits.neighbors).with_ports(&ports),
             ports,
             vips: Vips::new(&snapshot),
+            preserved: Preserved::new(&snapshot),
             own,
             routes: Routes::new(&snapshot),
             flows: FlowTable::new(limits.flows, seed as u64, snapshot.expects_ipv6())?,

@@ -264,8 +264,9 @@ impl<P: Policy> Pipeline<P> {
         connection: Option<&mut Connection>,
     ) -> Result<(), Refusal> {
         let flow = self.flows.flow(id).ok_or(Refusal::reset(DropReason::NoFlow))?;
-        let (client, service) = (flow.client_key().source.ip(), ServiceId(flow.service));
-        let chosen = self.choose(service, selection, client.into(), connection.as_deref());
+        let (key, service) = (flow.client_key(), ServiceId(flow.service));
+        let client = key.source.ip();
+        let chosen = self.choose((service, &key), selection, client.into(), connection.as_deref());
         let tried = connection.as_ref().map_or(0, |connection| connection.tried.len());
         let record = connection.as_ref().map(|connection| &connection.record);
         self.trace_choice(now, Some(id), (selection, tried), record, &chosen);

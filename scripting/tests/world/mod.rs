@@ -139,6 +139,7 @@ fn service(script_sets: Vec<ScriptSetId>) -> Service {
         datascript: ServiceDatascript { every_payload: false, on_error: Fallback::Close, debug_log: false },
         tables: TableLimits { entries: 1000, key_bytes: 256, value_bytes: 1024, bytes: 1 << 20 },
         log_connections: true,
+        preserve_client_ip: false,
     }
 }
 

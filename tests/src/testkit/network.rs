@@ -195,6 +195,15 @@ impl Network {
         self.peer("client", &self.client(), script, arguments)?.finish(limit)
     }
 
+    /// Runs any program where servers run to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started or fails.
+    pub fn in_servers(&self, program: &str, arguments: &[&str]) -> Result {
+        let servers = self.servers();
+        ip(&[&["netns", "exec", servers.as_str(), program], arguments].concat())
+    }
+
     /// Runs any program on the client's side to its end.
     ///
     /// # Errors
