@@ -190,8 +190,8 @@ impl<P: Policy> Pipeline<P> {
         Some(if translated { socket } else { SocketAddr::new(socket.ip(), service_port) })
     }
 
-    /// Gives the flow a server in which it has room: source address and port, server key, next hop, counts, persistence. The flow is not
-    /// yet `Bound`.
+    /// Gives the flow a server in which it has room: source address and port, server key, next hop, counts, persistence. The
+    /// flow is not yet `Bound`.
     pub(super) fn attach(
         &mut self,
         now: Instant,
