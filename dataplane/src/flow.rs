@@ -270,6 +270,13 @@ impl Flow {
         (addresses.rotate_left(32), ports.rotate_left(16), hop)
     }
 
+    /// As [`Flow::onward`], where all addresses of this direction are there and IPv4.
+    #[inline]
+    pub(crate) fn narrow_onward(&self, direction: Direction) -> Option<(u64, u32, u32)> {
+        let there = direction == Direction::FromServer || self.is_bound();
+        (there && self.flags & WIDE == 0).then(|| self.onward(direction))
+    }
+
     /// The client's address, and the VIP, the server and the SNAT address, where they do not fit in narrow.
     #[inline]
     fn wide(&self) -> Option<(Address, [Address; 3])> {
