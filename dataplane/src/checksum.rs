@@ -19,17 +19,23 @@ impl Sum {
     /// Adds bytes that start at an even offset of what is summed; an odd last byte counts as if a zero followed, so
     /// nothing may be added after it. At most 2^31 bytes per sum.
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let (words, rest) = bytes.as_chunks::<8>();
-        let sum = words.iter().fold(self.0, |sum, word| sum + halves(u64::from_ne_bytes(*word)));
-        match *rest {
-            [] => Sum(sum),
-            [a, b, c, d] => Sum(sum + u64::from(u32::from_ne_bytes([a, b, c, d]))),
-            _ => {
-                let mut last = [0u8; 8];
-                last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-                Sum(sum + halves(u64::from_ne_bytes(last)))
-            }
+        // Two chains of additions, so that neither waits for the other.
+        let (pairs, rest) = bytes.as_chunks::<16>();
+        let (mut even, mut odd) = (0, 0);
+        for pair in pairs {
+            let [first, second]: [u64; 2] = zerocopy::transmute!(*pair);
+            (even, odd) = (carried(even, first), carried(odd, second));
         }
+        let (words, rest) = rest.as_chunks::<8>();
+        if let [word] = words {
+            even = carried(even, u64::from_ne_bytes(*word));
+        }
+        let last = match *rest {
+            [] => 0,
+            [a, b, c, d] => u64::from(u32::from_ne_bytes([a, b, c, d])),
+            _ => tail(rest),
+        };
+        Sum(self.0 + halves(even) + halves(odd) + last)
     }
 
     /// Adds a number as its two bytes in network byte order.
@@ -118,6 +124,20 @@ impl Delta {
             (_, new) => new,
         }
     }
+}
+
+/// The sum of two numbers with its carry added back: the same remainder by 0xffff, and zero only if both are.
+#[inline]
+fn carried(sum: u64, word: u64) -> u64 {
+    let (sum, carry) = sum.overflowing_add(word);
+    sum.wrapping_add(u64::from(carry))
+}
+
+/// Fewer than eight bytes, as if zeros followed.
+fn tail(bytes: &[u8]) -> u64 {
+    let mut last = [0u8; 8];
+    last.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    halves(u64::from_ne_bytes(last))
 }
 
 /// The two halves of 64 bits, added: no carry is lost.

@@ -206,6 +206,13 @@ impl Flow {
         (addresses.rotate_left(32), ports.rotate_left(16), hop)
     }
 
+    /// As [`Flow::onward`], where all addresses of this direction are there and IPv4.
+    #[inline]
+    pub(crate) fn narrow_onward(&self, direction: Direction) -> Option<(u64, u32, u32)> {
+        let there = direction == Direction::FromServer || self.is_bound();
+        (there && self.flags & WIDE == 0).then(|| self.onward(direction))
+    }
+
     /// True for TCP, else the flow is UDP.
     #[inline]
     #[must_use]

@@ -6,6 +6,7 @@ use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub use self::segment::segment;
+pub(crate) use self::segment::{Short, short_segment};
 use crate::address::Address;
 use crate::checksum::{self, Sum};
 use crate::counters::DropReason;
@@ -98,27 +99,8 @@ impl Ip {
         l4_len: usize,
     ) -> Result<(), DropReason> {
         let total = u16::try_from(IPV4_LEN + l4_len).map_err(|_| DropReason::TooBig)?;
-        let header = self.header_v4(source, destination, total);
+        let header = header_v4((source, destination), (self.protocol, self.ttl), self.identification, total);
         header.write_to_prefix(packet).map_err(|_| DropReason::NoBuffer)
-    }
-
-    /// The header of a packet of `total` bytes.
-    #[inline]
-    fn header_v4(&self, source: [u8; 4], destination: [u8; 4], total: u16) -> Ipv4 {
-        let mut header = Ipv4 {
-            version_ihl: 0x45,
-            traffic_class: 0,
-            total_length: U16::new(total),
-            identification: U16::new(self.identification),
-            fragment: U16::new(DF),
-            ttl: self.ttl,
-            protocol: self.protocol,
-            checksum: U16::ZERO,
-            source,
-            destination,
-        };
-        header.checksum = U16::new(Sum::default().bytes(header.as_bytes()).checksum());
-        header
     }
 
     fn write_v6(&self, packet: &mut [u8], l4_len: usize) -> Result<(), DropReason> {
@@ -132,6 +114,30 @@ impl Ip {
         };
         header.write_to_prefix(packet).map_err(|_| DropReason::NoBuffer)
     }
+}
+
+/// The header of an IPv4 packet of `total` bytes.
+#[inline]
+fn header_v4(
+    (source, destination): ([u8; 4], [u8; 4]),
+    (protocol, ttl): (u8, u8),
+    identification: u16,
+    total: u16,
+) -> Ipv4 {
+    let mut header = Ipv4 {
+        version_ihl: 0x45,
+        traffic_class: 0,
+        total_length: U16::new(total),
+        identification: U16::new(identification),
+        fragment: U16::new(DF),
+        ttl,
+        protocol,
+        checksum: U16::ZERO,
+        source,
+        destination,
+    };
+    header.checksum = U16::new(Sum::default().bytes(header.as_bytes()).checksum());
+    header
 }
 
 /// Makes `buf` a whole frame: `fill` gets `l4_len` zeroed bytes, writes the TCP, UDP or ICMP header and the payload,

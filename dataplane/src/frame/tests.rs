@@ -139,6 +139,22 @@ fn a_segment_is_written_whole_with_right_checksums() {
             assert_eq!((tcp.source_port, tcp.destination_port, tcp.checksum), (1000, 2000, sum));
             let l4 = buf.bytes().len() - written.wire_len();
             assert_eq!(Segment::parse(&buf.bytes()[l4..]).unwrap(), written);
+            if let (Ip { source, destination, ttl, identification, .. }, false, None) = (ip(v6, 0), v6, vlan)
+            {
+                let addresses = zerocopy::transmute!([source.v4().unwrap(), destination.v4().unwrap()]);
+                let ports = zerocopy::transmute!([1000u16.to_be(), 2000u16.to_be()]);
+                let way = Short {
+                    macs: [4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2],
+                    addresses,
+                    ports,
+                    ttl,
+                    identification,
+                };
+                let mut short = TestBuf::new(2048);
+                short_segment(&mut short, &way, &written).unwrap();
+                assert_eq!(short.bytes(), buf.bytes());
+                assert_eq!(short_segment(&mut TestBuf::new(53), &way, &written), Err(DropReason::NoBuffer));
+            }
         }
     }
     let (mut small, nothing) = (TestBuf::new(73), Segment::default());

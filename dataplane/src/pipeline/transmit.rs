@@ -10,7 +10,7 @@ use crate::address::{Address, FlowKey};
 use crate::counters::DropReason;
 use crate::flow::{self, Direction, FlowState};
 use crate::flow_table::FlowId;
-use crate::frame::{self, Ip, Link};
+use crate::frame::{self, Ip, Link, Short};
 use crate::header::PROTOCOL_TCP;
 use crate::io::{PacketBuf, PortId};
 use crate::neighbor::NeighborId;
@@ -45,7 +45,9 @@ impl<P: Policy> Pipeline<P> {
     /// [`Pipeline::process`] and [`Pipeline::handle_timeout`].
     pub fn poll_transmit<B: PacketBuf>(&mut self, now: Instant, buf: &mut B) -> Option<Output> {
         loop {
-            let built = if let Some(question) = self.neighbors.poll_transmit(now) {
+            let built = if self.neighbors_ask(now)
+                && let Some(question) = self.neighbors.poll_transmit(now)
+            {
                 self.build_solicitation(&question, buf).map(Some)
             } else if let Some(originated) = self.originated.pop_front() {
                 self.build_originated(now, originated, buf).map(Some)
@@ -79,8 +81,13 @@ impl<P: Policy> Pipeline<P> {
     /// True if [`Pipeline::poll_transmit`] may have something to send; cheaper than taking a buffer first.
     #[must_use]
     pub fn wants_transmit(&self, now: Instant) -> bool {
-        let asks = self.neighbors.poll_timeout().is_some_and(|at| at <= now);
-        !self.dirty.is_empty() || !self.originated.is_empty() || !self.outgoing.is_empty() || asks
+        let waits = !self.dirty.is_empty() || !self.originated.is_empty() || !self.outgoing.is_empty();
+        waits || self.neighbors_ask(now)
+    }
+
+    /// True if a question about a neighbour may be due.
+    fn neighbors_ask(&self, now: Instant) -> bool {
+        self.neighbors.poll_timeout().is_some_and(|at| at <= now)
     }
 
     /// Queues an IP packet of the control thread.
@@ -235,6 +242,19 @@ impl<P: Policy> Pipeline<P> {
         buf: &mut B,
     ) -> Result<Output, DropReason> {
         let flow = self.flows.flow(id).ok_or(DropReason::NoFlow)?;
+        let direction = match to {
+            Side::Client => Direction::FromServer,
+            Side::Server => Direction::FromClient,
+        };
+        if let Some((addresses, ports, hop)) = flow.narrow_onward(direction)
+            && let Some(door) = self.neighbors.door(hop).filter(|door| !door.tagged)
+        {
+            self.identification = self.identification.wrapping_add(1);
+            let (macs, identification) = (door.macs, self.identification);
+            let way = Short { macs, addresses, ports, ttl: TTL, identification };
+            frame::short_segment(buf, &way, segment)?;
+            return Ok(Output::Send(door.port));
+        }
         let (key, hop) = match to {
             Side::Client => (flow.client_key().reversed(), flow.client_hop),
             Side::Server => (flow.server_key().reversed(), flow.server_hop),

@@ -156,10 +156,15 @@ impl Binding {
             };
             let ack = segment.ack.receded(sent.shift);
             if !ack.is_after(sent.replay.high) {
+                let newest = !ack.is_before(sent.replay.una) && !segment.seq.is_before(leg.window_seq);
+                let plain =
+                    segment.flags.contains(Flags::ACK) && !segment.flags.intersects(Flags::SYN | Flags::RST);
                 sent.replay.una = sent.replay.una.later(ack);
                 // What weir still has to acknowledge goes out after this packet, and must not take its window back.
                 leg.update_window(segment);
                 sent.widen(leg.window);
+                // It says all that weir still had to: what its sender has acknowledged, and its window.
+                self.leg_mut(from.opposite()).ack_due &= !(newest && plain);
             }
         }
         Event::Forward

@@ -69,8 +69,12 @@ impl Options {
     #[inline]
     #[must_use]
     pub fn wire_len(&self) -> usize {
+        let without = self.without_sack();
+        if self.sack.is_empty() {
+            return without;
+        }
         let blocks = self.sack_that_fits();
-        self.without_sack() + if blocks > 0 { 4 + 8 * blocks } else { 0 }
+        without + if blocks > 0 { 4 + 8 * blocks } else { 0 }
     }
 
     pub(crate) fn encode(&self) -> ArrayVec<u8, MAX_OPTIONS> {

@@ -278,9 +278,20 @@ fn an_acknowledgement_after_the_splice_does_not_take_back_the_window_of_a_packet
     bench.sent();
     let ack = Segment { seq: server(0), ack: client(5), flags: ACK, window: 0, ..Segment::default() };
     assert_eq!(bench.raw(Side::Server, &ack), Event::Spliced);
-    let fin = Segment { flags: FIN, window: 2048, ..ack };
-    assert_eq!(bench.raw(Side::Server, &fin), Event::Forward);
+    let late = Segment { seq: server(1), ack: client(4), window: 2048, ..ack };
+    assert_eq!(bench.raw(Side::Server, &late), Event::Forward);
     let sent = bench.only();
     assert_eq!((sent.to, sent.seq, sent.ack), (Side::Client, weir(1).value(), client(5).value()));
     assert_eq!(sent.window, 2048);
+}
+
+#[test]
+fn a_packet_that_passes_after_the_splice_says_what_weir_still_had_to() {
+    let mut bench = Bench::connected(plain_options(), plain_options(), b"hello", false);
+    bench.sent();
+    let ack = Segment { seq: server(0), ack: client(5), flags: ACK, window: 1024, ..Segment::default() };
+    assert_eq!(bench.raw(Side::Server, &ack), Event::Spliced);
+    let fin = Segment { flags: FIN, ..ack };
+    assert_eq!(bench.raw(Side::Server, &fin), Event::Forward);
+    assert!(bench.sent().is_empty());
 }
