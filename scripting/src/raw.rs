@@ -292,7 +292,8 @@ impl Machine {
     /// A state with the sandbox of `source` around `entries`.
     ///
     /// `source` is called with the table of entries by name, the metatable of strings and `avi.SIG_ENABLE`, and
-    /// gives the driver.
+    /// gives three functions: the driver, what makes the main function of a contained script, and what runs that if it may
+    /// look up a field of a string.
     pub(crate) fn new(source: &str, entries: &[Entry], clock: Clock) -> mlua::Result<Machine> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::OS;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
@@ -434,8 +435,7 @@ impl Machine {
         Ok(Compiled::Any(self.reference(LuaValue::Table(script))?))
     }
 
-    /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds. Tells what
-    /// it took, too.
+    /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds. Tells what it took, too.
     pub(crate) fn start(
         &mut self,
         script: Compiled,
