@@ -7,7 +7,7 @@ use tcp::{Lifecycle, Splice, Track};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::address::FlowKey;
-use crate::header::PROTOCOL_TCP;
+use crate::header::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::snapshot::ServerId;
 pub use keys::FlowRef;
 pub(crate) use keys::Wide;
@@ -26,8 +26,9 @@ pub const DIRTY: u8 = 0x02;
 pub const RESET_BY_SERVER: u8 = 0x04;
 /// Bit of [`Flow::flags`]: the flow is reported and no longer counted; only late packets may still come.
 pub const CONCLUDED: u8 = 0x08;
-/// Bit of [`Flow::flags`]: the flow is TCP, not UDP. Set by the flow alone.
-const TCP: u8 = 0x10;
+/// Bit of [`Flow::flags`]: the flow is UDP, not TCP. Set by the flow alone. It is a bit of the one protocol number and not of
+/// the other, so that no comparison is needed.
+const UDP: u8 = PROTOCOL_UDP & !PROTOCOL_TCP & 0x10;
 /// Bit of [`Flow::flags`]: there is a server key. Set by the flow alone.
 const SERVER_KEY: u8 = 0x20;
 /// Bit of [`Flow::flags`]: one of the keys is not IPv4. Set by the flow alone.
@@ -175,9 +176,8 @@ impl Flow {
         let [source, destination, [protocol, ..], _]: [[u8; 2]; 4] = zerocopy::transmute!(rest);
         let of_packet: u32 = zerocopy::transmute!([source, destination]);
         // The key of the client side only can have a branch, and then it is not that of a packet.
-        let looked_at = u16::from_ne_bytes([STATE, INSPECT | WIDE | BRANCHED | TCP]);
-        let tcp = if protocol == PROTOCOL_TCP { TCP } else { 0 };
-        let wanted = u16::from_ne_bytes([FlowState::Bound as u8, tcp]);
+        let looked_at = u16::from_ne_bytes([STATE, INSPECT | WIDE | BRANCHED | UDP]);
+        let wanted = u16::from_ne_bytes([FlowState::Bound as u8, protocol & UDP]);
         let found = u16::from_ne_bytes([self.phase, self.flags]) & looked_at;
         (own == addresses) & (ports == of_packet) & (found == wanted)
     }
@@ -196,7 +196,7 @@ impl Flow {
     #[inline]
     #[must_use]
     pub fn is_tcp(&self) -> bool {
-        self.flags & TCP != 0
+        self.flags & UDP == 0
     }
 
     /// The phase.
