@@ -26,8 +26,9 @@ pub const DIRTY: u8 = 0x02;
 pub const RESET_BY_SERVER: u8 = 0x04;
 /// Bit of [`Flow::flags`]: the flow is reported and no longer counted; only late packets may still come.
 pub const CONCLUDED: u8 = 0x08;
-/// Bit of [`Flow::flags`]: the flow is TCP, not UDP. Set by the flow alone.
-const TCP: u8 = 0x10;
+/// Bit of [`Flow::flags`]: the flow is UDP, not TCP. Set by the flow alone. It is a bit of the one protocol number and not of
+/// the other, so that no comparison is needed.
+const UDP: u8 = PROTOCOL_UDP & !PROTOCOL_TCP & 0x10;
 /// Bit of [`Flow::flags`]: there is a server key. Set by the flow alone.
 const SERVER_KEY: u8 = 0x20;
 /// Bit of [`Flow::flags`]: one of the keys is not IPv4. Set by the flow alone.
@@ -39,6 +40,8 @@ const BRANCHED: u8 = 0x80;
 const STATE: u8 = 0x0f;
 /// Where in [`Flow::phase`] the [`Lifecycle`] begins.
 const LIFECYCLE: u32 = 4;
+/// In the second half of a [narrow](FlowKey::narrow) key: [`Flow::is_plain`] is not to know it. No state has this bit.
+pub(crate) const ASIDE: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0x08, 0, 0]);
 /// Bits of the time of the first packet.
 const MICROS: u64 = (1 << 48) - 1;
 
@@ -165,28 +168,33 @@ impl Flow {
 
     /// True if packets of this direction with this [narrow](FlowKey::narrow) key belong to the flow, which is
     /// [`FlowState::Bound`] and not to be inspected: all that has to be done is in the first line, and for TCP the second.
-    /// The table has found it by a key of that direction; so it has one.
+    /// The table has found it by a key of that direction; so it has one. A key that is set [`ASIDE`] belongs to none.
     #[inline]
     pub(crate) fn is_plain(&self, direction: Direction, key: (u64, u64)) -> bool {
-        const LOOKED_AT: u16 = u16::from_ne_bytes([STATE, INSPECT]);
-        const WANTED: u16 = u16::from_ne_bytes([FlowState::Bound as u8, 0]);
-        let found = u16::from_ne_bytes([self.phase, self.flags]) & LOOKED_AT;
-        self.is_narrow(direction, key) & (found == WANTED)
+        let [protocol, aside] = protocol_of(key);
+        let looked_at = u16::from_ne_bytes([STATE, INSPECT | WIDE | BRANCHED | UDP]);
+        let wanted = u16::from_ne_bytes([FlowState::Bound as u8 | aside, protocol & UDP]);
+        let found = u16::from_ne_bytes([self.phase, self.flags]) & looked_at;
+        self.is_between(direction, key) & (found == wanted)
     }
 
-    /// True if packets of this direction with this [narrow](FlowKey::narrow) key belong to the flow.
+    /// True if packets of this direction with this [narrow](FlowKey::narrow) key, of TCP or UDP, belong to the flow.
     #[inline]
-    pub(crate) fn is_narrow(&self, direction: Direction, (addresses, rest): (u64, u64)) -> bool {
+    pub(crate) fn is_narrow(&self, direction: Direction, key: (u64, u64)) -> bool {
+        let [protocol, aside] = protocol_of(key);
+        let found = self.flags & (WIDE | BRANCHED | UDP);
+        self.is_between(direction, key) & (found == protocol & UDP) & (aside == 0)
+    }
+
+    /// Addresses and ports alone. The key of the client side only can have a branch, and then it is not that of a packet.
+    #[inline]
+    fn is_between(&self, direction: Direction, (addresses, rest): (u64, u64)) -> bool {
         let (own, ports) = match direction {
             Direction::FromClient => (self.client_addresses, self.client_ports),
             Direction::FromServer => (self.server_addresses, self.server_ports),
         };
-        let [source, destination, [protocol, ..], _]: [[u8; 2]; 4] = zerocopy::transmute!(rest);
-        let of_packet: u32 = zerocopy::transmute!([source, destination]);
-        // The key of the client side only can have a branch, and then it is not that of a packet.
-        let of_flow = if self.flags & TCP != 0 { PROTOCOL_TCP } else { PROTOCOL_UDP };
-        let unusual = self.flags & (WIDE | BRANCHED);
-        (own == addresses) & (ports == of_packet) & (protocol == of_flow) & (unusual == 0)
+        let [of_packet, _]: [u32; 2] = zerocopy::transmute!(rest);
+        (own == addresses) & (ports == of_packet)
     }
 
     /// True if all packets of the flow are translated without further ado, as far as the flow itself is concerned.
@@ -217,7 +225,7 @@ impl Flow {
     #[inline]
     #[must_use]
     pub fn is_tcp(&self) -> bool {
-        self.flags & TCP != 0
+        self.flags & UDP == 0
     }
 
     /// The phase.
@@ -327,6 +335,13 @@ impl Flow {
     pub fn idle(&self, now: Instant) -> Duration {
         Duration::from_millis(u64::from(milliseconds(now).wrapping_sub(self.last_seen)))
     }
+}
+
+/// Protocol and the byte behind it of a [narrow](FlowKey::narrow) key.
+#[inline]
+fn protocol_of((_, rest): (u64, u64)) -> [u8; 2] {
+    let [_, _, of_protocol, _]: [[u8; 2]; 4] = zerocopy::transmute!(rest);
+    of_protocol
 }
 
 /// The lower 32 bits of the milliseconds.

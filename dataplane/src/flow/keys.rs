@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{BRANCHED, Direction, Flow, SERVER_KEY, TCP, WIDE};
+use super::{BRANCHED, Direction, Flow, SERVER_KEY, UDP, WIDE};
 use crate::address::{Address, FlowKey};
 use crate::header::{PROTOCOL_TCP, PROTOCOL_UDP};
 
@@ -135,9 +135,7 @@ impl Flow {
     pub(super) fn set_client_key(&mut self, key: &FlowKey) {
         debug_assert!(key.protocol == PROTOCOL_UDP || key.protocol == PROTOCOL_TCP && key.branch == 0);
         self.client_ports = ports_of(key);
-        if key.protocol == PROTOCOL_TCP {
-            self.flags |= TCP;
-        }
+        self.flags |= key.protocol & UDP;
         if key.branch != 0 {
             self.flags |= BRANCHED;
             self.timestamp_or_branch = u32::from(key.branch);

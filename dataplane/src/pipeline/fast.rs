@@ -10,7 +10,7 @@ use smoltcp::time::Instant;
 use super::bound::side;
 use super::{Parsed, Pipeline, Verdict};
 use crate::counters::DropReason;
-use crate::flow::{Direction, Flow, milliseconds};
+use crate::flow::{ASIDE, Direction, Flow, milliseconds};
 use crate::flow_table::{FlowId, Spot};
 use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, glance, glance_any};
 use crate::header::{ETHERNET_LEN, IPV4_LEN, Mac};
@@ -36,12 +36,9 @@ impl Lane {
     /// The key as it is in the packet.
     fn key(&self) -> (u64, u64) {
         let (addresses, rest) = self.glance.key;
-        (addresses, if self.glance.is_tcp() { rest & !ASIDE } else { rest })
+        (addresses, rest & !ASIDE)
     }
 }
-
-/// In the protocol of a key of TCP: the shortcut does not find its flow.
-const ASIDE: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0x80, 0, 0, 0]);
 
 /// Packets that are in the same stage at the same time.
 ///
