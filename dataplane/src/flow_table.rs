@@ -301,13 +301,16 @@ impl FlowTable {
 
     /// Ends a flow. `false` if it had ended before.
     pub fn remove(&mut self, id: FlowId) -> bool {
-        self.unbind(id);
         let Some(flow) = self.flow(id) else { return false };
-        let hash = self.hash_of(flow, Direction::FromClient);
-        self.index.remove(hash, entry(id.index, Direction::FromClient));
-        let next_free = self.free;
-        if let Some(flow) = self.flow_mut(id) {
-            flow.finish(next_free);
+        let client = self.hash_of(flow, Direction::FromClient);
+        let server = flow.is_bound().then(|| self.hash_of(flow, Direction::FromServer));
+        if let Some(server) = server {
+            self.index.remove(server, entry(id.index, Direction::FromServer));
+        }
+        self.index.remove(client, entry(id.index, Direction::FromClient));
+        if let Some(flow) = self.flows.get_mut(id.index as usize) {
+            flow.clear_server_key();
+            flow.finish(self.free);
         }
         self.free = id.index + 1;
         self.live -= 1;

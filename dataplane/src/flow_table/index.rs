@@ -39,8 +39,10 @@ impl Bucket {
         if mask == 0 { None } else { self.entries.get(slot)?.checked_sub(1) }
     }
 
+    #[inline]
     fn free_slot(&self) -> Option<usize> {
-        self.entries.iter().position(|&entry| entry == 0)
+        let mask = arena::matches(&self.entries, 0);
+        (mask != 0).then(|| mask.trailing_zeros() as usize)
     }
 }
 
@@ -142,10 +144,10 @@ impl Index {
     pub(super) fn remove(&mut self, hash: u64, entry: u32) {
         let (tag, first, second) = self.split(hash);
         for bucket in [first, second] {
-            let held = self.buckets.get(bucket as usize);
-            let slot = held.and_then(|held| held.entries.iter().position(|&e| e == entry.saturating_add(1)));
-            if let Some(slot) = slot.filter(|&slot| self.read((bucket, slot)).0 == tag) {
-                self.write((bucket, slot), 0, 0);
+            let Some(held) = self.buckets.get(bucket as usize) else { continue };
+            let mask = held.matches(tag) & arena::matches(&held.entries, entry.saturating_add(1));
+            if mask != 0 {
+                self.write((bucket, mask.trailing_zeros() as usize), 0, 0);
                 return;
             }
         }
