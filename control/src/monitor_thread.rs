@@ -4,15 +4,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use dataplane::channel::{Command, CommandSender, PacketPair, PuntedPacket};
-use dataplane::snapshot::Snapshot;
 
 use crate::clock;
-use crate::health::{Change, Health, Output};
+use crate::current::Current;
+use crate::health::{Health, Output};
 use crate::log::{Message, server_line, worker_line};
+use crate::reload::Order;
 use crate::status::Status;
 use crate::watchdog::{Finding, Watchdog};
 
@@ -27,11 +28,13 @@ pub(crate) struct MonitorThread {
     pub(crate) health: Health,
     /// By worker: answers come to any of them.
     pub(crate) packets: Vec<PacketPair>,
-    /// By worker: the way to it, and changes that found its command queue full.
-    pub(crate) pending: Vec<(CommandSender, VecDeque<Change>)>,
+    /// By worker: the way to it, and commands that found its queue full.
+    pub(crate) pending: Vec<(CommandSender, VecDeque<Command>)>,
+    /// Other configurations.
+    pub(crate) orders: Receiver<Order>,
     pub(crate) watchdog: Watchdog,
     pub(crate) log: SyncSender<Message>,
-    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) current: Current,
     pub(crate) status: Arc<Status>,
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -40,6 +43,9 @@ impl MonitorThread {
     /// Runs until told to stop; unpark it then.
     pub(crate) fn run(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
+            while let Ok(order) = self.orders.try_recv() {
+                self.take_over(order);
+            }
             for packets in &self.packets {
                 for _ in 0..BATCH {
                     let Some(PuntedPacket(packet)) = packets.receive() else { break };
@@ -57,6 +63,15 @@ impl MonitorThread {
         }
     }
 
+    /// Monitors those servers from now on. Workers go on with the configuration between what was found before and what is
+    /// found behind.
+    fn take_over(&mut self, Order { snapshot, replies }: Order) {
+        self.health.lay_over(&snapshot, self.status.clock.now());
+        for ((_, pending), reply) in self.pending.iter_mut().zip(replies) {
+            pending.push_back(Command::Adopt(reply));
+        }
+    }
+
     fn handle_output(&mut self, output: Output) {
         for packet in output.packets {
             // Any worker sends it.
@@ -65,10 +80,13 @@ impl MonitorThread {
             }
         }
         for change in output.changes {
-            if let Some(line) = server_line(&self.snapshot, change.server, change.up, clock::wall()) {
+            if let Some(line) = server_line(&self.current.snapshot(), change.server, change.up, clock::wall())
+            {
                 self.say(line);
             }
-            self.pending.iter_mut().for_each(|(_, pending)| pending.push_back(change));
+            for (_, pending) in &mut self.pending {
+                pending.push_back(Command::ServerHealth { server: change.server, up: change.up });
+            }
         }
         let probes = u64::try_from(self.health.in_flight()).unwrap_or(u64::MAX);
         self.status.probes.store(probes, Ordering::Relaxed);
@@ -80,15 +98,14 @@ impl MonitorThread {
         }
     }
 
-    /// Changes keep their order; those that find a queue full are sent later.
+    /// Commands keep their order; those that find a queue full are sent later.
     fn tell_workers(&mut self) {
         for (way, pending) in &mut self.pending {
-            while let Some(change) = pending.front() {
-                let command = Command::ServerHealth { server: change.server, up: change.up };
-                if way.send(command).is_err() {
+            while let Some(command) = pending.pop_front() {
+                if let Err(refused) = way.send(command) {
+                    pending.push_front(refused);
                     break;
                 }
-                pending.pop_front();
             }
         }
     }

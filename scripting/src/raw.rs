@@ -388,6 +388,16 @@ impl Machine {
         Ok(Compiled(self.reference(LuaValue::Table(script))?))
     }
 
+    /// Lets a script go that nobody starts any more; runs of it that wait go on.
+    pub(crate) fn release(&self, script: Compiled) {
+        // SAFETY: as in `reference`, whose reference is given back once: `Compiled` is not used again. It does not fail.
+        let _ = unsafe {
+            self.lua.exec_raw::<()>((), |state| {
+                ffi::luaL_unref(state, ffi::LUA_REGISTRYINDEX, script.0);
+            })
+        };
+    }
+
     /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds.
     pub(crate) fn start(
         &mut self,

@@ -19,6 +19,7 @@ mod local;
 mod pieces;
 mod pkt;
 mod proxied;
+mod reload;
 mod scripts;
 mod splice;
 mod spliced;

@@ -96,7 +96,7 @@ impl Admin {
         }
         let clock = Clock::new();
         Ok(Session {
-            snapshot: Arc::clone(&self.snapshot),
+            snapshot: self.current.snapshot(),
             stop: Arc::clone(&self.stop),
             format,
             tellers,
