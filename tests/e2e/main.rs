@@ -11,6 +11,7 @@ mod lifecycle;
 mod lossy;
 mod proxied;
 mod readme;
+mod reload;
 mod tcp;
 mod tls;
 mod trace;

@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use smoltcp::time::Instant;
+use smoltcp::wire::IpProtocol;
 
 use dataplane::snapshot::{ServerId, Snapshot};
 
-use super::{Health, Monitored, Target};
+use super::{Health, Monitored, Probe, Target};
 
 impl Health {
     /// Goes on with a configuration that is laid over the present one ([`Snapshot::overlaid`]). Monitors that are the same go
@@ -41,9 +42,25 @@ impl Health {
                 self.due.extend(due.get(&same).map(|at| Reverse((*at, index))));
             }
         }
-        for probe in &mut self.probes {
-            probe.check = probe.check.and_then(|check| moved.get(&check).copied());
+        for mut probe in std::mem::take(&mut self.probes) {
+            let before = probe.check;
+            probe.check = before.and_then(|check| moved.get(&check).copied());
+            if before.is_none() || probe.check.is_some() || self.give_up(&probe) {
+                self.probes.push(probe);
+            }
         }
+    }
+
+    /// Ends a probe whose result nobody waits for; true if its connection still has to send its RST.
+    fn give_up(&mut self, probe: &Probe) -> bool {
+        let Some(stack) = self.stacks.get_mut(probe.stack) else { return false };
+        let connection = probe.protocol == IpProtocol::Tcp;
+        if connection {
+            probe.abort(stack);
+        } else {
+            stack.sockets.remove(probe.socket);
+        }
+        connection
     }
 }
 
