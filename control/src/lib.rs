@@ -195,6 +195,7 @@ impl Control {
             pending: workers.iter().map(|way| (way.clone(), VecDeque::new())).collect(),
             watchdog: Watchdog::new(workers.clone()),
             orders,
+            coming: None,
             log: log.clone(),
             current,
             status,

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use dataplane::channel::{Command, CommandSender, PacketPair, PuntedPacket};
+use dataplane::channel::{Command, CommandSender, PacketPair, PuntedPacket, Reply};
+use smoltcp::time::Instant;
 
 use crate::clock;
 use crate::current::Current;
-use crate::health::{Health, Output};
+use crate::health::{Change, Health, Output};
 use crate::log::{Message, server_line, worker_line};
 use crate::reload::Order;
 use crate::status::Status;
@@ -21,6 +22,8 @@ use crate::watchdog::{Finding, Watchdog};
 const BATCH: usize = 256;
 /// Time between looks at the workers' queues while answers are expected.
 const BUSY: Duration = Duration::from_millis(1);
+/// How long another configuration may wait for the first findings about its servers.
+const WARM_UP: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(2);
 /// Longest sleep while nothing is expected.
 const IDLE: Duration = Duration::from_millis(50);
 
@@ -32,11 +35,22 @@ pub(crate) struct MonitorThread {
     pub(crate) pending: Vec<(CommandSender, VecDeque<Command>)>,
     /// Other configurations.
     pub(crate) orders: Receiver<Order>,
+    /// The one that the workers are about to go on with.
+    pub(crate) coming: Option<Coming>,
     pub(crate) watchdog: Watchdog,
     pub(crate) log: SyncSender<Message>,
     pub(crate) current: Current,
     pub(crate) status: Arc<Status>,
     pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// A configuration whose servers are being looked at for the first time: flows that come the moment when the workers go on
+/// with it are to find servers that are up.
+pub(crate) struct Coming {
+    replies: Vec<Reply>,
+    until: Instant,
+    /// What was found meanwhile. Workers that do not know the configuration yet pass over what is about its servers.
+    found: Vec<Change>,
 }
 
 impl MonitorThread {
@@ -55,6 +69,9 @@ impl MonitorThread {
             let now = self.status.clock.now();
             let output = self.health.poll(now);
             self.handle_output(output);
+            if self.coming.as_ref().is_some_and(|coming| now >= coming.until || self.health.knows_all()) {
+                self.go_on();
+            }
             self.tell_workers();
             for Finding { worker, stalled } in self.watchdog.poll(now) {
                 self.say(worker_line(worker, stalled, clock::wall()));
@@ -63,12 +80,20 @@ impl MonitorThread {
         }
     }
 
-    /// Monitors those servers from now on. Workers go on with the configuration between what was found before and what is
-    /// found behind.
+    /// Monitors the servers of this configuration from now on.
     fn take_over(&mut self, Order { snapshot, replies }: Order) {
-        self.health.lay_over(&snapshot, self.status.clock.now());
+        self.go_on();
+        let now = self.status.clock.now();
+        self.health.lay_over(&snapshot, now);
+        self.coming = Some(Coming { replies, until: now + WARM_UP, found: Vec::new() });
+    }
+
+    /// Has the workers go on with the configuration that is coming, and tells them then what was found meanwhile.
+    fn go_on(&mut self) {
+        let Some(Coming { replies, found, .. }) = self.coming.take() else { return };
         for ((_, pending), reply) in self.pending.iter_mut().zip(replies) {
             pending.push_back(Command::Adopt(reply));
+            pending.extend(found.iter().copied().map(command));
         }
     }
 
@@ -84,9 +109,10 @@ impl MonitorThread {
             {
                 self.say(line);
             }
-            for (_, pending) in &mut self.pending {
-                pending.push_back(Command::ServerHealth { server: change.server, up: change.up });
+            if let Some(coming) = &mut self.coming {
+                coming.found.push(change);
             }
+            self.pending.iter_mut().for_each(|(_, pending)| pending.push_back(command(change)));
         }
         let probes = u64::try_from(self.health.in_flight()).unwrap_or(u64::MAX);
         self.status.probes.store(probes, Ordering::Relaxed);
@@ -121,4 +147,8 @@ impl MonitorThread {
             None => IDLE,
         }
     }
+}
+
+fn command(Change { server, up }: Change) -> Command {
+    Command::ServerHealth { server, up }
 }

@@ -1,7 +1,7 @@
 //! Reload: the configuration is read again and takes the place of the one that runs, or nothing changes.
 //!
-//! All workers make ready first ([`Command::Prepare`]); when each of them is, the monitors' thread tells them to go on with
-//! it, because it alone knows which findings about servers go before and which behind.
+//! All workers make ready first ([`Command::Prepare`]); when each of them is, the monitors' thread looks at new servers and then
+//! tells the workers to go on, because it alone knows which findings about servers go before and which behind.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,6 +13,7 @@ fn config(pool: &str, address: &str) -> String {
 [[pool]]
 name = "{pool}"
 servers = [{{ address = "{address}", port = 7 }}]
+health_monitor = [{{ type = "tcp" }}]
 
 [[virtual_service]]
 name = "echo"
@@ -35,6 +36,7 @@ fn reloads(workers: u8) -> Result {
     let weir = Weir::start_on_workers(&network, &one, workers)?;
     let _one = network.server("one", "echo.py", &["tcp", "one", "10.0.0.20", "7"])?;
     let _two = network.server("two", "echo.py", &["tcp", "two", "10.0.0.21", "7"])?;
+    weir.wait_for_servers(1, LIMIT)?;
     let ask = || network.run_client(LIMIT, "tcp_client.py", &["192.0.2.10", "700", "x"]);
     let steady = network.peer("steady", &network.client(), "steady.py", &["192.0.2.10", "700", "300"])?;
     assert_eq!(ask()?, "one:x\n");

@@ -51,6 +51,12 @@ impl Health {
         }
     }
 
+    /// True if something was found out about each server.
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.servers.iter().all(|server| server.up.is_some())
+    }
+
     /// Ends a probe whose result nobody waits for; true if its connection still has to send its RST.
     fn give_up(&mut self, probe: &Probe) -> bool {
         let Some(stack) = self.stacks.get_mut(probe.stack) else { return false };

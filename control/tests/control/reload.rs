@@ -55,18 +55,24 @@ impl Setup {
 
     /// What the worker was told of configurations, and the lines of the log about them.
     fn stop(self) -> (Vec<&'static str>, Vec<serde_json::Value>) {
-        assert!(self.control.workers().stop());
-        let commands = self.worker.join().unwrap();
-        self.control.shutdown();
+        let (commands, lines) = self.finish();
         let words = commands.iter().filter_map(|command| match command {
             Command::Prepare(..) => Some("prepare"),
             Command::Adopt(_) => Some("adopt"),
             Command::Abandon => Some("abandon"),
             _ => None,
         });
+        (words.collect(), lines)
+    }
+
+    /// All that the worker was told, and the lines of the log about reloads.
+    fn finish(self) -> (Vec<Command>, Vec<serde_json::Value>) {
+        assert!(self.control.workers().stop());
+        let commands = self.worker.join().unwrap();
+        self.control.shutdown();
         let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
         let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        (words.collect(), lines.filter(|line| line["event"] == "reload").collect())
+        (commands, lines.filter(|line| line["event"] == "reload").collect())
     }
 }
 
@@ -106,6 +112,21 @@ fn what_has_changed_is_told_and_shown() {
     assert_eq!(texts, [(true.into(), "nothing has changed".into()), taken]);
 }
 
+/// Nobody answers the probes of this test, so the new server is down, within the second that its monitor has.
+#[test]
+fn workers_go_on_when_something_is_known_of_new_servers_and_hear_of_it_then() {
+    let setup = Setup::new();
+    setup.set(Ok(changed()));
+    assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
+    std::thread::sleep(Duration::from_millis(100));
+    let (commands, _) = setup.finish();
+    let adopted = commands.iter().position(|command| matches!(command, Command::Adopt(_))).unwrap();
+    let is_new =
+        |command: &Command| matches!(command, Command::ServerHealth { server: ServerId(4), up: false });
+    assert!(commands[..adopted].iter().any(is_new), "it was looked at before");
+    assert!(commands[adopted..].iter().any(is_new), "and told again behind: {commands:?}");
+}
+
 #[test]
 fn a_file_that_is_wrong_changes_nothing() {
     let setup = Setup::new();
@@ -139,12 +160,11 @@ fn a_signal_is_enough() {
     std::fs::rename(&log, setup.directory.path().join("old")).unwrap();
     setup.signals.reopen_log.store(true, Ordering::Relaxed);
     setup.signals.reload.store(true, Ordering::Relaxed);
-    let done = || setup.ask("show info").unwrap().contains("servers             3\n");
+    let done = || std::fs::read_to_string(&log).unwrap_or_default().contains("\"reload\"");
     assert!((0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         done()
     }));
-    std::thread::sleep(Duration::from_millis(100));
     let (commands, lines) = setup.stop();
     assert_eq!(commands, ["prepare", "adopt"]);
     assert_eq!(lines.len(), 1, "in the new file");
