@@ -173,7 +173,7 @@ impl Control {
             monitors,
             log: log.clone(),
             monitor_ports: !settings.monitor_ports.is_empty(),
-            busy: Mutex::new(()),
+            late: Mutex::new(Vec::new()),
         });
         let admin = Admin {
             current: current.clone(),

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use dataplane::channel::{Answer, Command, Query, Reply};
@@ -60,6 +60,9 @@ pub(crate) struct Order {
     pub(crate) replies: Vec<Reply>,
 }
 
+/// A worker, and where its answer will arrive.
+pub(crate) type Late = (usize, Receiver<Answer>);
+
 /// All that a reload needs.
 pub(crate) struct Reloader {
     pub(crate) reread: Option<Reread>,
@@ -69,17 +72,21 @@ pub(crate) struct Reloader {
     pub(crate) log: SyncSender<Message>,
     /// There are local ports for monitors.
     pub(crate) monitor_ports: bool,
-    /// One at a time.
-    pub(crate) busy: Mutex<()>,
+    /// One at a time; in it workers that have not said yet that they have taken the last one.
+    pub(crate) late: Mutex<Vec<Late>>,
 }
 
 impl Reloader {
     /// What has changed; the error says why nothing has. Either is written to the log.
     pub(crate) fn reload(&self) -> Result<String, String> {
-        let Ok(_only) = self.busy.try_lock() else {
-            return Err("the configuration is being reloaded already".to_owned());
+        let mut late = match self.late.try_lock() {
+            Ok(late) => late,
+            Err(TryLockError::Poisoned(late)) => late.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err("the configuration is being reloaded already".to_owned());
+            }
         };
-        let result = self.run();
+        let result = self.run(&mut late);
         let text = match &result {
             Ok(text) | Err(text) => text,
         };
@@ -89,7 +96,12 @@ impl Reloader {
         result
     }
 
-    fn run(&self) -> Result<String, String> {
+    fn run(&self, late: &mut Vec<Late>) -> Result<String, String> {
+        // It must not meet the word to go on with the last one when it is ready for the next.
+        late.retain(|(_, answer)| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
+        if let Some((worker, _)) = late.first() {
+            return Err(format!("{} has not taken the last configuration yet", self.workers.name(*worker)));
+        }
         let reread = self.reread.as_ref().ok_or("this weir cannot reload")?;
         let next = (reread.0)()?;
         if !self.monitor_ports && crate::needs_ports(&next) {
@@ -113,7 +125,7 @@ impl Reloader {
         if self.monitors.send(Order { snapshot: laid, replies }).is_err() {
             return Err("weir is about to stop".to_owned());
         }
-        let missing = self.missing(answers);
+        let missing = self.missing(answers, late);
         // Not earlier: a worker that is the last one to let go of it would have to free it.
         drop(old);
         let changes =
@@ -147,7 +159,7 @@ impl Reloader {
             self.workers.send_to(worker, Command::Prepare(Arc::clone(snapshot), reply))?;
             answers.push(answer);
         }
-        for (worker, answer) in in_time(answers).into_iter().enumerate() {
+        for (worker, (answer, _)) in in_time(answers).into_iter().enumerate() {
             match answer {
                 Some(Answer::Prepared(prepared)) => prepared?,
                 _ => return Err(format!("{} does not answer", self.workers.name(worker))),
@@ -157,11 +169,14 @@ impl Reloader {
     }
 
     /// Says which workers have not said yet that they have gone on.
-    fn missing(&self, answers: Vec<Receiver<Answer>>) -> String {
-        let count = answers.len();
-        let answers = in_time(answers).into_iter().enumerate();
-        let missing = answers.filter(|(_, answer)| !matches!(answer, Some(Answer::Adopted(true))));
-        let missing: Vec<String> = missing.map(|(worker, _)| self.workers.name(worker)).collect();
+    fn missing(&self, answers: Vec<Receiver<Answer>>, late: &mut Vec<Late>) -> String {
+        let (count, mut missing) = (answers.len(), Vec::new());
+        for (worker, (answer, receiver)) in in_time(answers).into_iter().enumerate() {
+            if !matches!(answer, Some(Answer::Adopted(true))) {
+                missing.push(self.workers.name(worker));
+                late.push((worker, receiver));
+            }
+        }
         match (count, missing.is_empty()) {
             (1, true) => "the worker has taken it\n".to_owned(),
             (_, true) => format!("all {count} workers have taken it\n"),
@@ -170,11 +185,11 @@ impl Reloader {
     }
 }
 
-/// What arrives while there is patience.
-fn in_time(answers: Vec<Receiver<Answer>>) -> Vec<Option<Answer>> {
+/// What arrives while there is patience, and where it would arrive later.
+fn in_time(answers: Vec<Receiver<Answer>>) -> Vec<(Option<Answer>, Receiver<Answer>)> {
     let clock = clock::Clock::new();
     let left = || PATIENCE.saturating_sub((clock.now() - smoltcp::time::Instant::ZERO).into());
-    answers.into_iter().map(|answer| answer.recv_timeout(left()).ok()).collect()
+    answers.into_iter().map(|answer| (answer.recv_timeout(left()).ok(), answer)).collect()
 }
 
 /// The thread that does what signals ask for.

@@ -153,6 +153,23 @@ fn what_one_worker_cannot_do_none_does() {
 }
 
 #[test]
+fn the_next_one_waits_until_all_workers_have_taken_the_last_one() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.services[0].name = "slow".to_owned();
+    setup.set(Ok(next));
+    let late = "not taken yet by the worker; it will be as soon as it answers\n";
+    assert!(setup.ask("reload").unwrap().ends_with(late));
+    setup.set(Ok(changed()));
+    let refused = "the worker has not taken the last configuration yet".to_owned();
+    assert_eq!(setup.ask("reload"), Err(refused));
+    assert!(setup.ask("enable server dns [2001:db8:1::53]:53").is_ok());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
+    setup.stop();
+}
+
+#[test]
 fn a_signal_is_enough() {
     let setup = Setup::new();
     setup.set(Ok(changed()));

@@ -167,15 +167,25 @@ fn dropped_packet() -> Vec<TraceEvent> {
 /// Answers queries until it is told to stop; returns all other commands.
 pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
     let mut commands = Vec::new();
+    // A configuration with a service of the name "slow" is taken when a server is enabled.
+    let (mut slow, mut held) = (false, Vec::<Reply>::new());
     loop {
         match end.command() {
             Some(Command::Query(query, reply)) => reply.send(answer(query)),
             Some(Command::Prepare(snapshot, reply)) => {
                 let bad = snapshot.services.iter().any(|service| service.name == "too much");
+                let mut live = (0..).map(ServiceId).zip(&snapshot.services);
+                let retired = &snapshot.retired.services;
+                slow = live.any(|(id, service)| service.name == "slow" && !retired.contains(&id));
                 let refusal = "set.lua:1: not enough memory".to_owned();
                 reply.send(Answer::Prepared(if bad { Err(refusal) } else { Ok(()) }));
                 let (unheard, _) = Reply::pair();
                 commands.push(Command::Prepare(snapshot, unheard));
+            }
+            Some(Command::Adopt(reply)) if slow => held.push(reply),
+            Some(enable @ Command::ServerEnabled { .. }) => {
+                held.drain(..).for_each(|reply| reply.send(Answer::Adopted(true)));
+                commands.push(enable);
             }
             Some(Command::Adopt(reply)) => {
                 reply.send(Answer::Adopted(true));
