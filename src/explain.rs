@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use control::Explainer;
-use dataplane::snapshot::{Protocol, Snapshot};
+use dataplane::snapshot::Protocol;
 use lab::replay::{FlowReport, Question, ReplayError, explain};
 
 use crate::replay::UNUSABLE;
@@ -145,13 +145,13 @@ fn ask(command: &Explain, question: &Question, protocol: &str) -> anyhow::Result
 /// What [`ReplayError::Unserved`] begins with.
 const NOBODY: &str = "no virtual service has ";
 
-/// Answers for a weir that runs this configuration, in a lab of its own.
-pub fn explainer(snapshot: Arc<Snapshot>) -> Explainer {
-    Explainer::new(move |asked, live| {
+/// Answers for a weir that runs, in a lab of its own.
+pub fn explainer() -> Explainer {
+    Explainer::new(|snapshot, asked, live| {
         let control::Question { protocol, client, vip, payload, lines, json } = asked.clone();
         let question = Question { protocol, client, vip, payload };
         let (copied, held) = (live.entries.len(), live.held);
-        let flow = lab::replay::explain_live(&snapshot, &question, Arc::new(live));
+        let flow = lab::replay::explain_live(snapshot, &question, Arc::new(live));
         let mut flow = shown(flow.map_err(|error| error.to_string())?, lines);
         if copied < held {
             flow.notes.push(format!("of {held} table entries {copied} were looked at"));

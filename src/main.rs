@@ -36,7 +36,7 @@ enum Command {
     Replay(replay::Replay),
     /// Say what would become of a client: service, scripts, servers in order of preference, SNAT address
     Explain(explain::Explain),
-    /// Balance until SIGINT or SIGTERM; SIGHUP opens the connection log again
+    /// Balance until SIGINT or SIGTERM; SIGHUP reads the file again and opens the connection log again, SIGUSR1 only the log
     Run {
         /// The TOML file
         #[arg(long, short)]
@@ -44,6 +44,12 @@ enum Command {
     },
     /// Ask a running weir: counters, flows, pools, servers, tables, latency, scripts, ports, info, metrics
     Show(Request),
+    /// Have a running weir read its configuration file again and go on by it; connections go on
+    Reload {
+        /// Admin socket of the weir
+        #[arg(long, default_value = "/run/weir.sock")]
+        socket: PathBuf,
+    },
     /// Let a server take new flows again: server POOL ADDRESS:PORT
     Enable(Request),
     /// Let a server finish its flows and take no new ones: server POOL ADDRESS:PORT
@@ -80,8 +86,9 @@ fn main() -> ExitCode {
         Command::Explain(command) => return explain::run(&command),
         Command::Run { config } => match load(&config) {
             Err(code) => return code,
-            Ok(config) => run::run(config),
+            Ok(settings) => run::run(settings, config),
         },
+        Command::Reload { socket } => return reload(&socket),
         Command::Show(request) => ask("show", &request),
         Command::Enable(request) => ask("enable", &request),
         Command::Disable(request) => ask("disable", &request),
@@ -125,6 +132,26 @@ fn load(file: &Path) -> Result<config::Config, ExitCode> {
                 eprint!("{}", config.warnings.render(color));
             }
             Ok(config)
+        }
+    }
+}
+
+/// How long a reload may take.
+const RELOAD: std::time::Duration = std::time::Duration::from_secs(15);
+
+fn reload(socket: &Path) -> ExitCode {
+    match control::client::patient_request(socket, "reload", RELOAD) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(control::client::Error::Refused(text)) => {
+            eprintln!("weir: not reloaded, the configuration that runs goes on: {text}");
+            ExitCode::from(WRONG_CONFIGURATION)
+        }
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `weir run`: DPDK, control on its own threads, then the workers on their lcores, of which this thread is the first,
 //! until they are told to stop.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use config::{Config, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings, Workers};
-use control::{Control, ControlSettings};
+use control::{Control, ControlSettings, Reread, Signals};
 use dataplane::channel::{Capacities, ControlEnd, WorkerEnd, channel};
 use dataplane::io::PortId;
 use dataplane::mesh::Mesh;
@@ -22,18 +23,24 @@ use dpdk::{
     PortConfig, Spreading,
 };
 use scripting::LuaPolicy;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::clock;
 
 /// Runs until a signal or an operator says stop.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, file: PathBuf) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    let reopen = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot register a signal handler")?;
+    let signals = Signals::default();
+    let wishes = [
+        (SIGINT, &stop),
+        (SIGTERM, &stop),
+        (SIGHUP, &signals.reload),
+        (SIGHUP, &signals.reopen_log),
+        (SIGUSR1, &signals.reopen_log),
+    ];
+    for (signal, wish) in wishes {
+        signal_hook::flag::register(signal, Arc::clone(wish)).context("cannot register a signal handler")?;
     }
-    signal_hook::flag::register(SIGHUP, Arc::clone(&reopen)).context("cannot register a signal handler")?;
     eprintln!("weir {}, {}", env!("WEIR_VERSION"), dpdk::version());
     eprint!("{}", config.summary());
     // Before EAL and before anything else is made: a script that does not compile is an error of the configuration.
@@ -43,11 +50,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let devices = open(&config)?;
     let (ends, controls): (Vec<WorkerEnd>, Vec<ControlEnd>) =
         (0..devices.workers).map(|_| channel(Capacities::default())).unzip();
-    let settings = control_settings(&config);
+    let settings =
+        ControlSettings { signals, reread: Some(reread(&config, file)), ..control_settings(&config) };
     let _ = to_spawner.send((Arc::clone(&config.snapshot), controls, settings));
     let control = spawner.join().map_err(|_| anyhow!("the thread that starts control panicked"))?;
     let control = control.context("control did not start")??;
-    let result = work(devices, ends, &config, &control, &stop, &reopen);
+    let result = work(devices, ends, &config, &stop);
     control.shutdown();
     result?;
     eprintln!("weir: stopped");
@@ -70,14 +78,7 @@ fn spawner() -> (Sender<Request>, JoinHandle<Spawned>) {
 }
 
 /// Runs all workers, each on its lcore, until they are told to stop.
-fn work(
-    devices: Devices,
-    ends: Vec<WorkerEnd>,
-    config: &Config,
-    control: &Control,
-    stop: &AtomicBool,
-    reopen: &AtomicBool,
-) -> anyhow::Result<()> {
+fn work(devices: Devices, ends: Vec<WorkerEnd>, config: &Config, stop: &AtomicBool) -> anyhow::Result<()> {
     let Devices { eal, ios, macs, workers } = devices;
     let meshes = Mesh::new(workers, macs.len());
     let macs = &macs;
@@ -88,7 +89,7 @@ fn work(
                 if first {
                     eprintln!("weir: running; SIGINT or SIGTERM stops it");
                 }
-                poll(worker, first.then_some((control, reopen)), config.process.dpdk.idle, stop);
+                poll(worker, config.process.dpdk.idle, stop);
             });
             // One that cannot work takes the others along.
             stop.store(true, Ordering::Relaxed);
@@ -143,9 +144,24 @@ fn control_settings(config: &Config) -> ControlSettings {
         admin_socket: admin_socket.clone(),
         monitor_ports: monitor_ports.clone(),
         version: env!("WEIR_VERSION").to_owned(),
-        explainer: Some(crate::explain::explainer(Arc::clone(&config.snapshot))),
+        explainer: Some(crate::explain::explainer()),
         ..ControlSettings::new(&config.snapshot)
     }
+}
+
+/// Reads the file again, for a weir that runs `config`.
+fn reread(config: &Config, file: PathBuf) -> Reread {
+    let running = config.clone();
+    Reread::new(move || {
+        let next = config::load(&file).map_err(|errors| errors.render(false))?;
+        if !next.warnings.problems().is_empty() {
+            eprint!("{}", next.warnings.render(false));
+        }
+        match running.needs_restart(&next).as_slice() {
+            [] => Ok(next.snapshot),
+            keys => Err(format!("{}: changed, which needs a restart: {}", file.display(), keys.join(", "))),
+        }
+    })
 }
 
 /// DPDK, and what each worker has of it.
@@ -275,13 +291,8 @@ const PATIENCE: u32 = 2000;
 /// How long it sleeps.
 const NAP: Duration = Duration::from_micros(50);
 
-/// The worker's thread from now on. One of the workers has the log opened again when that is asked for.
-fn poll(
-    mut worker: Worker<DpdkIo, LuaPolicy>,
-    log: Option<(&Control, &AtomicBool)>,
-    idle: Idle,
-    stop: &AtomicBool,
-) {
+/// The worker's thread from now on.
+fn poll(mut worker: Worker<DpdkIo, LuaPolicy>, idle: Idle, stop: &AtomicBool) {
     let mut empty = 0u32;
     let mut now = clock::nanoseconds();
     while !stop.load(Ordering::Relaxed) && !worker.stopping() {
@@ -293,11 +304,6 @@ fn poll(
         now = done;
         empty = if round.is_idle() { empty.saturating_add(1) } else { 0 };
         rest(idle, round, empty);
-        if let Some((control, reopen)) = log.filter(|_| empty > 0 && empty.is_multiple_of(PATIENCE))
-            && reopen.swap(false, Ordering::Relaxed)
-        {
-            control.reopen_log();
-        }
         if empty > PATIENCE {
             now = clock::nanoseconds();
         }

@@ -10,6 +10,7 @@ mod memory;
 mod problem;
 mod process;
 mod read;
+mod restart;
 mod summary;
 mod value;
 mod written;

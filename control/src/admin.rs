@@ -21,9 +21,11 @@ use dataplane::channel::{
 };
 use dataplane::counters::Counters;
 use dataplane::policy::ScriptReport;
-use dataplane::snapshot::{ServerId, Snapshot};
+use dataplane::snapshot::ServerId;
 
+use crate::current::Current;
 use crate::explain::Explainer;
+use crate::reload::Reloader;
 use crate::status::Status;
 use crate::workers::Workers;
 use metrics::Metrics;
@@ -35,7 +37,7 @@ pub(crate) const ERROR_PREFIX: &str = "error: ";
 
 /// What answers need: the names, the ways to the workers, and what control itself counts.
 pub(crate) struct Admin {
-    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) current: Current,
     pub(crate) workers: Workers,
     pub(crate) status: Arc<Status>,
     /// weir is to end.
@@ -44,6 +46,7 @@ pub(crate) struct Admin {
     pub(crate) profiling: AtomicBool,
     /// Answers `explain`.
     pub(crate) explainer: Option<Explainer>,
+    pub(crate) reloader: Arc<Reloader>,
 }
 
 /// What a line is answered with.
@@ -67,7 +70,7 @@ macro_rules! ask {
 impl Admin {
     /// The whole answer to one line; refusals begin with [`ERROR_PREFIX`].
     fn answer(&self, line: &str) -> Answered {
-        let answer = request::parse(line, &self.snapshot).and_then(|request| match request {
+        let answer = request::parse(line, &self.current.snapshot()).and_then(|request| match request {
             Request::Watch(watch, format) => {
                 self.begin_watch(watch, format).map(|session| Answered::Stream(Box::new(session)))
             }
@@ -82,6 +85,7 @@ impl Admin {
             Request::Show(show, format) => self.show(show, format),
             Request::Explain(question) => self.explain(&question),
             Request::Profile(profile, format) => self.profile(profile, format),
+            Request::Reload => self.reloader.reload(),
             Request::SetEnabled(server, enabled) => self.set_enabled(server, enabled),
             Request::Watch(..) => Err("a trace has no end that could be waited for".to_owned()),
         }
@@ -97,7 +101,8 @@ impl Admin {
             Show::Counters => self.show_counters(format),
             Show::Flows { limit, service, client } => {
                 let flows = self.flows(Query::Flows { limit, service, client })?;
-                let rows: Vec<_> = flows.into_iter().map(|flow| view::flow(&self.snapshot, flow)).collect();
+                let snapshot = self.current.snapshot();
+                let rows: Vec<_> = flows.into_iter().map(|flow| view::flow(&snapshot, flow)).collect();
                 Ok(rows_as(format, FLOW_COLUMNS, &rows, "no flows"))
             }
             Show::Info => self.show_info(format),
@@ -169,7 +174,7 @@ impl Admin {
     }
 
     fn show_info(&self, format: Format) -> Result<String, String> {
-        let info = self.status.info(&self.snapshot);
+        let info = self.status.info(&self.current.snapshot());
         Ok(match format {
             Format::Json => json_line(&info),
             Format::Text => text::list(crate::status::FIELDS, &info),
@@ -178,8 +183,9 @@ impl Admin {
 
     fn show_tables(&self, query: Query, format: Format) -> Result<String, String> {
         let (entries, stats) = self.tables(query)?;
-        let entries: Vec<_> = entries.iter().map(|entry| view::table(&self.snapshot, entry)).collect();
-        let stats: Vec<_> = stats.iter().map(|stats| view::table_stats(&self.snapshot, stats)).collect();
+        let snapshot = self.current.snapshot();
+        let entries: Vec<_> = entries.iter().map(|entry| view::table(&snapshot, entry)).collect();
+        let stats: Vec<_> = stats.iter().map(|stats| view::table_stats(&snapshot, stats)).collect();
         if format == Format::Json {
             return Ok(json_line(&json!({ "services": stats, "entries": entries })));
         }
@@ -209,12 +215,13 @@ impl Admin {
 
     fn server_rows(&self) -> Result<Vec<view::ServerRow>, String> {
         let (servers, _) = self.servers_and_pools()?;
-        Ok(servers.into_iter().filter_map(|server| view::server(&self.snapshot, server)).collect())
+        let snapshot = self.current.snapshot();
+        Ok(servers.into_iter().filter_map(|server| view::server(&snapshot, server)).collect())
     }
 
     fn pool_rows(&self) -> Result<Vec<view::PoolRow>, String> {
         let (servers, pools) = self.servers_and_pools()?;
-        Ok(view::pools(&self.snapshot, &servers, &pools))
+        Ok(view::pools(&self.current.snapshot(), &servers, &pools))
     }
 
     /// A row for each worker, also for one that does not answer.

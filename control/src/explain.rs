@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dataplane::channel::Live;
-use dataplane::snapshot::Protocol;
+use dataplane::snapshot::{Protocol, Snapshot};
 
 /// Who comes, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Question {
     pub json: bool,
 }
 
-type Answers = dyn Fn(&Question, Live) -> Result<String, String> + Send + Sync;
+type Answers = dyn Fn(&Arc<Snapshot>, &Question, Live) -> Result<String, String> + Send + Sync;
 
 /// Answers questions by the configuration that runs, and the state of a worker. It must not change anything; it runs on
 /// the thread of the admin connection. Cheap to clone.
@@ -31,14 +31,21 @@ type Answers = dyn Fn(&Question, Live) -> Result<String, String> + Send + Sync;
 pub struct Explainer(Arc<Answers>);
 
 impl Explainer {
-    /// The answer is text; the error is a refusal.
+    /// Gets the configuration that runs, the question, and how things are. The answer is text; the error is a refusal.
     #[must_use]
-    pub fn new(answers: impl Fn(&Question, Live) -> Result<String, String> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        answers: impl Fn(&Arc<Snapshot>, &Question, Live) -> Result<String, String> + Send + Sync + 'static,
+    ) -> Self {
         Explainer(Arc::new(answers))
     }
 
-    pub(crate) fn answer(&self, question: &Question, live: Live) -> Result<String, String> {
-        (self.0)(question, live)
+    pub(crate) fn answer(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        question: &Question,
+        live: Live,
+    ) -> Result<String, String> {
+        (self.0)(snapshot, question, live)
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Health::poll_at`] or when a packet arrives. Owned by the health thread; tests drive it in virtual time.
 
 mod check;
+mod overlay;
 mod probe;
 mod stack;
 mod unreachable;
@@ -98,26 +99,31 @@ impl Health {
             random,
             incoming: 0,
         };
-        for (index, server) in snapshot.servers.iter().enumerate() {
-            let (Some(pool), Ok(id)) = (snapshot.pools.get(server.pool.index()), u16::try_from(index)) else {
-                continue;
-            };
+        health.add_servers(snapshot, now);
+        health
+    }
+
+    /// All servers of pools with monitors, but for those that are not in the configuration any more.
+    fn add_servers(&mut self, snapshot: &Snapshot, now: Instant) {
+        let retired = &snapshot.retired;
+        for (server, id) in snapshot.servers.iter().zip(0u16..).map(|(server, id)| (server, ServerId(id))) {
+            let gone = retired.servers.contains(&id) || retired.pools.contains(&server.pool);
+            let Some(pool) = snapshot.pools.get(server.pool.index()).filter(|_| !gone) else { continue };
             let source = source_for(snapshot, server.address);
-            let stack = source.map(|source| health.stack(source, now));
-            let first = health.targets.len();
+            let stack = source.map(|source| self.stack(source, now));
+            let first = self.targets.len();
             for monitor in &pool.monitors {
                 let remote = SocketAddr::new(server.address, monitor.port.unwrap_or(server.port));
                 // Who listens on a port of its own is not the server that wants a header.
                 let header =
                     pool.tcp.proxy_protocol.filter(|_| monitor.port.is_none()).map(proxy_protocol::own);
-                health.add_target(monitor, remote, header.unwrap_or_default(), stack, now);
+                self.add_target(monitor, remote, header.unwrap_or_default(), stack, now);
             }
-            if first < health.targets.len() {
-                let targets = first..health.targets.len();
-                health.servers.push(Monitored { id: ServerId(id), targets, up: None });
+            if first < self.targets.len() {
+                let targets = first..self.targets.len();
+                self.servers.push(Monitored { id, targets, up: None });
             }
         }
-        health
     }
 
     fn add_target(

@@ -1,6 +1,6 @@
 //! Everything of weir that may wait: health monitors, the connection log, the admin socket.
 //!
-//! [`Control::spawn`] starts three threads on the control ends of the workers' [`dataplane::channel`]s. None of them can
+//! [`Control::spawn`] starts its threads on the control ends of the workers' [`dataplane::channel`]s. None of them can
 //! make a worker wait, and none waits for another: monitors, log and admin socket share only queues and counters.
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ mod admin;
 pub mod capture;
 pub mod client;
 mod clock;
+mod current;
 mod escape;
 mod explain;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod fixture;
 pub mod health;
 pub mod log;
 mod monitor_thread;
+mod reload;
 pub mod script_steps;
 mod source;
 mod status;
@@ -25,9 +27,9 @@ mod workers;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,11 +38,14 @@ use dataplane::snapshot::Snapshot;
 
 use admin::{Admin, AdminServer};
 use clock::Clock;
+use current::Current;
 pub use explain::{Explainer, Question};
 use health::Health;
 pub use log::LogDestination;
 use log::{LogStats, LogThread, Message};
 use monitor_thread::MonitorThread;
+use reload::{Reloader, SignalThread};
+pub use reload::{Reread, Signals};
 use status::Status;
 use watchdog::Watchdog;
 pub use workers::Workers;
@@ -95,6 +100,10 @@ pub struct ControlSettings {
     pub version: String,
     /// Answers `explain`.
     pub explainer: Option<Explainer>,
+    /// Reads the configuration again, for `reload`.
+    pub reread: Option<Reread>,
+    /// What signals ask for.
+    pub signals: Signals,
 }
 
 impl ControlSettings {
@@ -109,6 +118,8 @@ impl ControlSettings {
             admin_socket: None,
             version: String::new(),
             explainer: None,
+            reread: None,
+            signals: Signals::default(),
         }
     }
 }
@@ -151,15 +162,27 @@ impl Control {
             packets.push(end.packets);
         }
         let workers = Workers::new(commands);
-        let log_thread = LogThread::new(settings.log, Arc::clone(&snapshot), records, messages, log_stats)
+        let current = Current::new(Arc::clone(&snapshot));
+        let log_thread = LogThread::new(settings.log, current.clone(), records, messages, log_stats)
             .map_err(Error::Log)?;
+        let (monitors, orders) = sync_channel(1);
+        let reloader = Arc::new(Reloader {
+            reread: settings.reread,
+            current: current.clone(),
+            workers: workers.clone(),
+            monitors,
+            log: log.clone(),
+            monitor_ports: !settings.monitor_ports.is_empty(),
+            late: Mutex::new(Vec::new()),
+        });
         let admin = Admin {
-            snapshot: Arc::clone(&snapshot),
+            current: current.clone(),
             workers: workers.clone(),
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
             profiling: AtomicBool::new(false),
             explainer: settings.explainer,
+            reloader: Arc::clone(&reloader),
         };
         let server = match &settings.admin_socket {
             Some(path) => Some(AdminServer::bind(path, admin, Arc::clone(&stop))?),
@@ -171,14 +194,18 @@ impl Control {
             packets,
             pending: workers.iter().map(|way| (way.clone(), VecDeque::new())).collect(),
             watchdog: Watchdog::new(workers.clone()),
+            orders,
+            coming: None,
             log: log.clone(),
-            snapshot,
+            current,
             status,
             stop: Arc::clone(&stop),
         };
+        let signals = SignalThread { signals: settings.signals, reloader, stop: Arc::clone(&stop) };
         let mut control = Control { stop, log, workers, threads: Vec::new() };
         control.start("weir-log", move || log_thread.run())?;
         control.start("weir-monitors", move || monitors.run())?;
+        control.start("weir-signals", move || signals.run())?;
         if let Some(server) = server {
             control.start("weir-admin", move || server.run())?;
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use line::protocol_name;
+pub(crate) use line::reload_line;
 pub use line::{connection_line, server_line, worker_line};
 pub(crate) use writer::{LogThread, Message};
 

@@ -4,15 +4,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use dataplane::channel::{Command, CommandSender, PacketPair, PuntedPacket};
-use dataplane::snapshot::Snapshot;
+use dataplane::channel::{Command, CommandSender, PacketPair, PuntedPacket, Reply};
+use smoltcp::time::Instant;
 
 use crate::clock;
+use crate::current::Current;
 use crate::health::{Change, Health, Output};
 use crate::log::{Message, server_line, worker_line};
+use crate::reload::Order;
 use crate::status::Status;
 use crate::watchdog::{Finding, Watchdog};
 
@@ -20,6 +22,8 @@ use crate::watchdog::{Finding, Watchdog};
 const BATCH: usize = 256;
 /// Time between looks at the workers' queues while answers are expected.
 const BUSY: Duration = Duration::from_millis(1);
+/// How long another configuration may wait for the first findings about its servers.
+const WARM_UP: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(2);
 /// Longest sleep while nothing is expected.
 const IDLE: Duration = Duration::from_millis(50);
 
@@ -27,19 +31,35 @@ pub(crate) struct MonitorThread {
     pub(crate) health: Health,
     /// By worker: answers come to any of them.
     pub(crate) packets: Vec<PacketPair>,
-    /// By worker: the way to it, and changes that found its command queue full.
-    pub(crate) pending: Vec<(CommandSender, VecDeque<Change>)>,
+    /// By worker: the way to it, and commands that found its queue full.
+    pub(crate) pending: Vec<(CommandSender, VecDeque<Command>)>,
+    /// Other configurations.
+    pub(crate) orders: Receiver<Order>,
+    /// The one that the workers are about to go on with.
+    pub(crate) coming: Option<Coming>,
     pub(crate) watchdog: Watchdog,
     pub(crate) log: SyncSender<Message>,
-    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) current: Current,
     pub(crate) status: Arc<Status>,
     pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// A configuration whose servers are being looked at for the first time: flows that come the moment when the workers go on
+/// with it are to find servers that are up.
+pub(crate) struct Coming {
+    replies: Vec<Reply>,
+    until: Instant,
+    /// What was found meanwhile. Workers that do not know the configuration yet pass over what is about its servers.
+    found: Vec<Change>,
 }
 
 impl MonitorThread {
     /// Runs until told to stop; unpark it then.
     pub(crate) fn run(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
+            while let Ok(order) = self.orders.try_recv() {
+                self.take_over(order);
+            }
             for packets in &self.packets {
                 for _ in 0..BATCH {
                     let Some(PuntedPacket(packet)) = packets.receive() else { break };
@@ -49,11 +69,31 @@ impl MonitorThread {
             let now = self.status.clock.now();
             let output = self.health.poll(now);
             self.handle_output(output);
+            if self.coming.as_ref().is_some_and(|coming| now >= coming.until || self.health.knows_all()) {
+                self.go_on();
+            }
             self.tell_workers();
             for Finding { worker, stalled } in self.watchdog.poll(now) {
                 self.say(worker_line(worker, stalled, clock::wall()));
             }
             std::thread::park_timeout(self.pause());
+        }
+    }
+
+    /// Monitors the servers of this configuration from now on.
+    fn take_over(&mut self, Order { snapshot, replies }: Order) {
+        self.go_on();
+        let now = self.status.clock.now();
+        self.health.lay_over(&snapshot, now);
+        self.coming = Some(Coming { replies, until: now + WARM_UP, found: Vec::new() });
+    }
+
+    /// Has the workers go on with the configuration that is coming, and tells them then what was found meanwhile.
+    fn go_on(&mut self) {
+        let Some(Coming { replies, found, .. }) = self.coming.take() else { return };
+        for ((_, pending), reply) in self.pending.iter_mut().zip(replies) {
+            pending.push_back(Command::Adopt(reply));
+            pending.extend(found.iter().copied().map(command));
         }
     }
 
@@ -65,10 +105,14 @@ impl MonitorThread {
             }
         }
         for change in output.changes {
-            if let Some(line) = server_line(&self.snapshot, change.server, change.up, clock::wall()) {
+            if let Some(line) = server_line(&self.current.snapshot(), change.server, change.up, clock::wall())
+            {
                 self.say(line);
             }
-            self.pending.iter_mut().for_each(|(_, pending)| pending.push_back(change));
+            if let Some(coming) = &mut self.coming {
+                coming.found.push(change);
+            }
+            self.pending.iter_mut().for_each(|(_, pending)| pending.push_back(command(change)));
         }
         let probes = u64::try_from(self.health.in_flight()).unwrap_or(u64::MAX);
         self.status.probes.store(probes, Ordering::Relaxed);
@@ -80,15 +124,14 @@ impl MonitorThread {
         }
     }
 
-    /// Changes keep their order; those that find a queue full are sent later.
+    /// Commands keep their order; those that find a queue full are sent later.
     fn tell_workers(&mut self) {
         for (way, pending) in &mut self.pending {
-            while let Some(change) = pending.front() {
-                let command = Command::ServerHealth { server: change.server, up: change.up };
-                if way.send(command).is_err() {
+            while let Some(command) = pending.pop_front() {
+                if let Err(refused) = way.send(command) {
+                    pending.push_front(refused);
                     break;
                 }
-                pending.pop_front();
             }
         }
     }
@@ -104,4 +147,8 @@ impl MonitorThread {
             None => IDLE,
         }
     }
+}
+
+fn command(Change { server, up }: Change) -> Command {
+    Command::ServerHealth { server, up }
 }

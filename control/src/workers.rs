@@ -99,7 +99,8 @@ impl Workers {
         Ok(answer)
     }
 
-    fn name(&self, number: usize) -> String {
+    /// For messages.
+    pub(crate) fn name(&self, number: usize) -> String {
         if self.0.len() == 1 { "the worker".to_owned() } else { format!("worker {number}") }
     }
 

@@ -1,6 +1,6 @@
 //! Chooses servers: states (healthy, enabled, open flows) and the algorithms of pools and pool groups.
 //!
-//! One [`Balancer`] per worker, built from a [`Snapshot`] and used with that snapshot only. The control thread finds
+//! One [`Balancer`] per worker, built from a [`Snapshot`] and used with that snapshot only, until [`Balancer::lay_over`]. The control thread finds
 //! out about health and sends every change to every worker; a server of a pool with monitors is down until the
 //! first good news, so that scripts which ask for its status are told the truth. Round robin, least connections and
 //! groups count per worker; the client address hash gives the same answer on every worker and on every machine with
@@ -18,6 +18,7 @@
 mod algorithms;
 mod apart;
 mod maglev;
+mod overlay;
 mod preference;
 
 use std::net::IpAddr;
@@ -130,11 +131,15 @@ struct ServerState {
     credit: i64,
     /// Its tokens, if it has a limit.
     place: Option<Place>,
+    /// Flows without a token: they began before the limit was so low.
+    unbacked: u32,
+    /// It is one of its pool's servers: it was not removed from the configuration.
+    member: bool,
 }
 
 impl ServerState {
     fn up(&self) -> bool {
-        self.status.healthy && self.status.enabled
+        self.status.healthy && self.status.enabled && self.member
     }
 }
 
@@ -179,6 +184,16 @@ impl Balancer {
     /// As [`Balancer::new`], for one of the workers that share the limits of this very snapshot.
     #[must_use]
     pub fn on(snapshot: &Snapshot, seat: Seat) -> Self {
+        let mut balancer = Balancer::bare(snapshot, seat);
+        balancer.note_limits();
+        for pool in 0..balancer.pools.len() {
+            balancer.prepare_pool(snapshot, pool);
+        }
+        balancer
+    }
+
+    /// The servers of a configuration; nothing is known of their pools.
+    fn bare(snapshot: &Snapshot, seat: Seat) -> Self {
         let servers = snapshot.servers.iter().map(|server| {
             let unwatched = snapshot.pools.get(server.pool.index()).is_none_or(|p| p.monitors.is_empty());
             ServerState {
@@ -188,28 +203,37 @@ impl Balancer {
                 weight: server.weight.max(1),
                 credit: 0,
                 place: None,
+                unbacked: 0,
+                member: false,
             }
         });
+        let mut servers: Vec<ServerState> = servers.collect();
+        for id in snapshot.pools.iter().flat_map(|pool| &pool.servers) {
+            if let Some(state) = servers.get_mut(id.index()) {
+                state.member = true;
+            }
+        }
         let mut balancer = Balancer {
-            servers: servers.collect(),
+            servers,
             pools: vec![PoolState::default(); snapshot.pools.len()],
             group_credits: snapshot.pool_groups.iter().map(|g| vec![0; g.members.len()]).collect(),
             tokens: WorkerTokens::new(snapshot, seat),
             seat,
             rehearsal: false,
         };
-        balancer.note_limits(snapshot);
-        for (state, pool) in balancer.pools.iter_mut().zip(&snapshot.pools) {
-            if pool.algorithm == Algorithm::SourceIpHash {
-                let table = |v4: bool| Maglev::new(snapshot, &pool.servers, v4);
-                state.maglev = [table(true), table(false)];
-            }
-        }
-        for pool in 0..balancer.pools.len() {
-            balancer.refresh_pool(pool);
-        }
         balancer.begin_apart(snapshot);
         balancer
+    }
+
+    /// Makes what is kept of a pool, but for its limits.
+    fn prepare_pool(&mut self, snapshot: &Snapshot, index: usize) {
+        if let (Some(state), Some(pool)) = (self.pools.get_mut(index), snapshot.pools.get(index))
+            && pool.algorithm == Algorithm::SourceIpHash
+        {
+            let table = |v4: bool| Maglev::new(snapshot, &pool.servers, v4);
+            state.maglev = [table(true), table(false)];
+        }
+        self.refresh_pool(index);
     }
 
     /// A copy that may be asked for choices, which do not count then. It looks at the same tokens and owns none: do not
@@ -246,8 +270,8 @@ impl Balancer {
         self.group_credits.clone_from(&other.group_credits);
     }
 
-    fn note_limits(&mut self, snapshot: &Snapshot) {
-        for (server, place) in WorkerTokens::places(snapshot) {
+    fn note_limits(&mut self) {
+        for (server, place) in self.tokens.places() {
             let Some(state) = self.servers.get_mut(server.index()) else { continue };
             state.place = Some(place);
             if let Some(pool) = self.pools.get_mut(state.pool.index()) {
@@ -351,7 +375,9 @@ impl Balancer {
             return;
         };
         state.status.flows -= 1;
-        if let Some(place) = state.place {
+        if state.unbacked > 0 {
+            state.unbacked -= 1;
+        } else if let Some(place) = state.place {
             self.tokens.give(place, 1);
         }
     }
@@ -548,7 +574,7 @@ impl Drop for Balancer {
         }
         for state in &self.servers {
             if let Some(place) = state.place {
-                self.tokens.give(place, state.status.flows);
+                self.tokens.give(place, state.status.flows.saturating_sub(state.unbacked));
             }
         }
     }

@@ -10,6 +10,7 @@
 
 mod ended;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -134,8 +135,8 @@ impl CommandSender {
     /// reports a disconnect if the worker is gone before it answered.
     #[must_use]
     pub fn query(&self, query: Query) -> Option<Receiver<Answer>> {
-        let (sender, receiver) = sync_channel(1);
-        self.send(Command::Query(query, Reply(sender))).ok().map(|()| receiver)
+        let (reply, receiver) = Reply::pair();
+        self.send(Command::Query(query, reply)).ok().map(|()| receiver)
     }
 }
 
@@ -200,6 +201,13 @@ pub enum Command {
         /// The event.
         event: Event,
     },
+    /// Make ready for this configuration, which is laid over the present one ([`Snapshot::overlaid`]);
+    /// [`Answer::Prepared`].
+    Prepare(Arc<Snapshot>, Reply),
+    /// Go on with the configuration that was prepared; [`Answer::Adopted`].
+    Adopt(Reply),
+    /// Forget what was prepared.
+    Abandon,
     /// A question of the operator.
     Query(Query, Reply),
     /// Follow flows; takes the place of an order before.
@@ -243,6 +251,13 @@ pub enum Query {
     Ping,
     /// [`Answer::Time`].
     Time,
+    /// [`Answer::ServicesInUse`].
+    ServicesInUse {
+        /// Of flows from this place of the flow table on.
+        first: u32,
+        /// In so many places.
+        count: u32,
+    },
     /// [`Answer::Live`].
     Live {
         /// The entries of this service's tables.
@@ -257,6 +272,13 @@ pub enum Query {
 pub struct Reply(SyncSender<Answer>);
 
 impl Reply {
+    /// A reply and where it will arrive.
+    #[must_use]
+    pub fn pair() -> (Reply, Receiver<Answer>) {
+        let (sender, receiver) = sync_channel(1);
+        (Reply(sender), receiver)
+    }
+
     /// Delivers the answer without waiting; nobody may be listening any more.
     pub fn send(self, answer: Answer) {
         // A full or closed channel means that the asker has given up: nothing is left to do.
@@ -288,6 +310,12 @@ pub enum Answer {
     Pong,
     /// The worker's time of this round.
     Time(Instant),
+    /// The services of flows.
+    ServicesInUse(BTreeSet<ServiceId>),
+    /// Whether it is ready; the error is for the operator.
+    Prepared(Result<(), String>),
+    /// New flows begin by the new configuration; `false`: none was prepared.
+    Adopted(bool),
     /// What decisions depend on besides the configuration.
     Live(Box<Live>),
 }

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mesh;
 pub mod nd;
 pub mod neighbor;
+pub mod overlay;
 pub mod parse;
 pub mod pipeline;
 pub mod policy;

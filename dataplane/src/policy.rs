@@ -6,6 +6,7 @@
 //! decision is in [`Record`] when the run is over.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use smoltcp::time::Instant;
 
@@ -250,6 +251,14 @@ pub trait Policy {
     fn start_profile(&mut self, set: ScriptSetId, event: Event);
     /// Ends the profile and gives it; empty if there is none.
     fn end_profile(&mut self) -> ScriptProfile;
+    /// Makes all that a configuration needs that is laid over the present one ([`Snapshot::overlaid`]), and changes nothing
+    /// yet; what was prepared before is forgotten. The error is for the operator. May take some milliseconds where there
+    /// are new scripts.
+    fn prepare(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), String>;
+    /// Goes on with the configuration that was prepared. Runs that wait go on in their script as it was.
+    fn adopt(&mut self);
+    /// Forgets what was prepared.
+    fn abandon(&mut self);
     /// What the scripts did so far, for the operator.
     fn report(&self) -> Vec<ScriptReport>;
 }

@@ -43,7 +43,13 @@ pub fn flows<P: Policy>(
     service: Option<ServiceId>,
     client: Option<IpAddr>,
 ) -> Vec<FlowView> {
-    let of_service = |flow: &Flow| service.is_none_or(|service| service.0 == flow.service);
+    let services = &pipeline.snapshot().services;
+    let name = |service: ServiceId| services.get(service.index()).map(|service| &service.name);
+    let wanted = service.map(|service| (service, name(service)));
+    // A flow may be of an earlier state of the service.
+    let of_service = |flow: &Flow| {
+        wanted.is_none_or(|(id, named)| id.0 == flow.service || name(ServiceId(flow.service)) == named)
+    };
     let views = pipeline.flows().iter().map(|(_, flow)| flow).filter(|flow| of_service(flow));
     let views = views.map(|flow| flow_view(flow, pipeline.endpoints(&flow), now));
     let of_client = |view: &FlowView| {
@@ -111,8 +117,8 @@ pub fn tables<P: Policy>(
     limit: usize,
 ) -> (Vec<TableEntryView>, Vec<TableStatsView>) {
     let all = (0..pipeline.snapshot().services.len()).filter_map(|index| u16::try_from(index).ok());
-    let ids: Vec<ServiceId> =
-        all.map(ServiceId).filter(|id| service.is_none_or(|service| service == *id)).collect();
+    let live = all.map(ServiceId).filter(|id| !pipeline.snapshot().retired.services.contains(id));
+    let ids: Vec<ServiceId> = live.filter(|id| service.is_none_or(|service| service == *id)).collect();
     let stats = ids.iter().map(|id| TableStatsView { service: *id, stats: pipeline.tables().stats(*id) });
     let entries = ids.iter().flat_map(|id| {
         let live = pipeline.tables().entries(*id, limit).filter(|entry| entry.expires > now);

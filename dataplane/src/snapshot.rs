@@ -2,12 +2,13 @@
 //!
 //! `config` builds it from TOML; tests build it by hand. Owned by an `Arc`, shared by workers and control, never
 //! changed after that, but for [`Snapshot::tokens`]. What changes at run time (server up or down) lives in
-//! [`crate::balance::Balancer`].
+//! [`crate::balance::Balancer`]. A reload makes another one, in which nothing has lost its place: [`crate::overlay`].
 
 use smoltcp::time::Duration;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::io::PortId;
+use crate::overlay::Retired;
 use crate::proxy_protocol;
 use crate::tokens::SharedTokens;
 
@@ -60,6 +61,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// What the workers share of [`Server::max_connections`].
     pub tokens: SharedTokens,
+    /// What only earlier configurations had; empty but after [`Snapshot::overlaid`].
+    pub retired: Retired,
 }
 
 /// An address with the prefix length of its subnet.
@@ -90,7 +93,7 @@ impl Prefix {
 }
 
 /// One port of the box.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Name in the configuration.
     pub name: String,
@@ -103,7 +106,7 @@ pub struct Interface {
 }
 
 /// A static route.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destination network.
     pub to: Prefix,
@@ -112,7 +115,7 @@ pub struct Route {
 }
 
 /// The source addresses and ports that full NAT may use towards servers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnatPool {
     /// Each inside the subnet of an interface; weir answers ARP and ND for them.
     pub addresses: Vec<IpAddr>,
@@ -134,7 +137,7 @@ pub enum Algorithm {
 }
 
 /// A set of servers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Name in the configuration and in scripts.
     pub name: String,
@@ -164,7 +167,7 @@ pub enum FailAction {
 }
 
 /// TCP towards the servers of a pool.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolTcp {
     /// What weir promises a client before the server is known.
     pub promise: tcp::Promise,
@@ -177,7 +180,7 @@ pub struct PoolTcp {
 }
 
 /// One member of a pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// The pool it belongs to.
     pub pool: PoolId,
@@ -196,7 +199,7 @@ pub struct Server {
 }
 
 /// How `control` finds out whether a server is up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {
     /// What is sent and expected.
     pub kind: MonitorKind,
@@ -229,7 +232,7 @@ pub enum MonitorKind {
 }
 
 /// Pools by priority and ratio.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolGroup {
     /// Name in the configuration and in scripts.
     pub name: String,
@@ -238,7 +241,7 @@ pub struct PoolGroup {
 }
 
 /// A pool in a group.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolGroupMember {
     /// The pool.
     pub pool: PoolId,
@@ -279,7 +282,7 @@ pub struct PortRange {
 }
 
 /// A virtual service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Name in the configuration, metrics and logs; `avi.vs.name()`.
     pub name: String,
@@ -326,7 +329,7 @@ pub enum SynCookies {
 }
 
 /// TCP towards clients of a service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceTcp {
     /// How connections are bound.
     pub profile: TcpProfile,
@@ -360,7 +363,7 @@ pub enum Fallback {
 }
 
 /// UDP of a service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceUdp {
     /// Every datagram is balanced by itself instead of following its flow.
     pub per_packet: bool,
@@ -375,7 +378,7 @@ pub struct ServiceUdp {
 }
 
 /// Scripts of a service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceDatascript {
     /// `true`: run on every payload until `ds_done`; `false`: once per flow and event.
     pub every_payload: bool,
@@ -386,7 +389,7 @@ pub struct ServiceDatascript {
 }
 
 /// Bounds of the tables of one service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableLimits {
     /// Live entries, all tables of the service together.
     pub entries: u32,
@@ -399,7 +402,7 @@ pub struct TableLimits {
 }
 
 /// A DataScript set: scripts per event and what they may name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptSet {
     /// Name in the configuration.
     pub name: String,
@@ -416,7 +419,7 @@ pub struct ScriptSet {
 }
 
 /// Lua text and the name that errors show for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// File name as written in the configuration.
     pub name: String,
@@ -425,7 +428,7 @@ pub struct Source {
 }
 
 /// Bounds of one worker. Each is a key of the configuration.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Flows, all states together.
     pub flows: u32,

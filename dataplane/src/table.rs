@@ -37,6 +37,8 @@ mod peers;
 mod service;
 mod state;
 
+use std::collections::HashMap;
+
 use smoltcp::time::{Duration, Instant};
 
 use crate::snapshot::{ServiceId, Snapshot};
@@ -146,8 +148,12 @@ pub struct TableEntry<'a> {
 /// All tables of all services; one per worker.
 #[derive(Debug)]
 pub struct TableStore {
-    /// By [`ServiceId`].
+    /// By [`ServiceId`]; used are those that are owners.
     services: Vec<ServiceTables>,
+    /// By [`ServiceId`]: the service whose tables it has, itself but for one that a reload has changed.
+    owners: Vec<ServiceId>,
+    /// A peer told of a service that is not known here yet.
+    ahead: bool,
     /// The service that [`TableStore::expire`] swept last.
     sweep: usize,
     peers: Peers,
@@ -161,7 +167,41 @@ impl TableStore {
     pub fn new(snapshot: &Snapshot, seat: Seat) -> Self {
         let services = (0..).zip(&snapshot.services);
         let services = services.map(|(id, service)| ServiceTables::new(ServiceId(id), service.tables));
-        TableStore { services: services.collect(), sweep: 0, peers: Peers::new(seat), ask_at: Instant::ZERO }
+        TableStore {
+            services: services.collect(),
+            owners: owners(snapshot),
+            ahead: false,
+            sweep: 0,
+            peers: Peers::new(seat),
+            ask_at: Instant::ZERO,
+        }
+    }
+
+    /// Goes on with a configuration that is laid over the present one ([`Snapshot::overlaid`]): services of the same name have
+    /// the same tables, with the bounds of the one that is not retired. Entries beyond lower bounds stay until they expire.
+    pub fn lay_over(&mut self, snapshot: &Snapshot) {
+        let behind = snapshot.services.iter().zip(0u16..).skip(self.services.len());
+        self.services.extend(behind.map(|(service, id)| ServiceTables::new(ServiceId(id), service.tables)));
+        self.owners = owners(snapshot);
+        for ((service, id), owner) in snapshot.services.iter().zip(0u16..).zip(&self.owners) {
+            if !snapshot.retired.services.contains(&ServiceId(id))
+                && let Some(tables) = self.services.get_mut(owner.index())
+            {
+                tables.set_limits(service.tables);
+            }
+        }
+        if std::mem::take(&mut self.ahead) {
+            self.peers.ask_all(self.peers.now);
+        }
+    }
+
+    fn tables(&self, service: ServiceId) -> Option<&ServiceTables> {
+        self.services.get(self.owners.get(service.index())?.index())
+    }
+
+    fn of_service(&mut self, service: ServiceId) -> Option<(&mut ServiceTables, &mut Peers)> {
+        let tables = self.services.get_mut(self.owners.get(service.index())?.index())?;
+        Some((tables, &mut self.peers))
     }
 
     /// Adds an entry that lives `lifetime_s` seconds, at least [`MINIMUM_LIFETIME_S`] (raising is counted). A live
@@ -175,8 +215,8 @@ impl TableStore {
         value: &[u8],
         lifetime_s: u32,
     ) -> Inserted {
-        let Some(tables) = self.services.get_mut(service.index()) else { return Inserted::Full };
-        tables.put(&mut self.peers, now, (table, key, value), lifetime_s, false)
+        let Some((tables, peers)) = self.of_service(service) else { return Inserted::Full };
+        tables.put(peers, now, (table, key, value), lifetime_s, false)
     }
 
     /// As [`TableStore::insert`], but a live key takes the new value.
@@ -189,8 +229,8 @@ impl TableStore {
         value: &[u8],
         lifetime_s: u32,
     ) -> Inserted {
-        let Some(tables) = self.services.get_mut(service.index()) else { return Inserted::Full };
-        tables.put(&mut self.peers, now, (table, key, value), lifetime_s, true)
+        let Some((tables, peers)) = self.of_service(service) else { return Inserted::Full };
+        tables.put(peers, now, (table, key, value), lifetime_s, true)
     }
 
     /// Value and remaining seconds (rounded up, never 0) of a live entry, after `exten_s` seconds were added to its
@@ -203,9 +243,9 @@ impl TableStore {
         key: &[u8],
         exten_s: u32,
     ) -> Option<(&[u8], u64)> {
-        let tables = self.services.get_mut(service.index())?;
+        let (tables, peers) = self.of_service(service)?;
         let extended = |ends| if exten_s == 0 { now } else { later(ends, exten_s).min(later(now, u32::MAX)) };
-        let (value, ends) = tables.prolong(&mut self.peers, now, table, key, extended)?;
+        let (value, ends) = tables.prolong(peers, now, table, key, extended)?;
         Some((value, (ends - now).total_micros().div_ceil(1_000_000)))
     }
 
@@ -218,14 +258,14 @@ impl TableStore {
         key: &[u8],
         exten_s: u32,
     ) -> bool {
-        let Some(tables) = self.services.get_mut(service.index()) else { return false };
-        tables.prolong(&mut self.peers, now, table, key, |_| later(now, exten_s)).is_some()
+        let Some((tables, peers)) = self.of_service(service) else { return false };
+        tables.prolong(peers, now, table, key, |_| later(now, exten_s)).is_some()
     }
 
     /// Ends an entry; `true` if there was one (perhaps expired and not yet swept).
     pub fn remove(&mut self, now: Instant, service: ServiceId, table: Option<&[u8]>, key: &[u8]) -> bool {
-        let Some(tables) = self.services.get_mut(service.index()) else { return false };
-        tables.remove(&mut self.peers, now, table, key)
+        let Some((tables, peers)) = self.of_service(service) else { return false };
+        tables.remove(peers, now, table, key)
     }
 
     /// The next thing that worker `peer` has to be told; `None` if there is nothing for now.
@@ -252,8 +292,9 @@ impl TableStore {
             News::Again { from } => self.peers.resync(*from),
             News::Key { from, sent, service, place, state } => {
                 let late = !self.peers.heard(now, *from, *sent, state.latest());
-                if let Some(tables) = self.services.get_mut(service.index()) {
-                    tables.hear(&mut self.peers, now, place, state, late);
+                match self.services.get_mut(service.index()) {
+                    Some(tables) => tables.hear(&mut self.peers, now, place, state, late),
+                    None => self.ahead = true,
                 }
             }
         }
@@ -330,15 +371,25 @@ impl TableStore {
     /// Numbers of one service.
     #[must_use]
     pub fn stats(&self, service: ServiceId) -> TableStats {
-        let Some(tables) = self.services.get(service.index()) else { return TableStats::default() };
+        let Some(tables) = self.tables(service) else { return TableStats::default() };
         TableStats { resyncs: self.peers.resyncs, ..tables.stats() }
     }
 
     /// Up to `limit` entries of a service, those that expire first (about) first.
     pub fn entries(&self, service: ServiceId, limit: usize) -> impl Iterator<Item = TableEntry<'_>> {
-        let tables = self.services.get(service.index());
+        let tables = self.tables(service);
         tables.into_iter().flat_map(ServiceTables::iter).take(limit)
     }
+}
+
+/// Which service has the tables of each.
+fn owners(snapshot: &Snapshot) -> Vec<ServiceId> {
+    let mut first: HashMap<&str, ServiceId> = HashMap::new();
+    let mut owners = Vec::with_capacity(snapshot.services.len());
+    for (service, id) in snapshot.services.iter().zip(0u16..) {
+        owners.push(*first.entry(service.name.as_str()).or_insert(ServiceId(id)));
+    }
+    owners
 }
 
 #[cfg(test)]

@@ -11,11 +11,14 @@
 //! Looking through the shares one after the other does not show that, because one may be left in a share that was
 //! looked at already while another one is taken from a share that comes later. Therefore each share counts what was ever
 //! given to it. Shares that are all empty twice in a row, and have been given nothing in between, were empty at once.
+//!
+//! A configuration that takes the place of another one shares the tokens of the servers whose limit stays; a server with
+//! another limit gets new ones, of which each worker takes as many as it has flows there.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::snapshot::{ServerId, Snapshot};
+use crate::snapshot::{Server, ServerId, Snapshot};
 use crate::steering::Seat;
 
 /// How often all shares are looked through while tokens are given back and taken all the time, before a server counts as
@@ -38,7 +41,9 @@ struct Line([Share; PER_LINE]);
 #[derive(Debug)]
 struct Tokens {
     /// By worker; in each line after line the shares of the limited servers.
-    shares: Box<[Box<[Line]>]>,
+    shares: Box<[Box<[Arc<Line>]>]>,
+    /// By server.
+    places: Box<[Option<Place>]>,
 }
 
 /// Tokens of a [`Snapshot`], made when its first worker asks. A copy of a snapshot has its own.
@@ -48,6 +53,14 @@ pub struct SharedTokens(OnceLock<Arc<Tokens>>);
 impl Clone for SharedTokens {
     fn clone(&self) -> Self {
         SharedTokens::default()
+    }
+}
+
+impl SharedTokens {
+    /// Those of `new`, which has all servers of `old` in their places.
+    pub(crate) fn overlaid(old: &Snapshot, new: &Snapshot) -> SharedTokens {
+        let tokens = old.tokens.0.get().map(|tokens| Arc::new(tokens.overlaid(old, new)));
+        SharedTokens(tokens.map(OnceLock::from).unwrap_or_default())
     }
 }
 
@@ -70,11 +83,9 @@ impl WorkerTokens {
         WorkerTokens { tokens, own }
     }
 
-    /// The limited servers of a snapshot with their places.
-    pub(crate) fn places(snapshot: &Snapshot) -> impl Iterator<Item = (ServerId, Place)> {
-        let servers = snapshot.servers.iter().zip(0u16..);
-        let limited = servers.filter(|(server, _)| server.max_connections.is_some());
-        limited.zip(0u32..).map(|((_, id), place)| (ServerId(id), Place(place)))
+    /// The limited servers with their places.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (ServerId, Place)> {
+        (0u16..).zip(&self.tokens.places).filter_map(|(id, place)| Some((ServerId(id), (*place)?)))
     }
 
     /// Takes a token for a flow. `false`: the server is full.
@@ -128,25 +139,49 @@ impl WorkerTokens {
 
 impl Tokens {
     fn new(snapshot: &Snapshot, workers: u8) -> Self {
-        let limits: Vec<u32> = snapshot.servers.iter().filter_map(|server| server.max_connections).collect();
-        let workers = u32::from(workers.max(1));
-        let share = |limit: u32, worker: u32| {
-            let part = limit / workers + u32::from(worker < limit % workers);
-            Share::new(u64::from(part))
+        let none =
+            Tokens { shares: (0..workers.max(1)).map(|_| Box::default()).collect(), places: Box::default() };
+        none.overlaid(&Snapshot::default(), snapshot)
+    }
+
+    /// Servers whose limit stays keep their places, the others get new ones behind.
+    fn overlaid(&self, old: &Snapshot, new: &Snapshot) -> Self {
+        let mut limits = Vec::new();
+        let first = self.shares.first().map_or(0, |lines| lines.len()) * PER_LINE;
+        let place = |(index, server): (usize, &Server)| {
+            let limit = server.max_connections?;
+            let before = old.servers.get(index).and_then(|server| server.max_connections);
+            let kept = self.places.get(index).copied().flatten().filter(|_| before == Some(limit));
+            kept.or_else(|| {
+                limits.push(limit);
+                u32::try_from(first + limits.len() - 1).ok().map(Place)
+            })
         };
+        let places = new.servers.iter().enumerate().map(place).collect();
+        let workers = u32::try_from(self.shares.len()).unwrap_or(u32::MAX);
         let line = |limits: &[u32], worker: u32| {
             let mut line = Line::default();
-            line.0.iter_mut().zip(limits).for_each(|(place, limit)| *place = share(*limit, worker));
-            line
+            line.0.iter_mut().zip(limits).for_each(|(place, limit)| *place = part(*limit, worker, workers));
+            Arc::new(line)
         };
-        let lines = |worker: u32| limits.chunks(PER_LINE).map(|limits| line(limits, worker)).collect();
-        Tokens { shares: (0..workers).map(lines).collect() }
+        let lines = |kept: &[Arc<Line>], worker: u32| {
+            let fresh = limits.chunks(PER_LINE).map(|limits| line(limits, worker));
+            kept.iter().cloned().chain(fresh).collect()
+        };
+        let shares = self.shares.iter().zip(0..).map(|(kept, worker)| lines(kept, worker)).collect();
+        Tokens { shares, places }
     }
 
     fn share(&self, worker: usize, Place(place): Place) -> Option<&Share> {
         let place = place as usize;
         self.shares.get(worker)?.get(place / PER_LINE)?.0.get(place % PER_LINE)
     }
+}
+
+/// What a worker begins with.
+fn part(limit: u32, worker: u32, workers: u32) -> Share {
+    let workers = workers.max(1);
+    Share::new(u64::from(limit / workers + u32::from(worker < limit % workers)))
 }
 
 fn spare(share: u64) -> u32 {

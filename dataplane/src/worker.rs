@@ -1,6 +1,8 @@
 //! One worker: its queues, its pipeline, its ends of the channel to control and of the lanes to the other workers. Run to
 //! completion, never waits.
 
+use std::sync::Arc;
+
 use arrayvec::ArrayVec;
 use hdrhistogram::Histogram;
 use smoltcp::time::Instant;
@@ -13,6 +15,7 @@ use crate::neighbor::{NeighborId, Pending};
 use crate::pipeline::{Output, Pipeline, Verdict};
 use crate::policy::Policy;
 use crate::report;
+use crate::snapshot::Snapshot;
 
 /// Longest latency that the histogram tells apart from longer ones: 10 s, in nanoseconds.
 const MOST_LATENCY: u64 = 10_000_000_000;
@@ -41,6 +44,8 @@ pub struct Worker<I: PacketIo, P: Policy> {
     ports: Vec<PortQueues<I::Buf>>,
     pending: Pending<(PortId, I::Buf)>,
     latency: Histogram<u64>,
+    /// The configuration that control may have it go on with.
+    prepared: Option<Arc<Snapshot>>,
     stopping: bool,
 }
 
@@ -91,6 +96,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             ports,
             pending: Pending::new(MOST_PENDING),
             latency: Histogram::new_with_bounds(1, MOST_LATENCY, 2)?,
+            prepared: None,
             stopping: false,
         })
     }
@@ -439,6 +445,19 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
                 Some(Command::StartProfile { set, event }) => {
                     self.pipeline.policy_mut().start_profile(set, event);
                 }
+                Some(Command::Prepare(snapshot, reply)) => {
+                    let prepared = self.pipeline.policy_mut().prepare(&snapshot);
+                    self.prepared = prepared.is_ok().then_some(snapshot);
+                    reply.send(Answer::Prepared(prepared));
+                }
+                Some(Command::Adopt(reply)) => {
+                    let snapshot = self.prepared.take();
+                    reply.send(Answer::Adopted(snapshot.map(|new| self.pipeline.adopt(new)).is_some()));
+                }
+                Some(Command::Abandon) => {
+                    self.prepared = None;
+                    self.pipeline.policy_mut().abandon();
+                }
                 Some(Command::Query(query, reply)) => self.answer(now, query, reply),
                 Some(Command::Trace(order)) => self.pipeline.trace(now, *order),
             }
@@ -450,6 +469,9 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             Query::Ping => Answer::Pong,
             Query::EndProfile => Answer::Profile(self.pipeline.policy_mut().end_profile()),
             Query::Time => Answer::Time(now),
+            Query::ServicesInUse { first, count } => {
+                Answer::ServicesInUse(self.pipeline.services_in_use(first..first.saturating_add(count)))
+            }
             Query::Live { service, limit } => {
                 Answer::Live(Box::new(report::live(&self.pipeline, now, service, limit)))
             }

@@ -246,6 +246,18 @@ impl Policy for Observed {
         self.inner.end_profile()
     }
 
+    fn prepare(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), String> {
+        self.inner.prepare(snapshot)
+    }
+
+    fn adopt(&mut self) {
+        self.inner.adopt();
+    }
+
+    fn abandon(&mut self) {
+        self.inner.abandon();
+    }
+
     fn report(&self) -> Vec<ScriptReport> {
         self.inner.report()
     }

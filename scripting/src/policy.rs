@@ -1,5 +1,7 @@
 //! [`LuaPolicy`]: the [`Policy`] that runs DataScripts.
 
+mod reload;
+
 use std::sync::Arc;
 
 use dataplane::policy::{Context, Event, Outcome, Policy, RunId, ScriptFailure, ScriptReport};
@@ -41,6 +43,8 @@ pub struct LuaPolicy {
     collecting: bool,
     /// The script of which a profile is made, by its place in `scripts`.
     profiled: Option<usize>,
+    /// What the next configuration needs.
+    prepared: Option<reload::Prepared>,
 }
 
 /// How far the runs of one flow and event are.
@@ -82,29 +86,17 @@ impl LuaPolicy {
         };
         let machine = machine(clock).map_err(unplaced)?;
         let mut scripts = Vec::new();
-        let mut places = Vec::new();
         let mut errors = Vec::new();
         for (set, id) in snapshot.script_sets.iter().zip(0u16..) {
             match compile_set(&machine, set, ScriptSetId(id)) {
-                Ok(pair) => places.push(pair.map(|script| {
-                    script.map(|script| {
-                        scripts.push(script);
-                        scripts.len() - 1
-                    })
-                })),
+                Ok(pair) => scripts.extend(pair.into_iter().flatten()),
                 Err(found) => errors.extend(found),
             }
         }
         if !errors.is_empty() {
             return Err(errors);
         }
-        let services = snapshot.services.iter().map(|service| {
-            [0, 1].map(|event| {
-                let of_set = |set: &ScriptSetId| *places.get(set.index())?.get(event)?;
-                service.script_sets.iter().filter_map(of_set).collect()
-            })
-        });
-        let services = services.collect();
+        let services = reload::services(snapshot, &scripts);
         let memory = usize::try_from(snapshot.limits.script_memory).unwrap_or(usize::MAX);
         machine.limit_memory(memory).map_err(unplaced)?;
         let used = machine.memory();
@@ -120,6 +112,7 @@ impl LuaPolicy {
             live: used,
             collecting: false,
             profiled: None,
+            prepared: None,
         })
     }
 
@@ -337,8 +330,20 @@ impl Policy for LuaPolicy {
         self.machine.profile(false).map(|profile| *profile).unwrap_or_default()
     }
 
+    fn prepare(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), String> {
+        self.prepare_scripts(snapshot)
+    }
+
+    fn adopt(&mut self) {
+        self.adopt_scripts();
+    }
+
+    fn abandon(&mut self) {
+        self.abandon_scripts();
+    }
+
     fn report(&self) -> Vec<ScriptReport> {
-        self.scripts.iter().map(|script| script.report(&self.snapshot)).collect()
+        self.reports()
     }
 }
 

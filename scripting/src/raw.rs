@@ -435,6 +435,17 @@ impl Machine {
         Ok(Compiled::Any(self.reference(LuaValue::Table(script))?))
     }
 
+    /// Lets a script go that nobody starts any more; runs of it that wait go on.
+    pub(crate) fn release(&self, script: Compiled) {
+        let (Compiled::Any(reference) | Compiled::Contained { main: reference, .. }) = script;
+        // SAFETY: as in `reference`, whose reference is given back once: `Compiled` is not used again. It does not fail.
+        let _ = unsafe {
+            self.lua.exec_raw::<()>((), |state| {
+                ffi::luaL_unref(state, ffi::LUA_REGISTRYINDEX, reference);
+            })
+        };
+    }
+
     /// Runs a script of `set` until it ends, waits or fails; it may take `budget` nanoseconds. Tells what it took, too.
     pub(crate) fn start(
         &mut self,

@@ -61,6 +61,20 @@ impl Script {
         (self.set, self.event) == (set, event)
     }
 
+    pub(crate) fn event(&self) -> Event {
+        self.event
+    }
+
+    /// Adds what a script of the same name and event did that is no more.
+    pub(crate) fn inherit(&mut self, other: &Script) {
+        self.runs += other.runs;
+        self.errors += other.errors;
+        self.budget_stops += other.budget_stops;
+        self.quarantined += other.quarantined;
+        // All are made alike, and then this cannot fail.
+        let _ = self.run_time.add(&other.run_time);
+    }
+
     /// Counts a run that is about to start; `false` if the script is in quarantine and must not be run.
     pub(crate) fn admit(&mut self, now: smoltcp::time::Instant) -> bool {
         if let Some(until) = self.until {

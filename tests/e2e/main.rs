@@ -12,6 +12,7 @@ mod lossy;
 mod preserve;
 mod proxied;
 mod readme;
+mod reload;
 mod tcp;
 mod tls;
 mod trace;

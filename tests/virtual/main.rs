@@ -21,6 +21,7 @@ mod pkt;
 mod preserve;
 mod preserve_workers;
 mod proxied;
+mod reload;
 mod scripts;
 mod splice;
 mod spliced;

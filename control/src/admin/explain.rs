@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use dataplane::channel::{Answer, Query};
-use dataplane::snapshot::{Protocol, ServiceId};
+use dataplane::snapshot::{Protocol, ServiceId, Snapshot};
 
 use super::Admin;
 use crate::explain::Question;
@@ -17,26 +17,27 @@ impl Admin {
     /// What would become of a flow, as things are on the first worker.
     pub(super) fn explain(&self, question: &Question) -> Result<String, String> {
         let explainer = self.explainer.as_ref().ok_or("this weir cannot explain")?;
-        let service = self.service_of(question).unwrap_or(ServiceId(0));
+        let snapshot = self.current.snapshot();
+        let service = service_of(&snapshot, question).unwrap_or(ServiceId(0));
         let query = Query::Live { service, limit: MOST_ENTRIES };
         match self.workers.ask_one(0, query)? {
-            Answer::Live(live) => explainer.answer(question, *live),
+            Answer::Live(live) => explainer.answer(&snapshot, question, *live),
             _ => Err("the worker answered something else".to_owned()),
         }
     }
+}
 
-    fn service_of(&self, question: &Question) -> Option<ServiceId> {
-        let Question { protocol, vip, .. } = question;
-        let services = (0u16..).zip(&self.snapshot.services);
-        let mut found = services.filter(|(_, service)| {
-            let port = service
-                .ports
-                .iter()
-                .any(|range| range.protocol == *protocol && (range.first..=range.last).contains(&vip.port()));
-            port && service.addresses.contains(&vip.ip())
-        });
-        found.next().map(|(id, _)| ServiceId(id))
-    }
+fn service_of(snapshot: &Snapshot, question: &Question) -> Option<ServiceId> {
+    let Question { protocol, vip, .. } = question;
+    let services = (0u16..).map(ServiceId).zip(&snapshot.services);
+    let mut found = services.filter(|(id, service)| {
+        let port = service
+            .ports
+            .iter()
+            .any(|range| range.protocol == *protocol && (range.first..=range.last).contains(&vip.port()));
+        port && service.addresses.contains(&vip.ip()) && !snapshot.retired.services.contains(id)
+    });
+    found.next().map(|(id, _)| id)
 }
 
 /// Understands the words; the error is for the operator.

@@ -60,7 +60,7 @@ impl Admin {
             Answer::Profile(profile) => profile,
             _ => return Err("the worker answered something else".to_owned()),
         };
-        begun.map(|()| shown(&self.snapshot, wanted, profile, format))
+        begun.map(|()| shown(&self.current.snapshot(), wanted, profile, format))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dataplane::policy::Event;
-use dataplane::snapshot::{ScriptSetId, ServerId, ServiceId, Snapshot};
+use dataplane::snapshot::{PoolId, ScriptSetId, ServerId, ServiceId, Snapshot};
 
 use super::{explain, watch};
 use crate::explain::Question;
@@ -24,6 +24,7 @@ pub(super) enum Request {
     Explain(Question),
     Profile(Profile, Format),
     Show(Show, Format),
+    Reload,
     SetEnabled(ServerId, bool),
     Watch(watch::Watch, Format),
 }
@@ -75,6 +76,7 @@ show workers                                     packets and flows of each worke
 enable server POOL ADDRESS:PORT                  let it take new flows
 disable server POOL ADDRESS:PORT                 no new flows; open ones go on
 profile script SET [event EVENT] [seconds N]     lines of a script where its time goes
+reload                                           read the configuration file again and go on by it
 explain client ADDRESS:PORT vip ADDRESS:PORT ... what would become of a flow, without sending a packet
 trace [client PREFIX] [vip IP] [port N] ...      what happens to packets of the next flows, as it happens
 help                                             this list
@@ -85,6 +87,7 @@ pub(super) fn parse(line: &str, snapshot: &Snapshot) -> Result<Request, String> 
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
         ["help"] => Ok(Request::Help),
+        ["reload"] => Ok(Request::Reload),
         ["show", what, rest @ .., "json"] => {
             Ok(Request::Show(parse_show(what, rest, snapshot)?, Format::Json))
         }
@@ -157,11 +160,12 @@ fn parse_profile(words: &[&str], snapshot: &Snapshot) -> Result<Profile, String>
         };
     }
     let name = name.join(" ");
-    let sets = &snapshot.script_sets;
-    let position = position(sets.iter().map(|set| set.name.as_str()), &name);
-    let found = position.and_then(|id| Some((ScriptSetId(id), sets.get(usize::from(id))?)));
-    let (set, scripts) =
-        found.ok_or_else(|| no_such("DataScript set", &name, sets.iter().map(|set| set.name.clone())))?;
+    let retired = &snapshot.retired.script_sets;
+    let sets =
+        || (0u16..).map(ScriptSetId).zip(&snapshot.script_sets).filter(|(id, _)| !retired.contains(id));
+    let (set, scripts) = sets()
+        .find(|(_, set)| set.name == name)
+        .ok_or_else(|| no_such("DataScript set", &name, sets().map(|(_, set)| set.name.clone())))?;
     let event = event.unwrap_or(if scripts.request.is_some() { Event::Request } else { Event::Response });
     let (there, word) = match event {
         Event::Request => (scripts.request.is_some(), "request"),
@@ -225,17 +229,20 @@ fn limit(number: &str) -> Result<usize, String> {
 }
 
 fn service(name: &str, snapshot: &Snapshot) -> Result<ServiceId, String> {
-    position(snapshot.services.iter().map(|service| service.name.as_str()), name)
-        .map(ServiceId)
-        .ok_or_else(|| no_such("service", name, snapshot.services.iter().map(|service| service.name.clone())))
+    let retired = &snapshot.retired.services;
+    let services = || (0u16..).map(ServiceId).zip(&snapshot.services).filter(|(id, _)| !retired.contains(id));
+    services()
+        .find(|(_, service)| service.name == name)
+        .map(|(id, _)| id)
+        .ok_or_else(|| no_such("service", name, services().map(|(_, service)| service.name.clone())))
 }
 
 fn server(pool_name: &str, member: &str, snapshot: &Snapshot) -> Result<ServerId, String> {
-    let pool = snapshot
-        .pools
-        .iter()
-        .find(|pool| pool.name == pool_name)
-        .ok_or_else(|| no_such("pool", pool_name, snapshot.pools.iter().map(|pool| pool.name.clone())))?;
+    let retired = &snapshot.retired.pools;
+    let pools = || (0u16..).map(PoolId).zip(&snapshot.pools).filter(|(id, _)| !retired.contains(id));
+    let (_, pool) = pools()
+        .find(|(_, pool)| pool.name == pool_name)
+        .ok_or_else(|| no_such("pool", pool_name, pools().map(|(_, pool)| pool.name.clone())))?;
     let address: SocketAddr = member
         .parse()
         .map_err(|_| format!("'{member}' is not ADDRESS:PORT (an IPv6 address stands in brackets)"))?;
@@ -249,10 +256,6 @@ fn server(pool_name: &str, member: &str, snapshot: &Snapshot) -> Result<ServerId
         .find(|(_, member)| *member == address)
         .map(|(id, _)| id)
         .ok_or_else(|| no_such("server", member, members().map(|(_, member)| member.to_string())))
-}
-
-fn position<'a>(mut names: impl Iterator<Item = &'a str>, name: &str) -> Option<u16> {
-    u16::try_from(names.position(|candidate| candidate == name)?).ok()
 }
 
 fn no_such(kind: &str, name: &str, existing: impl Iterator<Item = String>) -> String {

@@ -188,10 +188,16 @@ pub(super) fn flow(snapshot: &Snapshot, view: FlowView) -> FlowRow {
     }
 }
 
+/// `None` for one that was removed and has no flows.
 pub(super) fn server(snapshot: &Snapshot, view: ServerView) -> Option<ServerRow> {
     let member = snapshot.servers.get(view.server.index())?;
+    let removed = snapshot.retired.servers.contains(&view.server);
+    if removed && view.flows == 0 {
+        return None;
+    }
     let full = member.max_connections.is_some_and(|most| view.flows >= u64::from(most));
     let state = match (view.enabled, view.up) {
+        _ if removed => "removed",
         (false, _) => "disabled",
         (true, false) => "down",
         (true, true) if full => "full",
@@ -211,15 +217,21 @@ pub(super) fn server(snapshot: &Snapshot, view: ServerView) -> Option<ServerRow>
     })
 }
 
+/// Those of the configuration. Flows of servers that a pool had are counted, too.
 pub(super) fn pools(snapshot: &Snapshot, views: &[ServerView], pools: &[PoolView]) -> Vec<PoolRow> {
     let members = |ids: &[ServerId]| -> Vec<ServerView> {
         views.iter().filter(|view| ids.contains(&view.server)).copied().collect()
+    };
+    let is_of = |view: &&ServerView, pool| {
+        snapshot.servers.get(view.server.index()).is_some_and(|server| server.pool == pool)
     };
     snapshot
         .pools
         .iter()
         .zip(pools)
+        .filter(|(_, view)| !snapshot.retired.pools.contains(&view.pool))
         .map(|(pool, view)| {
+            let ever = || views.iter().filter(|server| is_of(server, view.pool));
             let members = members(&pool.servers);
             let limits = pool.servers.iter().filter_map(|id| snapshot.servers.get(id.index()));
             PoolRow {
@@ -228,8 +240,8 @@ pub(super) fn pools(snapshot: &Snapshot, views: &[ServerView], pools: &[PoolView
                 servers: members.len(),
                 up: members.iter().filter(|view| view.up && view.enabled).count(),
                 max_connections: limits.map(|server| server.max_connections.map(u64::from)).sum(),
-                flows: members.iter().map(|view| view.flows).sum(),
-                flows_total: members.iter().map(|view| view.flows_total).sum(),
+                flows: ever().map(|view| view.flows).sum(),
+                flows_total: ever().map(|view| view.flows_total).sum(),
                 refused_full: view.refused,
             }
         })

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use dataplane::channel::{Answer, Command, Query};
-use dataplane::snapshot::Snapshot;
 use dataplane::trace::{Order, TraceEvent, TraceSource, pipe};
 use serde_json::{Value, json};
 use smoltcp::time::Instant;
@@ -19,6 +18,7 @@ use smoltcp::time::Instant;
 use super::request::Format;
 use super::{Admin, json_line};
 use crate::clock::{Clock, wall};
+use crate::current::Current;
 use flows::Flows;
 pub(super) use request::{Watch, parse};
 use told::Told;
@@ -57,7 +57,7 @@ struct Teller {
 
 /// A trace under way; the workers end it when it is dropped.
 pub(super) struct Session {
-    snapshot: Arc<Snapshot>,
+    current: Current,
     stop: Arc<AtomicBool>,
     format: Format,
     tellers: Vec<Teller>,
@@ -96,7 +96,7 @@ impl Admin {
         }
         let clock = Clock::new();
         Ok(Session {
-            snapshot: Arc::clone(&self.snapshot),
+            current: self.current.clone(),
             stop: Arc::clone(&self.stop),
             format,
             tellers,
@@ -150,8 +150,9 @@ impl Session {
 
     /// Tells that the workers are armed, and the names of the interfaces.
     fn begun(&self) -> String {
+        let snapshot = self.current.snapshot();
         let interfaces: Vec<&str> =
-            self.snapshot.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+            snapshot.interfaces.iter().map(|interface| interface.name.as_str()).collect();
         match self.format {
             Format::Json => json_line(&json!({ "event": "armed", "interfaces": interfaces })),
             Format::Text => {
@@ -176,7 +177,7 @@ impl Session {
             if let Some(flow) = self.flows.number(worker, &event) {
                 self.events += 1;
                 self.last = self.clock.now();
-                let told = told::told(&self.snapshot, &event.what, time);
+                let told = told::told(&self.current.snapshot(), &event.what, time);
                 text.push_str(&self.lines(told, flow, worker, time));
             }
         }

@@ -40,6 +40,12 @@ impl Check {
         self.up
     }
 
+    /// True if it judges by the same numbers.
+    pub(super) fn is_like(&self, other: &Check) -> bool {
+        let numbers = |check: &Check| (check.rise, check.fall, check.interval, check.timeout);
+        numbers(self) == numbers(other)
+    }
+
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }

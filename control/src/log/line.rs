@@ -71,6 +71,20 @@ struct WorkerLine {
     stalled: bool,
 }
 
+/// The configuration was read again.
+#[derive(Serialize)]
+struct ReloadLine<'a> {
+    event: &'static str,
+    time: String,
+    applied: bool,
+    text: &'a str,
+}
+
+/// The line of a reload, without a line feed: what has changed, or why nothing has.
+pub(crate) fn reload_line(applied: bool, text: &str, time: SystemTime) -> String {
+    to_json(&ReloadLine { event: "reload", time: rfc3339(time), applied, text: text.trim_end() })
+}
+
 /// The line of a worker that begins or ceases to stall, without a line feed.
 #[must_use]
 pub fn worker_line(worker: usize, stalled: bool, time: SystemTime) -> String {

@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use dataplane::channel::RecordReceiver;
-use dataplane::snapshot::Snapshot;
 
 use super::{LogDestination, LogStats, connection_line};
 use crate::clock;
+use crate::current::Current;
 
 /// Lines written at a time.
 const BATCH: usize = 256;
@@ -34,7 +34,7 @@ pub(crate) enum Message {
 pub(crate) struct LogThread {
     destination: LogDestination,
     sink: Option<File>,
-    snapshot: Arc<Snapshot>,
+    current: Current,
     /// By worker.
     records: Vec<RecordReceiver>,
     /// The worker whose records are taken next.
@@ -50,14 +50,14 @@ impl LogThread {
     /// Opens the destination.
     pub(crate) fn new(
         destination: LogDestination,
-        snapshot: Arc<Snapshot>,
+        current: Current,
         records: Vec<RecordReceiver>,
         messages: Receiver<Message>,
         stats: Arc<LogStats>,
     ) -> std::io::Result<Self> {
         let sink = open(&destination)?;
         let batch = Vec::new();
-        Ok(LogThread { destination, sink, snapshot, records, turn: 0, messages, stats, batch, lines: 0 })
+        Ok(LogThread { destination, sink, current, records, turn: 0, messages, stats, batch, lines: 0 })
     }
 
     /// Runs until [`Message::Stop`] or until all senders are gone, then writes what is left.
@@ -101,6 +101,7 @@ impl LogThread {
     }
 
     fn take_records(&mut self) {
+        let snapshot = self.current.snapshot();
         let mut empty = 0;
         while self.lines < BATCH && empty < self.records.len() {
             self.turn = if self.turn + 1 < self.records.len() { self.turn + 1 } else { 0 };
@@ -110,7 +111,7 @@ impl LogThread {
             };
             empty = 0;
             if self.destination != LogDestination::None {
-                let line = connection_line(&self.snapshot, &record, clock::wall());
+                let line = connection_line(&snapshot, &record, clock::wall());
                 self.add(&line);
             }
         }

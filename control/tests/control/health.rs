@@ -1,5 +1,6 @@
 //! Monitors against servers made of packets, in virtual time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use control::health::{Change, Health, MAX_PROBES};
@@ -274,4 +275,62 @@ fn without_monitors_there_is_nothing_to_do() {
     assert_eq!(world.health.poll_at(world.now), None);
     world.run_until(5000);
     assert!(world.peer.seen.is_empty());
+}
+
+/// The new configuration has the second server, and a third one instead of the first.
+#[test]
+fn another_configuration_keeps_what_is_known_and_probes_what_is_new() {
+    for kind in [MonitorKind::Icmp, MonitorKind::Tcp, udp("ping?", "")] {
+        let answers = Behaviour::Answers("pong");
+        let peer = Peer::with(&[
+            ("10.0.0.11", answers),
+            ("10.0.0.12", Behaviour::Answers("pong")),
+            ("10.0.0.13", Behaviour::Answers("pong")),
+        ]);
+        let monitors = [fixture::monitor(kind.clone())];
+        let old = snapshot(&["10.0.0.11", "10.0.0.12"], &monitors);
+        let mut world = World::new(old.clone(), peer);
+        world.run_until(100);
+        let mut up = std::mem::take(&mut world.changes);
+        up.sort_unstable();
+        assert_eq!(up, [(0, 0, true), (0, 1, true)], "{kind:?}");
+        let next = snapshot(&["10.0.0.13", "10.0.0.12"], &monitors);
+        let (laid, _) = old.overlaid(&next, &BTreeSet::new()).unwrap();
+        world.peer.seen.clear();
+        world.now = Instant::from_millis(101);
+        world.health.lay_over(&laid, world.now);
+        world.run_until(300);
+        let seen: Vec<String> = world.peer.seen.iter().map(|(to, _)| to.ip().to_string()).collect();
+        assert!(!seen.is_empty() && seen.iter().all(|to| to == "10.0.0.13"), "{kind:?}: {seen:?}");
+        world.set("10.0.0.12", Behaviour::Refuses);
+        world.set("10.0.0.11", Behaviour::Refuses);
+        world.run_until(2500);
+        let found: Vec<_> = world.changes.iter().map(|(_, server, up)| (*server, *up)).collect();
+        assert_eq!(found, [(2, true), (1, false)], "{kind:?}");
+    }
+}
+
+#[test]
+fn a_probe_of_a_server_that_is_removed_ends_without_a_finding() {
+    for kind in [MonitorKind::Icmp, MonitorKind::Tcp, udp("ping?", "")] {
+        let peer = Peer::with(&[("10.0.0.11", Behaviour::Silent), ("10.0.0.12", Behaviour::Answers("x"))]);
+        let monitors = [fixture::monitor(kind.clone())];
+        let old = snapshot(&["10.0.0.11", "10.0.0.12"], &monitors);
+        let mut world = World::new(old.clone(), peer);
+        world.run_until(500);
+        assert_eq!(world.health.in_flight(), 1, "{kind:?}");
+        world.now = Instant::from_millis(501);
+        let (laid, _) = old.overlaid(&snapshot(&["10.0.0.12"], &monitors), &BTreeSet::new()).unwrap();
+        world.health.lay_over(&laid, world.now);
+        world.run_until(9000);
+        assert_eq!(world.changes, [(0, 1, true)], "{kind:?}");
+        assert_eq!(world.health.in_flight(), 0, "{kind:?}");
+        // It comes back.
+        let (back, _) = laid.overlaid(&old, &BTreeSet::new()).unwrap();
+        world.set("10.0.0.11", Behaviour::Answers("x"));
+        world.now = Instant::from_millis(9001);
+        world.health.lay_over(&back, world.now);
+        world.run_until(9100);
+        assert_eq!(world.changes.last().map(|(_, server, up)| (*server, *up)), Some((0, true)), "{kind:?}");
+    }
 }

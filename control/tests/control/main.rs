@@ -13,5 +13,6 @@ mod health;
 mod log;
 mod operations;
 mod peer;
+mod reload;
 mod watch;
 mod worker;

@@ -134,7 +134,7 @@ fn what_is_not_understood_is_refused_and_control_ends_in_the_middle() {
 
 #[test]
 fn a_question_is_answered_by_how_things_are() {
-    let explainer = Explainer::new(|question, live| {
+    let explainer = Explainer::new(|_, question, live| {
         if question.vip.port() != 443 {
             return Err("nobody is there".to_owned());
         }

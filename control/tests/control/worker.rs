@@ -5,7 +5,7 @@ use std::time::Duration as StdDuration;
 use dataplane::address::FlowKey;
 use dataplane::balance::Balancer;
 use dataplane::channel::{
-    Answer, Command, FlowState, FlowView, Live, PoolView, PortView, Query, ServerView, TableEntryView,
+    Answer, Command, FlowState, FlowView, Live, PoolView, PortView, Query, Reply, ServerView, TableEntryView,
     TableStatsView, Traffic, WorkerEnd,
 };
 use dataplane::counters::{Counters, DropReason};
@@ -114,6 +114,7 @@ fn answer(query: Query) -> Answer {
             }],
         ),
         Query::Ping => Answer::Pong,
+        Query::ServicesInUse { .. } => Answer::ServicesInUse([ServiceId(0)].into()),
         Query::Time => Answer::Time(Instant::from_secs(77)),
         Query::Live { service, .. } => {
             let balancer = Balancer::new(&crate::fixture::snapshot());
@@ -166,9 +167,30 @@ fn dropped_packet() -> Vec<TraceEvent> {
 /// Answers queries until it is told to stop; returns all other commands.
 pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
     let mut commands = Vec::new();
+    // A configuration with a service of the name "slow" is taken when a server is enabled.
+    let (mut slow, mut held) = (false, Vec::<Reply>::new());
     loop {
         match end.command() {
             Some(Command::Query(query, reply)) => reply.send(answer(query)),
+            Some(Command::Prepare(snapshot, reply)) => {
+                let bad = snapshot.services.iter().any(|service| service.name == "too much");
+                let mut live = (0..).map(ServiceId).zip(&snapshot.services);
+                let retired = &snapshot.retired.services;
+                slow = live.any(|(id, service)| service.name == "slow" && !retired.contains(&id));
+                let refusal = "set.lua:1: not enough memory".to_owned();
+                reply.send(Answer::Prepared(if bad { Err(refusal) } else { Ok(()) }));
+                let (unheard, _) = Reply::pair();
+                commands.push(Command::Prepare(snapshot, unheard));
+            }
+            Some(Command::Adopt(reply)) if slow => held.push(reply),
+            Some(enable @ Command::ServerEnabled { .. }) => {
+                held.drain(..).for_each(|reply| reply.send(Answer::Adopted(true)));
+                commands.push(enable);
+            }
+            Some(Command::Adopt(reply)) => {
+                reply.send(Answer::Adopted(true));
+                commands.push(Command::Adopt(Reply::pair().0));
+            }
             Some(Command::Stop) => return commands,
             Some(Command::Trace(mut order)) => {
                 dropped_packet().into_iter().for_each(|event| order.sink.send(event));

@@ -7,7 +7,7 @@
 //! a flow), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
 //! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `preserve.rs` (flows whose servers see the client's address), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
 //! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
-//! (timers, and how flows end), `traced.rs` (the same for somebody who watches).
+//! (timers, and how flows end), `reload.rs` (another configuration), `traced.rs` (the same for somebody who watches).
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
@@ -27,6 +27,7 @@ mod local;
 mod open;
 mod preserve;
 mod proxied;
+mod reload;
 mod split;
 mod traced;
 mod transmit;

@@ -13,14 +13,16 @@ pub struct Vips {
 }
 
 impl Vips {
-    /// All VIPs of a configuration.
+    /// All VIPs of a configuration. Those of services that are no longer in it have no service.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> Self {
         let mut by_address: HashMap<Address, Vec<(PortRange, ServiceId)>, Keyed> = HashMap::default();
         for (service, id) in snapshot.services.iter().zip(0u16..) {
             for address in &service.addresses {
                 let ranges = by_address.entry((*address).into()).or_default();
-                ranges.extend(service.ports.iter().map(|range| (*range, ServiceId(id))));
+                if !snapshot.retired.services.contains(&ServiceId(id)) {
+                    ranges.extend(service.ports.iter().map(|range| (*range, ServiceId(id))));
+                }
             }
         }
         Vips { by_address }

@@ -468,3 +468,46 @@ fn the_numbers_of_workers_are_put_together() {
     assert_eq!(sum, expected);
     assert!(GRACE > peers::LATE && GRACE > peers::LEAD, "news have time to travel");
 }
+
+#[test]
+fn states_of_a_service_have_the_same_tables_and_the_bounds_of_the_latest() {
+    let mut snapshot = Snapshot::default();
+    snapshot.add_service("first", None, 2);
+    let mut store = TableStore::new(&snapshot, Seat::ALONE);
+    assert!(store.insert(ms(0), SERVICE, None, b"k", b"v", 300).stored());
+    snapshot.add_service("second", None, 5);
+    snapshot.add_service("first", None, 1);
+    snapshot.retired.services.insert(SERVICE);
+    store.lay_over(&snapshot);
+    let now = ServiceId(2);
+    assert_eq!(store.lookup(ms(1), now, None, b"k", 0).map(|(value, _)| value.to_vec()), Some(b"v".to_vec()));
+    assert_eq!(
+        store.insert(ms(1), SERVICE, None, b"other", b"v", 300),
+        Inserted::Full,
+        "there is room for one"
+    );
+    assert_eq!(store.insert(ms(1), ServiceId(1), None, b"other", b"v", 300), Inserted::New);
+    assert_eq!((store.stats(now).entries, store.entries(SERVICE, 9).count()), (1, 1));
+    assert!(store.remove(ms(1), now, None, b"k"));
+    assert_eq!(store.lookup(ms(1), SERVICE, None, b"k", 0), None);
+}
+
+/// Workers take a configuration one after the other.
+#[test]
+fn what_a_peer_told_of_a_service_that_was_not_known_yet_is_asked_for() {
+    let mut cluster = Cluster::new(2, 100);
+    let mut snapshot = Snapshot::default();
+    snapshot.add_service("first", None, 100);
+    snapshot.add_service("second", None, 100);
+    let second = ServiceId(1);
+    cluster.stores[0].lay_over(&snapshot);
+    assert!(cluster.stores[0].insert(ms(0), second, None, b"k", b"v", 300).stored());
+    cluster.settle(ms(1));
+    cluster.stores[1].lay_over(&snapshot);
+    assert_eq!(cluster.stores[1].lookup(ms(2), second, None, b"k", 0), None);
+    cluster.settle(ms(3));
+    assert_eq!(
+        cluster.stores[1].lookup(ms(4), second, None, b"k", 0).map(|(v, _)| v.to_vec()),
+        Some(b"v".to_vec())
+    );
+}

@@ -64,6 +64,11 @@ impl ServiceTables {
         }
     }
 
+    /// Bounds for what comes from now on.
+    pub(super) fn set_limits(&mut self, limits: TableLimits) {
+        self.limits = limits;
+    }
+
     pub(super) fn stats(&self) -> TableStats {
         let named_tables = self.index.named.len();
         TableStats { entries: self.entries, bytes: self.bytes as u64, named_tables, ..self.stats }

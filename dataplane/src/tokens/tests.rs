@@ -28,9 +28,9 @@ const FIRST: Place = Place(0);
 fn places_are_those_of_the_limited_servers() {
     let mut snapshot = snapshot(&[5, 6, 7]);
     snapshot.servers[2].max_connections = None;
-    let places: Vec<(ServerId, Place)> = WorkerTokens::places(&snapshot).collect();
-    assert_eq!(places, [(ServerId(1), Place(0)), (ServerId(3), Place(1))]);
     let tokens = &workers(&snapshot, 1)[0];
+    let places: Vec<(ServerId, Place)> = tokens.places().collect();
+    assert_eq!(places, [(ServerId(1), Place(0)), (ServerId(3), Place(1))]);
     assert_eq!((tokens.spare(Place(0)), tokens.spare(Place(1)), tokens.spare(Place(2))), (5, 7, 0));
     assert!(!tokens.take(Place(2)), "there is no such server");
 }
@@ -228,4 +228,22 @@ fn threads_that_cannot_exceed_the_limit_are_never_refused() {
     assert_eq!(race(12, 4, 3, 50_000), 0);
     assert_eq!(race(2, 2, 1, 200_000), 0);
     assert_eq!(race(64, 8, 8, 20_000), 0);
+}
+
+#[test]
+fn another_configuration_shares_the_tokens_of_limits_that_stay() {
+    let old = snapshot(&[5, 6, 7]);
+    let before = workers(&old, 2);
+    assert!(before[0].take(Place(0)) && before[1].take(Place(0)) && before[0].take(Place(1)));
+    let mut new = snapshot(&[5, 9, 7, 2]);
+    new.tokens = SharedTokens::overlaid(&old, &new);
+    let after = workers(&new, 2);
+    let places: Vec<(ServerId, Place)> = after[1].places().collect();
+    let expected = [(1, 0), (2, 8), (3, 2), (4, 9)].map(|(id, place)| (ServerId(id), Place(place)));
+    assert_eq!(places, expected, "the second and the fourth lie in a line of their own");
+    let spare = |workers: &[WorkerTokens]| [0, 1, 2, 8, 9].map(|place| workers[0].spare(Place(place)));
+    assert_eq!((spare(&before), spare(&after)), ([3, 5, 7, 0, 0], [3, 5, 7, 9, 2]));
+    before[1].give(Place(0), 1);
+    assert!(after[0].take(Place(2)));
+    assert_eq!((spare(&before), spare(&after)), ([4, 5, 6, 0, 0], [4, 5, 6, 9, 2]), "they are the same");
 }

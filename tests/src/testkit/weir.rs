@@ -206,6 +206,26 @@ impl Weir {
         })
     }
 
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When weir is gone.
+    pub fn signal(&self, signal: &str) -> Result {
+        self.process.signal(signal)
+    }
+
+    /// Writes another configuration for the next reload, as `start` would.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn rewrite(&self, network: &Network, config: &str, workers: u8) -> Result {
+        std::fs::write(
+            self.directory.join("weir.toml"),
+            format!("{}{config}", network.config_head(workers)),
+        )?;
+        Ok(())
+    }
+
     /// Sends a signal and returns how weir ended, if it did so within `limit`.
     ///
     /// # Errors

@@ -47,6 +47,11 @@ impl Policy for NoScripts {
     fn end_profile(&mut self) -> ScriptProfile {
         ScriptProfile::default()
     }
+    fn prepare(&mut self, _: &Arc<Snapshot>) -> Result<(), String> {
+        Ok(())
+    }
+    fn adopt(&mut self) {}
+    fn abandon(&mut self) {}
     fn report(&self) -> Vec<ScriptReport> {
         Vec::new()
     }

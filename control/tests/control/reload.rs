@@ -1,0 +1,188 @@
+//! Reload, with a made-up worker.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use control::client::{self, request};
+use control::{Control, ControlSettings, LogDestination, Reread, Signals};
+use dataplane::channel::{Capacities, Command, channel};
+use dataplane::snapshot::{ServerId, Snapshot};
+use tempfile::TempDir;
+
+use crate::{fixture, worker};
+
+/// Control whose next configuration is what the test says.
+struct Setup {
+    directory: TempDir,
+    control: Control,
+    signals: Signals,
+    next: Arc<Mutex<Result<Snapshot, String>>>,
+    worker: JoinHandle<Vec<Command>>,
+}
+
+impl Setup {
+    fn new() -> Setup {
+        let directory = tempfile::tempdir().unwrap();
+        let next = Arc::new(Mutex::new(Ok(fixture::snapshot())));
+        let file = Arc::clone(&next);
+        let signals = Signals::default();
+        let settings = ControlSettings {
+            admin_socket: Some(directory.path().join("admin")),
+            log: LogDestination::File(directory.path().join("log")),
+            reread: Some(Reread::new(move || file.lock().unwrap().clone().map(Arc::new))),
+            signals: signals.clone(),
+            ..ControlSettings::new(&fixture::snapshot())
+        };
+        let (worker_end, control_end) = channel(Capacities::default());
+        let control = Control::spawn(Arc::new(fixture::snapshot()), vec![control_end], settings).unwrap();
+        let worker = std::thread::spawn(move || worker::run_worker(worker_end));
+        Setup { directory, control, signals, next, worker }
+    }
+
+    fn ask(&self, line: &str) -> Result<String, String> {
+        match request(&self.directory.path().join("admin"), line) {
+            Ok(answer) => Ok(answer),
+            Err(client::Error::Refused(text)) => Err(text),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    fn set(&self, next: Result<Snapshot, String>) {
+        *self.next.lock().unwrap() = next;
+    }
+
+    /// What the worker was told of configurations, and the lines of the log about them.
+    fn stop(self) -> (Vec<&'static str>, Vec<serde_json::Value>) {
+        let (commands, lines) = self.finish();
+        let words = commands.iter().filter_map(|command| match command {
+            Command::Prepare(..) => Some("prepare"),
+            Command::Adopt(_) => Some("adopt"),
+            Command::Abandon => Some("abandon"),
+            _ => None,
+        });
+        (words.collect(), lines)
+    }
+
+    /// All that the worker was told, and the lines of the log about reloads.
+    fn finish(self) -> (Vec<Command>, Vec<serde_json::Value>) {
+        assert!(self.control.workers().stop());
+        let commands = self.worker.join().unwrap();
+        self.control.shutdown();
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        (commands, lines.filter(|line| line["event"] == "reload").collect())
+    }
+}
+
+/// Without the second and, in another pool, the third server, and with one more.
+fn changed() -> Snapshot {
+    let mut next = fixture::snapshot();
+    next.servers[1].port = 9443;
+    next.pools[1].servers = vec![ServerId(3)];
+    next.servers.remove(2);
+    next.pools[1].servers = vec![ServerId(2)];
+    next
+}
+
+#[test]
+fn what_has_changed_is_told_and_shown() {
+    let setup = Setup::new();
+    assert_eq!(setup.ask("reload"), Ok("nothing has changed\n".to_owned()));
+    setup.set(Ok(changed()));
+    let expected = "servers: added web 10.0.0.12:9443; removed web 10.0.0.12:8443, dns 10.0.0.53:53\n\
+        the worker has taken it\n";
+    assert_eq!(setup.ask("reload").as_deref(), Ok(expected));
+    // The made-up worker knows of four servers; of those that are removed one has flows.
+    let shown = setup.ask("show servers").unwrap();
+    let states: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    let column = |row: usize, column: usize| states[row][column];
+    assert_eq!((states.len(), column(1, 1), column(1, 3)), (4, "10.0.0.11:8443", "up"));
+    assert_eq!((column(2, 1), column(2, 3)), ("10.0.0.53:53", "removed"));
+    assert_eq!((column(3, 1), column(3, 3)), ("[2001:db8:1::53]:53", "down"));
+    assert!(setup.ask("disable server web 10.0.0.12:8443").unwrap_err().contains("10.0.0.12:9443"));
+    assert_eq!(setup.ask("disable server web 10.0.0.12:9443"), Ok("ok\n".to_owned()));
+    let info = setup.ask("show info").unwrap();
+    assert!(info.contains("servers             3\n"), "{info}");
+    let (commands, lines) = setup.stop();
+    assert_eq!(commands, ["prepare", "adopt"]);
+    let texts: Vec<_> = lines.iter().map(|line| (line["applied"].clone(), line["text"].clone())).collect();
+    let taken = (true.into(), expected.trim_end().into());
+    assert_eq!(texts, [(true.into(), "nothing has changed".into()), taken]);
+}
+
+/// Nobody answers the probes of this test, so the new server is down, within the second that its monitor has.
+#[test]
+fn workers_go_on_when_something_is_known_of_new_servers_and_hear_of_it_then() {
+    let setup = Setup::new();
+    setup.set(Ok(changed()));
+    assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
+    std::thread::sleep(Duration::from_millis(100));
+    let (commands, _) = setup.finish();
+    let adopted = commands.iter().position(|command| matches!(command, Command::Adopt(_))).unwrap();
+    let is_new =
+        |command: &Command| matches!(command, Command::ServerHealth { server: ServerId(4), up: false });
+    assert!(commands[..adopted].iter().any(is_new), "it was looked at before");
+    assert!(commands[adopted..].iter().any(is_new), "and told again behind: {commands:?}");
+}
+
+#[test]
+fn a_file_that_is_wrong_changes_nothing() {
+    let setup = Setup::new();
+    setup.set(Err("error: unknown key `poool`\n\n --> weir.toml:7".to_owned()));
+    let refused = setup.ask("reload").unwrap_err();
+    assert_eq!(refused, "error: unknown key `poool`\n --> weir.toml:7");
+    assert!(setup.ask("disable server web 10.0.0.12:8443").is_ok(), "it is still there");
+    let (commands, lines) = setup.stop();
+    assert_eq!(commands, [""; 0]);
+    assert_eq!((lines.len(), &lines[0]["applied"]), (1, &false.into()));
+}
+
+#[test]
+fn what_one_worker_cannot_do_none_does() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.services[0].name = "too much".to_owned();
+    setup.set(Ok(next));
+    assert_eq!(setup.ask("reload"), Err("set.lua:1: not enough memory".to_owned()));
+    assert!(setup.ask("show flows service tls").is_ok(), "it is still there");
+    setup.set(Ok(changed()));
+    assert!(setup.ask("reload").is_ok());
+    assert_eq!(setup.stop().0, ["prepare", "abandon", "prepare", "adopt"]);
+}
+
+#[test]
+fn the_next_one_waits_until_all_workers_have_taken_the_last_one() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.services[0].name = "slow".to_owned();
+    setup.set(Ok(next));
+    let late = "not taken yet by the worker; it will be as soon as it answers\n";
+    assert!(setup.ask("reload").unwrap().ends_with(late));
+    setup.set(Ok(changed()));
+    let refused = "the worker has not taken the last configuration yet".to_owned();
+    assert_eq!(setup.ask("reload"), Err(refused));
+    assert!(setup.ask("enable server dns [2001:db8:1::53]:53").is_ok());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
+    setup.stop();
+}
+
+#[test]
+fn a_signal_is_enough() {
+    let setup = Setup::new();
+    setup.set(Ok(changed()));
+    let log = setup.directory.path().join("log");
+    std::fs::rename(&log, setup.directory.path().join("old")).unwrap();
+    setup.signals.reopen_log.store(true, Ordering::Relaxed);
+    setup.signals.reload.store(true, Ordering::Relaxed);
+    let done = || std::fs::read_to_string(&log).unwrap_or_default().contains("\"reload\"");
+    assert!((0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        done()
+    }));
+    let (commands, lines) = setup.stop();
+    assert_eq!(commands, ["prepare", "adopt"]);
+    assert_eq!(lines.len(), 1, "in the new file");
+}
