@@ -1,9 +1,11 @@
 //! What a running weir cannot change.
 
-use dataplane::snapshot::{Interface, Limits, SnatPool};
+use dataplane::io::PortId;
+use dataplane::snapshot::{Interface, Limits, Snapshot, SnatPool};
+use dataplane::steering::by_client::Spread;
 
 use crate::Config;
-use crate::process::{DpdkSettings, ProcessSettings};
+use crate::process::{DpdkSettings, ProcessSettings, Workers};
 
 /// The keys of a struct that are different. A field that is not listed does not compile.
 macro_rules! different {
@@ -52,9 +54,22 @@ impl Config {
             other.limits
         ));
         keys.extend(process(&self.process, &next.process));
+        if self.process.dpdk.workers != Workers::Count(1) && is_spread_differently(one, other) {
+            keys.push(
+                "virtual_service.preserve_client_ip (the workers' packets are spread by it)".to_owned(),
+            );
+        }
         keys.dedup();
         keys
     }
+}
+
+/// True if devices would have to spread packets over the workers by something else.
+fn is_spread_differently(one: &Snapshot, other: &Snapshot) -> bool {
+    let spread = |snapshot: &Snapshot| -> Vec<Spread> {
+        (0..).map(PortId).zip(&snapshot.interfaces).map(|(port, _)| Spread::of(snapshot, port)).collect()
+    };
+    spread(one) != spread(other)
 }
 
 fn interfaces(one: &Config, other: &Config) -> Vec<String> {

@@ -86,3 +86,19 @@ fn everything_else_can_be_changed_while_weir_runs() {
     let more = "[virtual_service.tables]\nentries = 7\n[virtual_service.udp]\nper_packet = true\n";
     assert_eq!(keys(&format!("{text}{more}")), [""; 0]);
 }
+
+/// Several workers share packets by the client's address or by addresses and ports, and so do the cards.
+#[test]
+fn a_service_cannot_begin_to_preserve_addresses_while_several_workers_run() {
+    let spread = |workers: &str| {
+        let base = format!("{BASE}[dpdk]\nworkers = {workers}\n");
+        let text = base.replace("pool = \"web\"", "pool = \"web\"\npreserve_client_ip = true");
+        [(&base, &text), (&text, &base), (&text, &text)]
+            .map(|(one, other)| parse(one).needs_restart(&parse(other)))
+    };
+    let key = "virtual_service.preserve_client_ip (the workers' packets are spread by it)".to_owned();
+    for workers in ["2", "\"auto\""] {
+        assert_eq!(spread(workers), [vec![key.clone()], vec![key.clone()], vec![]]);
+    }
+    assert_eq!(spread("1"), [const { vec![] }; 3] as [Vec<String>; 3]);
+}

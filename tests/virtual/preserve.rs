@@ -503,3 +503,24 @@ fn a_service_that_preserves_and_one_that_does_not_share_a_server() {
     assert_eq!(answers, expected);
     world.finish();
 }
+
+#[test]
+fn a_service_begins_to_preserve_addresses_with_a_reload() {
+    let toml = format!("{}{}", pools(&[("a", &["10.0.0.21:443"])]), plain("udp/443", "a"));
+    let mut world = World::new(&toml);
+    let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
+    let stray = wire::tcp(socket("10.0.0.21:443"), socket("192.0.2.100:4000"), wire::flags("A", 5, 6), b"");
+    let stray_answers = |world: &mut World| {
+        world.at(server).outbox.push(stray.clone());
+        world.settle();
+        (world.dropped(DropReason::NoAddress), world.dropped(DropReason::NoFlow), world.inbox(server).len())
+    };
+    assert_eq!(stray_answers(&mut world), (1, 0, 0), "its servers do not see clients' addresses");
+    world.reload(&format!("{toml}{KEEP}"));
+    world.datagram(client, 4000, "192.0.2.10:443", b"now");
+    world.settle();
+    let sources: Vec<SocketAddr> = world.inbox(server).iter().map(|packet| packet.source).collect();
+    assert_eq!(sources, [socket("192.0.2.100:4000")]);
+    assert_eq!(stray_answers(&mut world), (1, 1, 1), "reset in the client's name");
+    world.finish();
+}

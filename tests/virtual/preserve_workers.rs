@@ -162,3 +162,16 @@ fn errors_and_fragments_reach_the_worker_of_their_client() {
         world.finish();
     }
 }
+
+#[test]
+fn packets_to_a_vip_that_came_with_a_reload_are_spread_like_the_others() {
+    let pools = pools(&[("a", &["10.0.0.21:443", "10.0.0.22:443", "[2001:db8:2::21]:443"])]);
+    let service = with_ipv6(&plain("tcp/443", "a").replace("\"tcp/443\"", "\"tcp/443\", \"udp/443\""));
+    let one = format!("{pools}{service}{KEEP}");
+    let mut world = World::with_workers(&format!("{TWO_ARMS}{one}"), 2, |_| 0);
+    world.reload(&format!("{one}{}{KEEP}", second(&service)));
+    carry_both(&mut world, 11);
+    assert_eq!(total(&world).dropped_total(), 0);
+    assert_all_work(&world, 100);
+    world.finish();
+}

@@ -17,7 +17,7 @@ use crate::world::*;
 
 impl World {
     /// As control does it, by commands and answers.
-    fn reload(&mut self, toml: &str) -> Changes {
+    pub(crate) fn reload(&mut self, toml: &str) -> Changes {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripting/examples");
         let config = config::parse(&format!("{TWO_ARMS}{toml}"), "test.toml", &examples);
         let config = config.unwrap_or_else(|errors| panic!("{}", errors.render(false)));

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::preserve::Preserved;
 use super::transmit::Originated;
 use super::vips::Vips;
 use super::{Pipeline, own_addresses};
 use crate::policy::Policy;
 use crate::snapshot::{ServiceId, Snapshot};
+use crate::steering::Steering;
 
 impl<P: Policy> Pipeline<P> {
     /// Goes on with a configuration that is laid over the present one ([`Snapshot::overlaid`]) and that the policy has
@@ -19,6 +21,8 @@ impl<P: Policy> Pipeline<P> {
         let old = std::mem::replace(&mut self.snapshot, snapshot);
         let seat = self.seat();
         self.vips = Vips::new(&self.snapshot);
+        self.steering = Steering::of(seat, &self.snapshot);
+        self.preserved = Preserved::new(&self.snapshot);
         self.balancer.lay_over(&old, &self.snapshot, seat);
         self.tables.lay_over(&self.snapshot);
         self.policy.adopt();
