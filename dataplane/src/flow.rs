@@ -182,8 +182,10 @@ impl Flow {
     #[inline]
     pub(crate) fn is_narrow(&self, direction: Direction, key: (u64, u64)) -> bool {
         let [protocol, aside] = protocol_of(key);
-        let found = self.flags & (WIDE | BRANCHED | UDP);
-        self.is_between(direction, key) & (found == protocol & UDP) & (aside == 0)
+        // An earlier packet of the burst may have taken the server's key away; what it was is still there.
+        let there = if direction == Direction::FromServer { SERVER_KEY } else { 0 };
+        let found = self.flags & (WIDE | BRANCHED | UDP | there);
+        self.is_between(direction, key) & (found == (protocol & UDP | there)) & (aside == 0)
     }
 
     /// Addresses and ports alone. The key of the client side only can have a branch, and then it is not that of a packet.

@@ -152,9 +152,11 @@ pub struct TableStore {
     services: Vec<ServiceTables>,
     /// By [`ServiceId`]: the service whose tables it has, itself but for one that a reload has changed.
     owners: Vec<ServiceId>,
+    /// Those that are, by place: what is looked at without a reason. Reloads leave many that are not.
+    owning: Vec<usize>,
     /// A peer told of a service that is not known here yet.
     ahead: bool,
-    /// The service that [`TableStore::expire`] swept last.
+    /// Where in `owning` the service is that [`TableStore::expire`] swept last.
     sweep: usize,
     peers: Peers,
     /// When something that was missed may be asked for.
@@ -167,9 +169,11 @@ impl TableStore {
     pub fn new(snapshot: &Snapshot, seat: Seat) -> Self {
         let services = (0..).zip(&snapshot.services);
         let services = services.map(|(id, service)| ServiceTables::new(ServiceId(id), service.tables));
+        let owners = owners(snapshot);
         TableStore {
             services: services.collect(),
-            owners: owners(snapshot),
+            owning: owning(&owners),
+            owners,
             ahead: false,
             sweep: 0,
             peers: Peers::new(seat),
@@ -183,6 +187,7 @@ impl TableStore {
         let behind = snapshot.services.iter().zip(0u16..).skip(self.services.len());
         self.services.extend(behind.map(|(service, id)| ServiceTables::new(ServiceId(id), service.tables)));
         self.owners = owners(snapshot);
+        self.owning = owning(&self.owners);
         for ((service, id), owner) in snapshot.services.iter().zip(0u16..).zip(&self.owners) {
             if !snapshot.retired.services.contains(&ServiceId(id))
                 && let Some(tables) = self.services.get_mut(owner.index())
@@ -337,9 +342,9 @@ impl TableStore {
             return;
         }
         let mut asked = false;
-        for tables in self.services.iter_mut().filter(|tables| tables.missed && tables.has_room()) {
-            tables.missed = false;
-            asked = true;
+        for place in &self.owning {
+            let tables = self.services.get_mut(*place).filter(|tables| tables.missed && tables.has_room());
+            asked |= tables.map(|tables| tables.missed = false).is_some();
         }
         if asked {
             self.ask_at = now + ASK_EVERY;
@@ -355,9 +360,10 @@ impl TableStore {
             self.peers.may_collect(now);
             self.ask_again(now);
         }
-        for _ in 0..self.services.len() {
-            self.sweep = if self.sweep + 1 < self.services.len() { self.sweep + 1 } else { 0 };
-            let Some(tables) = self.services.get_mut(self.sweep) else { break };
+        for _ in 0..self.owning.len() {
+            self.sweep = if self.sweep + 1 < self.owning.len() { self.sweep + 1 } else { 0 };
+            let place = self.owning.get(self.sweep).copied();
+            let Some(tables) = place.and_then(|place| self.services.get_mut(place)) else { break };
             let (steps, count) = tables.expire(&mut self.peers, now, left);
             freed += count;
             left = left.saturating_sub(steps);
@@ -390,6 +396,12 @@ fn owners(snapshot: &Snapshot) -> Vec<ServiceId> {
         owners.push(*first.entry(service.name.as_str()).or_insert(ServiceId(id)));
     }
     owners
+}
+
+/// The places of those that are their own owners.
+fn owning(owners: &[ServiceId]) -> Vec<usize> {
+    let places = owners.iter().map(|owner| owner.index()).enumerate();
+    places.filter(|(place, owner)| place == owner).map(|(place, _)| place).collect()
 }
 
 #[cfg(test)]

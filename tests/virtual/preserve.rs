@@ -524,3 +524,19 @@ fn a_service_begins_to_preserve_addresses_with_a_reload() {
     assert_eq!(stray_answers(&mut world), (1, 1, 1), "reset in the client's name");
     world.finish();
 }
+
+#[test]
+fn a_server_that_a_reload_removes_still_answers_in_fragments() {
+    let toml = |servers: &[&str]| format!("{}{}{KEEP}", pools(&[("a", servers)]), plain("udp/53", "a"));
+    let mut world = World::new(&toml(&["10.0.0.21:53", "10.0.0.22:53"]));
+    let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.21"));
+    world.datagram(client, 4000, "192.0.2.10:53", b"question");
+    world.settle();
+    assert_eq!(world.payloads(server), [b"question"]);
+    world.reload(&toml(&["10.0.0.22:53"]));
+    world.cut = Some(1480);
+    world.datagram(server, 53, "192.0.2.100:4000", &bytes(3000, 2));
+    world.settle();
+    assert_eq!(world.payloads(client), [bytes(3000, 2)]);
+    world.finish();
+}

@@ -1,8 +1,8 @@
 //! Workers that choose in turn begin at different servers: else the first flow of each would go to the same one, and again
 //! after every change of a server's state.
 
-use super::{Balancer, ServerState};
-use crate::snapshot::Snapshot;
+use super::{Balancer, Family, ServerState};
+use crate::snapshot::{PoolGroupMember, Snapshot};
 use crate::steering::Seat;
 
 /// Where a worker begins among so many: the workers are as far from each other as possible.
@@ -10,22 +10,34 @@ fn beginning(seat: Seat, choices: usize) -> usize {
     choices * usize::from(seat.number) / usize::from(seat.of.max(1))
 }
 
-/// What smooth weighted round robin owes each of these weights when the first `chosen` of them have just been chosen once: what
-/// adds up to 0.
-fn owed(chosen: usize, weights: impl Iterator<Item = i64> + Clone) -> impl Iterator<Item = i64> {
-    let total: i64 = weights.clone().sum();
-    let turns = i64::try_from(chosen).unwrap_or(0);
-    weights.enumerate().map(move |(place, weight)| turns * weight - if place < chosen { total } else { 0 })
+/// What smooth weighted round robin begins with where the first `chosen` are to come last: each has paid its own weight in
+/// advance, and nothing for the others, of whom some may take no part.
+fn owed(chosen: usize, weights: impl Iterator<Item = i64>) -> impl Iterator<Item = i64> {
+    weights.enumerate().map(move |(place, weight)| if place < chosen { -weight } else { 0 })
 }
 
 /// Whose turn it is among the servers of a pool when their states have changed.
 pub(super) fn begin_turns<'a>(seat: Seat, servers: impl Iterator<Item = &'a mut ServerState>) {
-    let (mut up, down): (Vec<_>, Vec<_>) = servers.partition(|server| server.up());
+    let (up, down): (Vec<_>, Vec<_>) = servers.partition(|server| server.up());
     down.into_iter().for_each(|server| server.credit = 0);
-    let weights: Vec<i64> = up.iter().map(|server| i64::from(server.weight)).collect();
-    for (server, credit) in up.iter_mut().zip(owed(beginning(seat, weights.len()), weights.iter().copied())) {
-        server.credit = credit;
+    // A flow has servers of one family.
+    let (v4, v6): (Vec<_>, Vec<_>) = up.into_iter().partition(|server| server.family == Family::V4);
+    for mut up in [v4, v6] {
+        let weights: Vec<i64> = up.iter().map(|server| i64::from(server.weight)).collect();
+        let credits = owed(beginning(seat, weights.len()), weights.into_iter());
+        up.iter_mut().zip(credits).for_each(|(server, credit)| server.credit = credit);
     }
+}
+
+/// Whose turn it is among the pools of a group: those that take part together, by priority.
+fn begin_group(seat: Seat, members: &[PoolGroupMember]) -> Vec<i64> {
+    let rank = |member: &PoolGroupMember| (member.ratio > 0).then_some(member.priority);
+    let credit = |(place, member): (usize, &PoolGroupMember)| {
+        let alike = |members: &[PoolGroupMember]| members.iter().filter(|m| rank(m) == rank(member)).count();
+        let before = alike(members.get(..place).unwrap_or_default());
+        if before < beginning(seat, alike(members)) { -i64::from(member.ratio) } else { 0 }
+    };
+    members.iter().enumerate().map(credit).collect()
 }
 
 impl Balancer {
@@ -33,8 +45,7 @@ impl Balancer {
     /// equally few flows.
     pub(super) fn begin_apart(&mut self, snapshot: &Snapshot) {
         for (credits, group) in self.group_credits.iter_mut().zip(&snapshot.pool_groups) {
-            let ratios = group.members.iter().map(|member| i64::from(member.ratio));
-            *credits = owed(beginning(self.seat, group.members.len()), ratios).collect();
+            *credits = begin_group(self.seat, &group.members);
         }
         for (state, pool) in self.pools.iter_mut().zip(&snapshot.pools) {
             state.turn = beginning(self.seat, pool.servers.len());
@@ -45,6 +56,7 @@ impl Balancer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::PoolId;
 
     #[test]
     fn workers_begin_as_far_from_each_other_as_possible() {
@@ -58,13 +70,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_owed_in_all_and_the_next_is_owed_most() {
-        for chosen in 0..3 {
-            let credits: Vec<i64> = owed(chosen, [2, 2, 2].into_iter()).collect();
-            assert_eq!(credits.iter().sum::<i64>(), 0);
-            let most = credits.iter().max().unwrap();
-            assert_eq!(credits.iter().position(|credit| credit == most), Some(chosen));
-        }
-        assert_eq!(owed(2, [5, 1, 1].into_iter()).collect::<Vec<_>>(), [3, -5, 2]);
+    fn those_that_come_last_have_paid_for_themselves() {
+        assert_eq!(owed(2, [5, 1, 1].into_iter()).collect::<Vec<_>>(), [-5, -1, 0]);
+        assert_eq!(owed(0, [2, 2].into_iter()).collect::<Vec<_>>(), [0, 0]);
+    }
+
+    /// A member that takes no part for now must not push the others out of their turns.
+    #[test]
+    fn pools_of_a_group_begin_apart_within_their_priority() {
+        let member = |pool, priority, ratio| PoolGroupMember { pool: PoolId(pool), priority, ratio };
+        let members = [member(0, 10, 1), member(1, 10, 1), member(2, 1, 1000), member(3, 10, 0)];
+        let credits: Vec<Vec<i64>> = Seat::all(2).map(|seat| begin_group(seat, &members)).collect();
+        assert_eq!(credits, [[0, 0, 0, 0], [-1, 0, 0, 0]]);
     }
 }

@@ -287,4 +287,16 @@ mod tests {
         udp.set_client_timestamp(9);
         assert_eq!((udp.client_timestamp(), FlowRef::new(&udp, &wide, 1).client_key().branch), (0, 7));
     }
+
+    #[test]
+    fn a_server_key_that_was_taken_away_is_not_recognised() {
+        let server = between(Protocol::Tcp, 1, 0);
+        let (mut flow, mut wide) = begun(&between(Protocol::Tcp, 0, 1));
+        let recognised = |flow: &Flow| flow.is_narrow(Direction::FromServer, server.narrow().unwrap());
+        assert!(!recognised(&flow));
+        flow.set_server_key(&server, &mut wide[1]);
+        assert!(recognised(&flow));
+        flow.clear_server_key();
+        assert!(!recognised(&flow));
+    }
 }

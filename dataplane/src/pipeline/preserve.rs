@@ -6,7 +6,7 @@
 //! and what belongs to no flow is dropped.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 
 use smoltcp::time::Instant;
@@ -22,7 +22,7 @@ use crate::io::PacketBuf;
 use crate::neighbor::keyed::Keyed;
 use crate::parse::Headers;
 use crate::policy::Policy;
-use crate::snapshot::{ServerId, ServiceId, Snapshot};
+use crate::snapshot::{PoolId, ServerId, Service, ServiceId, Snapshot};
 
 /// Servers that see the addresses of clients; built once per snapshot, empty without such services.
 #[derive(Debug, Default)]
@@ -37,15 +37,17 @@ const ANY_PORT: u16 = 0;
 impl Preserved {
     pub(super) fn new(snapshot: &Snapshot) -> Self {
         let mut preserved = Preserved::default();
-        let services = snapshot.services.iter().filter(|service| service.preserve_client_ip);
-        let pools = services.flat_map(|service| snapshot.pools_of(service));
-        for pool in pools.filter_map(|id| snapshot.pools.get(id.index())) {
-            for server in pool.servers.iter().filter_map(|id| snapshot.servers.get(id.index())) {
-                let address = Address::from(server.address);
-                let port = if pool.port_translation { server.port } else { ANY_PORT };
-                preserved.addresses.insert(address);
-                preserved.sockets.insert((address, port));
-            }
+        // One without addresses is retired and has no flows any more.
+        let in_use = |service: &&Service| service.preserve_client_ip && !service.addresses.is_empty();
+        let services = snapshot.services.iter().filter(in_use);
+        let pools: BTreeSet<PoolId> = services.flat_map(|service| snapshot.pools_of(service)).collect();
+        // Those that a reload has taken out of their pools, too: their flows go on.
+        for server in snapshot.servers.iter().filter(|server| pools.contains(&server.pool)) {
+            let translated =
+                snapshot.pools.get(server.pool.index()).is_some_and(|pool| pool.port_translation);
+            let address = Address::from(server.address);
+            preserved.addresses.insert(address);
+            preserved.sockets.insert((address, if translated { server.port } else { ANY_PORT }));
         }
         preserved
     }

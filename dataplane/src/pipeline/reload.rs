@@ -8,6 +8,8 @@ use super::preserve::Preserved;
 use super::transmit::Originated;
 use super::vips::Vips;
 use super::{Pipeline, own_addresses};
+use crate::address::Address;
+use crate::io::PortId;
 use crate::policy::Policy;
 use crate::snapshot::{ServiceId, Snapshot};
 use crate::steering::Steering;
@@ -28,8 +30,11 @@ impl<P: Policy> Pipeline<P> {
         self.policy.adopt();
         let own = own_addresses(&self.snapshot);
         let before = std::mem::replace(&mut self.own, own.clone());
+        let known = |(port, address): &(PortId, Address)| {
+            before.binary_search_by_key(&(*port, address.0), |(port, address)| (*port, address.0)).is_ok()
+        };
         // Once is enough.
-        for (port, address) in own.into_iter().filter(|own| seat.number == 0 && !before.contains(own)) {
+        for (port, address) in own.into_iter().filter(|own| seat.number == 0 && !known(own)) {
             self.originate(Originated::Announcement { port, address });
         }
     }
