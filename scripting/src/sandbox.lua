@@ -511,10 +511,15 @@ local KEPT = 32
 
 -- Contained scripts -------------------------------------------------------------------------------------------------
 
--- Makes what strings show the plain library again, after a run with an own view of it.
+-- A world of nobody, which is there only while another one is left.
+local nowhere = {}
+
+-- Makes what strings show the plain library again, after a run with an own view of it. The budget may end between any two
+-- steps: then the next run that needs to leaves once more, and one that goes on enters its own world.
 local function leave()
-  world = false
+  world = nowhere
   string_meta.__index = string_library
+  world = false
 end
 
 -- The environment of all contained scripts, in which everything can be had by name and nothing as a value that holds others.

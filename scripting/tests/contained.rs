@@ -8,6 +8,7 @@ use dataplane::policy::{Event, Outcome, Policy, ScriptFailure};
 use dataplane::script_trace::{Detail, ScriptStep, ScriptTrace};
 use dataplane::snapshot::ScriptSetId;
 use script_check::{Contained, contained};
+use smoltcp::time::Duration;
 use world::{World, set, snapshot, source};
 
 /// The same script with something in it that no contained one has.
@@ -196,6 +197,45 @@ fn wait_in_turn(world: &mut World, order: usize, shown: &str) {
         let expected = if event == Event::Request { format!("{n}{shown}") } else { format!("{n}a") };
         assert_eq!(world.log(), expected);
     }
+}
+
+#[test]
+fn a_budget_that_ends_while_a_view_is_left_keeps_nothing_of_it() {
+    let other = "string.mark = 'secret' avi.l4.collect(4) avi.vs.log(('x').mark)";
+    let plain =
+        "avi.vs.log(('x').mark)\nlocal n = #avi.l4.read()\nfor i = 1, n do end\navi.l4.collect(n + 1)";
+    let mut both = set(other);
+    both.response = Some(source("response.lua", plain));
+    let mut config = snapshot(vec![both]);
+    // A run has no time left after its wait, so that the next look at the clock ends it.
+    config.limits.script_budget = Duration::from_micros(2);
+    let mut world = World::of(config);
+    let begin = |world: &mut World, event: Event, payload: usize| {
+        world.now += Duration::from_secs(100);
+        world.next_flow().event = event;
+        (world.client, world.server) = (vec![b'.'; payload], vec![b'.'; payload]);
+        world.waits().0
+    };
+    let mut stopped = 0;
+    for n in 0..6000 {
+        let one = begin(&mut world, Event::Response, n % 601);
+        let two = begin(&mut world, Event::Request, 1);
+        world.next_flow().event = Event::Response;
+        world.server = vec![b'.'; n % 601 + 1];
+        stopped += usize::from(!matches!(world.resume(one), Outcome::Done));
+        // Who goes on next: the one that sees the mark, or one that must not.
+        if n % 2 == 0 {
+            let probe = begin(&mut world, Event::Response, 1);
+            assert_eq!(world.log(), "nil", "{n}");
+            world.policy.cancel(probe);
+        }
+        world.next_flow().event = Event::Request;
+        world.client = vec![b'.'; 4];
+        if matches!(world.resume(two), Outcome::Done) {
+            assert_eq!(world.log(), "secret", "{n}");
+        }
+    }
+    assert!(stopped > 20, "{stopped}");
 }
 
 /// Calls of libraries that take long end with the budget, though nothing looks at the clock beside them.
