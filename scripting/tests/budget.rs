@@ -1,5 +1,7 @@
 //! Nothing that a script does takes longer than its budget or more memory than its limit.
 
+#![allow(clippy::unwrap_used, reason = "test support")]
+
 mod world;
 
 use dataplane::policy::{Outcome, Policy, ScriptFailure};
@@ -131,6 +133,34 @@ fn memory_is_bounded_and_given_back() {
             assert_eq!(world.logged(), "ok");
         }
     }
+}
+
+/// The most memory that this process has ever had, in bytes.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn logging_long_texts_takes_no_memory() {
+    let text = "local s = ('x'):rep(1048576) s = s .. s s = s .. s ";
+    for call in ["avi.vs.log", "avi.vs.debuglog"] {
+        let script = format!("{text}{call}(1, {}{{}})", "s, ".repeat(100));
+        let mut config = snapshot(vec![set(&script)]);
+        config.limits.script_budget = Duration::from_secs(100);
+        let mut world = World::of(config);
+        let before = peak();
+        // All arguments are looked at all the same.
+        let text = world.failed(ScriptFailure::Error);
+        assert!(text.contains("bad argument #102 (string, number, boolean or nil expected"), "{text}");
+        let more = peak() - before;
+        assert!(more < 64 << 20, "{call}: {more} bytes more");
+    }
+    let kept = |script: &str| world::run(script, "").len();
+    assert_eq!(kept("avi.vs.log(('x'):rep(250), 123456789)"), 256);
+    assert_eq!(kept("avi.vs.log(('x'):rep(255), true, nil)"), 256);
+    assert_eq!(kept("avi.vs.log(('x'):rep(256), 1)"), 256);
 }
 
 #[test]
