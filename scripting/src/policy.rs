@@ -206,7 +206,7 @@ impl LuaPolicy {
         context: &mut Context<'_>,
     ) {
         if let Some(script) = self.scripts.get_mut(index) {
-            script.finished(context.now, place.spent, failure);
+            script.finished(context.now, place.spent, failure, place.budget == 0);
         }
         if self.profiled == Some(index) {
             self.machine.profile_run(place.spent);

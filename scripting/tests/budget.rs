@@ -254,3 +254,27 @@ fn a_script_that_overruns_again_and_again_is_quarantined_for_a_while() {
     assert_eq!(world.logged(), "ok");
     assert_eq!(world.next_flow().logged(), "ok");
 }
+
+#[test]
+fn a_script_that_is_late_again_and_again_is_quarantined_though_nothing_stopped_it() {
+    // A run that needs no look at the clock takes a microsecond on the test clock.
+    for (microseconds, late) in [(1, true), (2, false)] {
+        let mut config = snapshot(vec![set("avi.vs.log('ok') if avi.l4.read() ~= '' then error('x') end")]);
+        config.limits.script_budget = Duration::from_micros(microseconds);
+        let mut world = World::of(config);
+        for i in 0..10 {
+            // With errors of its own or not.
+            world.next_flow().client = vec![b'x'; i % 2];
+            assert_eq!(matches!(world.start(), Outcome::Done), i % 2 == 0);
+            assert_eq!(world.log(), "ok");
+        }
+        world.next_flow().client.clear();
+        match world.start() {
+            Outcome::Failed(ScriptFailure::Quarantined) => assert!(late),
+            Outcome::Done => assert!(!late),
+            other => panic!("{other:?}"),
+        }
+        let report = &world.policy.report()[0];
+        assert_eq!((report.errors, report.budget_stops, report.quarantined), (5, 0, u64::from(late)));
+    }
+}

@@ -248,6 +248,9 @@ fn long_calls_of_libraries_are_stopped() {
         "avi.vs.log(pcall(string.find, s, '.-.-.-.-b'))".to_owned(),
         "local _ = s:find('.-.-.-.-b')".to_owned(),
         "pcall(string.gsub, s, '.-.-.-.-b', '') avi.vs.log('on')".to_owned(),
+        "local _ = s:find('[' .. ('a'):rep(20000) .. 'x]*')".to_owned(),
+        "local _ = s:find('^[' .. ('a'):rep(20000) .. 'x]-b')".to_owned(),
+        "local _ = s:gsub('', ('%0'):rep(2000))".to_owned(),
     ] {
         let script = format!("local s = avi.l4.read() {rest}");
         assert!(is_straight(&script), "{script}");
@@ -260,6 +263,35 @@ fn long_calls_of_libraries_are_stopped() {
         }
         let report = &world.policy.report()[0];
         assert!(report.run_time.max() < 1_200_000, "{script}: {} ns", report.run_time.max());
+    }
+}
+
+/// On the test clock each call that looks at it takes a microsecond, and no other does.
+#[test]
+fn many_calls_with_long_texts_are_stopped() {
+    for call in [
+        "local _ = s:find(s)",
+        "local _ = s:find('b', 1, true)",
+        "local _ = s:contains(s)",
+        "local _ = s:beginswith(s)",
+        "local _ = s:endswith(s)",
+        "local _ = s:gsub('^b', s)",
+        "pcall(avi.pool.select, s)",
+        "pcall(string.find, 'b', s)",
+    ] {
+        let script = format!("local s = avi.l4.read() {} avi.vs.log('on')", format!("{call} ").repeat(40));
+        assert!(is_straight(&script), "{script}");
+        let mut config = snapshot(vec![set(&script)]);
+        config.limits.script_budget = Duration::from_micros(30);
+        let mut world = World::of(config).with([b'x'; 60000]);
+        for _ in 0..3 {
+            let text = world.next_flow().failed(ScriptFailure::Budget);
+            assert!(text.contains("the time budget of the run is over"), "{call}: {text}");
+            assert_eq!(world.log(), "", "{call}");
+        }
+        // Short texts take no time.
+        let mut world = World::of((*world.snapshot).clone()).with("x");
+        assert_eq!(world.logged(), "on", "{call}");
     }
 }
 
