@@ -92,9 +92,31 @@ fn long_results_are_refused_before_they_are_made() {
         ("('x'):rep(1e9)", "string.rep: result is longer than 1048576 bytes"),
         ("string.rep('x', 1e9, ',')", "string.rep: result is longer than 1048576 bytes"),
         ("(''):rep(1e9, 'yy')", "string.rep: result is longer than 1048576 bytes"),
+        ("string.rep('', 1e7, 5)", "string.rep: result is longer than 1048576 bytes"),
+        ("string.rep(5, 1e6, 12)", "string.rep: result is longer than 1048576 bytes"),
         (
             "local s = ('x'):rep(1000) table.concat({s:rep(500), s:rep(600)})",
             "table.concat: result is longer",
+        ),
+        (
+            "local s, t = ('x'):rep(20000), {} for i = 1, 100 do t[i] = s end table.concat(t, '', 1.5, 100)",
+            "table.concat: result is longer",
+        ),
+        (
+            "local s, t = ('x'):rep(20000), {} for i = 1, 100 do t[i] = s end table.concat(t, '', '1.5', '100')",
+            "table.concat: result is longer",
+        ),
+        (
+            "local s, t = ('x'):rep(99999), {} for i = -2147483648, -2147483600 do t[i] = s end \
+             table.concat(t, '', -1e15, -2147483601)",
+            "table.concat: result is longer",
+        ),
+        ("table.concat({}, ' ', 1e15, 1e15)", "table for 'concat'"),
+        (
+            "local s = ('x'):rep(1048576) \
+             local function index(t, i) t[1], t[i] = s, s return 'x' end \
+             table.concat(setmetatable({ 'x' }, { __index = index }), '', 1, 3)",
+            "table for 'concat'",
         ),
         ("local s = ('x'):rep(1000) s:rep(100):gsub('x', ('y'):rep(20))", "string.gsub: result is longer"),
         ("('x'):rep(100):gsub('x', function() return ('y'):rep(20000) end)", "string.gsub: result is longer"),
