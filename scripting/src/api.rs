@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use dataplane::api::ApiError;
-use dataplane::policy::{self, Event};
+use dataplane::policy::{self, Event, Record};
 use script_check::api as described;
 use tcp::Side;
 
@@ -158,17 +158,23 @@ fn done<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     Ok(Reply::Nothing)
 }
 
-/// All arguments but a last `avi.SIG_ENABLE`, as one text; and whether it was there.
+/// Appends to the text of a log call as much as is kept of it.
+fn append_logged(text: &mut Vec<u8>, more: &[u8]) {
+    let room = Record::LOG_CALL_BYTES.saturating_sub(text.len());
+    text.extend_from_slice(more.get(..room).unwrap_or(more));
+}
+
+/// What is kept of all arguments but a last `avi.SIG_ENABLE`, as one text; and whether it was there.
 fn joined(arguments: Arguments<'_>) -> Result<(Vec<u8>, bool), Refusal> {
     let given = arguments.count();
     let significant = arguments.at(given) == Argument::Significant;
     let mut text = Vec::new();
     for position in 1..=given - usize::from(significant) {
         match arguments.at(position) {
-            Argument::Missing | Argument::Nil => text.extend_from_slice(b"nil"),
-            Argument::Boolean(b) => text.extend_from_slice(if b { b"true" } else { b"false" }),
-            Argument::Number(n) => number::write(n, &mut text),
-            Argument::String(bytes) => text.extend_from_slice(bytes),
+            Argument::Missing | Argument::Nil => append_logged(&mut text, b"nil"),
+            Argument::Boolean(b) => append_logged(&mut text, if b { b"true" } else { b"false" }),
+            Argument::Number(n) => append_logged(&mut text, number::text(n).as_bytes()),
+            Argument::String(bytes) => append_logged(&mut text, bytes),
             Argument::Significant => {}
             Argument::Other(kind) => {
                 return Err(Refusal::Text(format!(

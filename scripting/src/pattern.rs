@@ -1,7 +1,8 @@
 //! Lua 5.1 patterns over byte strings, with a bound on the work that one call may do.
 //!
 //! LuaJIT's own pattern functions cannot be interrupted, so a hopeless pattern would stop a core. This matcher spends
-//! [`Fuel`]: every item tried and every byte repeated costs one unit, and the fuel says when the run's time is over.
+//! [`Fuel`]: every item tried and every byte repeated costs one unit, more where a long set is looked through, and the fuel
+//! says when the run's time is over.
 
 use std::ops::Range;
 
@@ -63,7 +64,11 @@ impl<'a> Fuel<'a> {
 
     /// Spends one unit.
     pub(crate) fn spend(&mut self) -> Result<(), PatternError> {
-        self.units = self.units.saturating_sub(1);
+        self.spend_many(1)
+    }
+
+    fn spend_many(&mut self, units: u32) -> Result<(), PatternError> {
+        self.units = self.units.saturating_sub(units);
         if self.units > 0 {
             return Ok(());
         }
@@ -224,8 +229,9 @@ impl<'a, 'f> Matcher<'a, 'f> {
         least: usize,
     ) -> Result<Option<usize>, PatternError> {
         let mut count = 0;
+        let units = units_of(p..end);
         while self.byte_matches(s + count, p, end) {
-            self.fuel.spend()?;
+            self.fuel.spend_many(units)?;
             count += 1;
         }
         while count >= least {
@@ -242,7 +248,9 @@ impl<'a, 'f> Matcher<'a, 'f> {
 
     /// As few as possible, then more.
     fn lazy(&mut self, mut s: usize, p: usize, end: usize) -> Result<Option<usize>, PatternError> {
+        let units = units_of(p..end);
         loop {
+            self.fuel.spend_many(units)?;
             if let Some(found) = self.at(s, end + 1)? {
                 return Ok(Some(found));
             }
@@ -389,6 +397,11 @@ impl<'a, 'f> Matcher<'a, 'f> {
             }
         }
     }
+}
+
+/// What a look at one byte costs, with the item at these places of the pattern.
+fn units_of(item: Range<usize>) -> u32 {
+    u32::try_from(1 + item.len() / 16).unwrap_or(u32::MAX)
 }
 
 /// What an item for one byte came to.

@@ -206,7 +206,7 @@ impl LuaPolicy {
         context: &mut Context<'_>,
     ) {
         if let Some(script) = self.scripts.get_mut(index) {
-            script.finished(context.now, place.spent, failure);
+            script.finished(context.now, place.spent, failure, place.budget == 0);
         }
         if self.profiled == Some(index) {
             self.machine.profile_run(place.spent);
@@ -383,8 +383,15 @@ fn compile_set(
         Script::new(compiled, id, event, source.name.clone()).map_err(|e| set_error(e.to_string()))
     };
     let request = set.request.as_ref().map(|source| compile(source, Event::Request)).transpose()?;
-    let response = set.response.as_ref().map(|source| compile(source, Event::Response)).transpose()?;
-    Ok([request, response])
+    match set.response.as_ref().map(|source| compile(source, Event::Response)).transpose() {
+        Ok(response) => Ok([request, response]),
+        Err(errors) => {
+            if let Some(script) = request {
+                machine.release(script.compiled);
+            }
+            Err(errors)
+        }
+    }
 }
 
 fn compile_script(machine: &Machine, source: &Source, modules: &Modules) -> mlua::Result<Compiled> {

@@ -12,6 +12,7 @@ local pairs, rawget, rawset, select, setfenv = pairs, rawget, rawset, select, se
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
 local pcall, xpcall = pcall, xpcall
 local base_string, base_table, base_os = string, table, os
+local floor, ceil = math.floor, math.ceil
 
 -- Longest text that one call may make, in bytes.
 local OUTPUT = 1048576
@@ -197,9 +198,13 @@ function string_library.gsub(text, pattern, repl, most)
   return replace_by(text, pattern, repl, kind, tonumber(most) or #text + 1)
 end
 
+-- Bytes of a string, or of the text of a number.
+local function length(value)
+  return type(value) == "string" and #value or type(value) == "number" and #tostring(value) or 0
+end
+
 function string_library.rep(text, count, separator)
-  local size = type(text) == "number" and #tostring(text) or type(text) == "string" and #text or 0
-  if type(separator) == "string" then size = size + #separator end
+  local size = length(text) + length(separator)
   local times = tonumber(count)
   if times and size * times > OUTPUT then
     raise("string.rep: result is longer than " .. OUTPUT .. " bytes")
@@ -241,13 +246,24 @@ function table_library.insert(list, ...)
   return insert(list, ...)
 end
 
+-- A place in a list as a whole number of 32 bits, so that it means the same here and in the base function.
+local function place(position, value)
+  local number = tonumber(value)
+  if not number then wrong(position, "concat", "number", value) end
+  number = number < 0 and ceil(number) or floor(number)
+  if number > 2147483647 then return 2147483647 end
+  return number >= -2147483648 and number or -2147483648
+end
+
 function table_library.concat(list, separator, first, last)
   if type(list) ~= "table" then wrong(1, "concat", "table", list) end
   watch()
-  local gap = type(separator) == "string" and #separator or type(separator) == "number" and 32 or 0
-  local size = 0
-  for i = tonumber(first) or 1, tonumber(last) or #list do
-    local item = list[i]
+  first = first == nil and 1 or place(3, first)
+  last = last == nil and #list or place(4, last)
+  local gap, size = length(separator), 0
+  for i = first, last do
+    -- The base function does not ask metatables either.
+    local item = rawget(list, i)
     size = size + gap + (type(item) == "string" and #item or 32)
     if size > OUTPUT then raise("table.concat: result is longer than " .. OUTPUT .. " bytes") end
     if item == nil then break end
@@ -511,10 +527,15 @@ local KEPT = 32
 
 -- Contained scripts -------------------------------------------------------------------------------------------------
 
--- Makes what strings show the plain library again, after a run with an own view of it.
+-- A world of nobody, which is there only while another one is left.
+local nowhere = {}
+
+-- Makes what strings show the plain library again, after a run with an own view of it. The budget may end between any two
+-- steps: then the next run that needs to leaves once more, and one that goes on enters its own world.
 local function leave()
-  world = false
+  world = nowhere
   string_meta.__index = string_library
+  world = false
 end
 
 -- The environment of all contained scripts, in which everything can be had by name and nothing as a value that holds others.

@@ -6,7 +6,7 @@ use hdrhistogram::{CreationError, Histogram};
 
 use crate::raw::Compiled;
 
-/// Overruns of time or memory in a row after which a script is quarantined.
+/// Overruns of time or memory in a row, of runs that were stopped or came late to their ends, after which a script is quarantined.
 pub const QUARANTINE_AFTER: u32 = 10;
 
 /// Time that a quarantined script is not run, in seconds. Then one run is let through: if it overruns as well, the
@@ -88,17 +88,20 @@ impl Script {
         true
     }
 
-    /// Counts the end of a run that took `nanoseconds` in Lua.
+    /// Counts the end of a run that took `nanoseconds` in Lua; `late` if that is all of its budget, though nothing may have
+    /// stopped it.
     pub(crate) fn finished(
         &mut self,
         now: smoltcp::time::Instant,
         nanoseconds: u64,
         failure: Option<ScriptFailure>,
+        late: bool,
     ) {
         self.run_time.saturating_record(nanoseconds);
         self.errors += u64::from(failure.is_some());
         self.budget_stops += u64::from(failure == Some(ScriptFailure::Budget));
-        if !matches!(failure, Some(ScriptFailure::Budget | ScriptFailure::Memory)) {
+        let stopped = matches!(failure, Some(ScriptFailure::Budget | ScriptFailure::Memory));
+        if !stopped && !late {
             self.overruns = 0;
             self.until = None;
             return;

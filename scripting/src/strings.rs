@@ -35,6 +35,16 @@ pub(crate) fn entries() -> Vec<Entry> {
     ]
 }
 
+/// Bytes of a text from which on a function that works through it without fuel asks first whether there is time.
+const LONG: usize = 4096;
+
+/// Refuses a call with long texts when the run's time is over: straight scripts make many calls, and nothing looks at the
+/// clock between them.
+fn in_time(slot: &Slot, texts: [&[u8]; 2]) -> Result<(), Refusal> {
+    let long = texts.iter().any(|text| text.len() > LONG);
+    if long && slot.deadline()() { Err(Refusal::Overrun) } else { Ok(()) }
+}
+
 /// The offset that the `init` argument of `find` and `match` means.
 fn start_offset(arguments: Arguments<'_>, len: usize) -> Result<usize, Refusal> {
     let init = match arguments.at(3) {
@@ -76,6 +86,7 @@ impl Native for Find {
         let subject = byte_text(arguments, 1, &mut first)?;
         let pattern = byte_text(arguments, 2, &mut second)?;
         let from = start_offset(arguments, subject.len())?;
+        in_time(slot, [subject, pattern])?;
         let plain = !matches!(arguments.at(4), Argument::Missing | Argument::Nil | Argument::Boolean(false));
         if plain || is_plain(pattern) {
             let rest = subject.get(from..).unwrap_or(&[]);
@@ -156,6 +167,7 @@ impl Native for Replace {
         let subject = byte_text(arguments, 1, &mut first)?;
         let pattern = byte_text(arguments, 2, &mut second)?;
         let text = byte_text(arguments, 3, &mut third)?;
+        in_time(slot, [subject, text])?;
         let most = match arguments.at(4) {
             Argument::Missing | Argument::Nil => usize::MAX,
             _ => usize::try_from(integer(arguments, 4)?).unwrap_or(0),
@@ -187,7 +199,7 @@ fn replace(
         made += 1;
         append(out, subject.get(at..bounds.start).unwrap_or(&[]))?;
         fuel.spend()?;
-        expand(text, subject, &bounds, &captures, out)?;
+        expand(text, subject, &bounds, &captures, fuel, out)?;
         at = bounds.end;
         if bounds.is_empty() {
             let Some(&byte) = subject.get(at) else { break };
@@ -207,6 +219,7 @@ fn expand(
     subject: &[u8],
     bounds: &std::ops::Range<usize>,
     captures: &Captures,
+    fuel: &mut Fuel<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let mut bytes = text.iter();
@@ -227,6 +240,8 @@ fn expand(
                 continue;
             }
         };
+        // Of all that is put in only captures may be empty: the rest is bounded by what may be made.
+        fuel.spend()?;
         let whole = index == 0 || (index == 1 && captures.as_slice().is_empty());
         let capture = if whole {
             Capture::Text(bounds.start, bounds.end)
@@ -250,10 +265,15 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn two_texts<'s>(arguments: Arguments<'s>, check: impl FnOnce(&[u8], &[u8]) -> bool) -> Answer<'s> {
+fn two_texts<'s>(
+    arguments: Arguments<'s>,
+    slot: &Slot,
+    check: impl FnOnce(&[u8], &[u8]) -> bool,
+) -> Answer<'s> {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let text = byte_text(arguments, 1, &mut first)?;
     let part = byte_text(arguments, 2, &mut second)?;
+    in_time(slot, [text, part])?;
     Ok(Reply::One(Value::Boolean(check(text, part))))
 }
 
@@ -261,8 +281,8 @@ fn two_texts<'s>(arguments: Arguments<'s>, check: impl FnOnce(&[u8], &[u8]) -> b
 struct BeginsWith;
 impl Native for BeginsWith {
     const NAME: &'static str = "string.beginswith";
-    fn call<'s>(arguments: Arguments<'s>, _slot: &'s mut Slot) -> Answer<'s> {
-        two_texts(arguments, <[u8]>::starts_with)
+    fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+        two_texts(arguments, slot, <[u8]>::starts_with)
     }
 }
 
@@ -270,8 +290,8 @@ impl Native for BeginsWith {
 struct EndsWith;
 impl Native for EndsWith {
     const NAME: &'static str = "string.endswith";
-    fn call<'s>(arguments: Arguments<'s>, _slot: &'s mut Slot) -> Answer<'s> {
-        two_texts(arguments, <[u8]>::ends_with)
+    fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+        two_texts(arguments, slot, <[u8]>::ends_with)
     }
 }
 
@@ -279,8 +299,8 @@ impl Native for EndsWith {
 struct Contains;
 impl Native for Contains {
     const NAME: &'static str = "string.contains";
-    fn call<'s>(arguments: Arguments<'s>, _slot: &'s mut Slot) -> Answer<'s> {
-        two_texts(arguments, |text, part| memmem::find(text, part).is_some())
+    fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+        two_texts(arguments, slot, |text, part| memmem::find(text, part).is_some())
     }
 }
 

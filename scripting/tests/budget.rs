@@ -1,5 +1,7 @@
 //! Nothing that a script does takes longer than its budget or more memory than its limit.
 
+#![allow(clippy::unwrap_used, reason = "test support")]
+
 mod world;
 
 use dataplane::policy::{Outcome, Policy, ScriptFailure};
@@ -90,9 +92,31 @@ fn long_results_are_refused_before_they_are_made() {
         ("('x'):rep(1e9)", "string.rep: result is longer than 1048576 bytes"),
         ("string.rep('x', 1e9, ',')", "string.rep: result is longer than 1048576 bytes"),
         ("(''):rep(1e9, 'yy')", "string.rep: result is longer than 1048576 bytes"),
+        ("string.rep('', 1e7, 5)", "string.rep: result is longer than 1048576 bytes"),
+        ("string.rep(5, 1e6, 12)", "string.rep: result is longer than 1048576 bytes"),
         (
             "local s = ('x'):rep(1000) table.concat({s:rep(500), s:rep(600)})",
             "table.concat: result is longer",
+        ),
+        (
+            "local s, t = ('x'):rep(20000), {} for i = 1, 100 do t[i] = s end table.concat(t, '', 1.5, 100)",
+            "table.concat: result is longer",
+        ),
+        (
+            "local s, t = ('x'):rep(20000), {} for i = 1, 100 do t[i] = s end table.concat(t, '', '1.5', '100')",
+            "table.concat: result is longer",
+        ),
+        (
+            "local s, t = ('x'):rep(99999), {} for i = -2147483648, -2147483600 do t[i] = s end \
+             table.concat(t, '', -1e15, -2147483601)",
+            "table.concat: result is longer",
+        ),
+        ("table.concat({}, ' ', 1e15, 1e15)", "table for 'concat'"),
+        (
+            "local s = ('x'):rep(1048576) \
+             local function index(t, i) t[1], t[i] = s, s return 'x' end \
+             table.concat(setmetatable({ 'x' }, { __index = index }), '', 1, 3)",
+            "table for 'concat'",
         ),
         ("local s = ('x'):rep(1000) s:rep(100):gsub('x', ('y'):rep(20))", "string.gsub: result is longer"),
         ("('x'):rep(100):gsub('x', function() return ('y'):rep(20000) end)", "string.gsub: result is longer"),
@@ -131,6 +155,34 @@ fn memory_is_bounded_and_given_back() {
             assert_eq!(world.logged(), "ok");
         }
     }
+}
+
+/// The most memory that this process has ever had, in bytes.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn logging_long_texts_takes_no_memory() {
+    let text = "local s = ('x'):rep(1048576) s = s .. s s = s .. s ";
+    for call in ["avi.vs.log", "avi.vs.debuglog"] {
+        let script = format!("{text}{call}(1, {}{{}})", "s, ".repeat(100));
+        let mut config = snapshot(vec![set(&script)]);
+        config.limits.script_budget = Duration::from_secs(100);
+        let mut world = World::of(config);
+        let before = peak();
+        // All arguments are looked at all the same.
+        let text = world.failed(ScriptFailure::Error);
+        assert!(text.contains("bad argument #102 (string, number, boolean or nil expected"), "{text}");
+        let more = peak() - before;
+        assert!(more < 64 << 20, "{call}: {more} bytes more");
+    }
+    let kept = |script: &str| world::run(script, "").len();
+    assert_eq!(kept("avi.vs.log(('x'):rep(250), 123456789)"), 256);
+    assert_eq!(kept("avi.vs.log(('x'):rep(255), true, nil)"), 256);
+    assert_eq!(kept("avi.vs.log(('x'):rep(256), 1)"), 256);
 }
 
 #[test]
@@ -223,4 +275,28 @@ fn a_script_that_overruns_again_and_again_is_quarantined_for_a_while() {
     world.next_flow().client = b"good".to_vec();
     assert_eq!(world.logged(), "ok");
     assert_eq!(world.next_flow().logged(), "ok");
+}
+
+#[test]
+fn a_script_that_is_late_again_and_again_is_quarantined_though_nothing_stopped_it() {
+    // A run that needs no look at the clock takes a microsecond on the test clock.
+    for (microseconds, late) in [(1, true), (2, false)] {
+        let mut config = snapshot(vec![set("avi.vs.log('ok') if avi.l4.read() ~= '' then error('x') end")]);
+        config.limits.script_budget = Duration::from_micros(microseconds);
+        let mut world = World::of(config);
+        for i in 0..10 {
+            // With errors of its own or not.
+            world.next_flow().client = vec![b'x'; i % 2];
+            assert_eq!(matches!(world.start(), Outcome::Done), i % 2 == 0);
+            assert_eq!(world.log(), "ok");
+        }
+        world.next_flow().client.clear();
+        match world.start() {
+            Outcome::Failed(ScriptFailure::Quarantined) => assert!(late),
+            Outcome::Done => assert!(!late),
+            other => panic!("{other:?}"),
+        }
+        let report = &world.policy.report()[0];
+        assert_eq!((report.errors, report.budget_stops, report.quarantined), (5, 0, u64::from(late)));
+    }
 }

@@ -8,6 +8,7 @@ use dataplane::policy::{Event, Outcome, Policy, ScriptFailure};
 use dataplane::script_trace::{Detail, ScriptStep, ScriptTrace};
 use dataplane::snapshot::ScriptSetId;
 use script_check::{Contained, contained};
+use smoltcp::time::Duration;
 use world::{World, set, snapshot, source};
 
 /// The same script with something in it that no contained one has.
@@ -152,33 +153,89 @@ fn its_lines_are_noted_like_those_of_any_script() {
     }
 }
 
+/// Contained scripts, and what each logs with "1111" as its payload.
+const LOOKING_FOR_MARKS: &[(&str, &str)] = &[
+    ("avi.l4.collect(4)\navi.vs.log(avi.l4.read(1), ('x').mark, ('a'):upper())", "nilA"),
+    (
+        "avi.l4.collect(4)\navi.vs.log(avi.l4.read(1), \
+            (string.gsub('mark', '%w+', setmetatable({}, { __index = '' }))), string.upper('a'))",
+        "markA",
+    ),
+];
+
 #[test]
 fn contained_runs_and_others_wait_between_each_other_and_keep_apart() {
-    let plain = "avi.l4.collect(4)\navi.vs.log(avi.l4.read(1), ('x').mark, ('a'):upper())";
     let other = "string.mark = avi.l4.read(1) string.upper = string.lower avi.l4.collect(4) \
         avi.vs.log(('x').mark, ('A'):upper()) mark = 1";
-    assert!(is_straight(plain) && contained(other.as_bytes()).is_none());
-    let mut both = set(plain);
-    both.response = Some(source("response.lua", other));
-    let mut world = World::of(snapshot(vec![both]));
-    for order in 0..24_usize {
-        let mut waiting = Vec::new();
-        for n in 0..6_u8 {
-            world.next_flow().client = vec![b'0' + n];
-            world.event = if (order >> (n % 3)) & 1 == 0 { Event::Request } else { Event::Response };
-            world.server = world.client.clone();
-            waiting.push((world.waits().0, world.event, n));
-        }
-        waiting.rotate_left(order % 6);
-        for (run, event, n) in waiting {
-            world.next_flow().client = vec![b'0' + n; 4];
-            world.server = world.client.clone();
-            world.event = event;
-            assert!(matches!(world.resume(run), Outcome::Done), "{:?}", world.record.error);
-            let expected = if event == Event::Request { format!("{n}nilA") } else { format!("{n}a") };
-            assert_eq!(world.log(), expected);
+    assert!(contained(other.as_bytes()).is_none());
+    for (plain, shown) in LOOKING_FOR_MARKS {
+        assert!(contained(plain.as_bytes()).is_some());
+        let mut both = set(plain);
+        both.response = Some(source("response.lua", other));
+        let mut world = World::of(snapshot(vec![both]));
+        for order in 0..24_usize {
+            wait_in_turn(&mut world, order, shown);
         }
     }
+}
+
+/// Six runs of both events wait, in an order of many, and end in another one.
+fn wait_in_turn(world: &mut World, order: usize, shown: &str) {
+    let mut waiting = Vec::new();
+    for n in 0..6_u8 {
+        world.next_flow().client = vec![b'0' + n];
+        world.event = if (order >> (n % 3)) & 1 == 0 { Event::Request } else { Event::Response };
+        world.server = world.client.clone();
+        waiting.push((world.waits().0, world.event, n));
+    }
+    waiting.rotate_left(order % 6);
+    for (run, event, n) in waiting {
+        world.next_flow().client = vec![b'0' + n; 4];
+        world.server = world.client.clone();
+        world.event = event;
+        assert!(matches!(world.resume(run), Outcome::Done), "{:?}", world.record.error);
+        let expected = if event == Event::Request { format!("{n}{shown}") } else { format!("{n}a") };
+        assert_eq!(world.log(), expected);
+    }
+}
+
+#[test]
+fn a_budget_that_ends_while_a_view_is_left_keeps_nothing_of_it() {
+    let other = "string.mark = 'secret' avi.l4.collect(4) avi.vs.log(('x').mark)";
+    let plain =
+        "avi.vs.log(('x').mark)\nlocal n = #avi.l4.read()\nfor i = 1, n do end\navi.l4.collect(n + 1)";
+    let mut both = set(other);
+    both.response = Some(source("response.lua", plain));
+    let mut config = snapshot(vec![both]);
+    // A run has no time left after its wait, so that the next look at the clock ends it.
+    config.limits.script_budget = Duration::from_micros(2);
+    let mut world = World::of(config);
+    let begin = |world: &mut World, event: Event, payload: usize| {
+        world.now += Duration::from_secs(100);
+        world.next_flow().event = event;
+        (world.client, world.server) = (vec![b'.'; payload], vec![b'.'; payload]);
+        world.waits().0
+    };
+    let mut stopped = 0;
+    for n in 0..6000 {
+        let one = begin(&mut world, Event::Response, n % 601);
+        let two = begin(&mut world, Event::Request, 1);
+        world.next_flow().event = Event::Response;
+        world.server = vec![b'.'; n % 601 + 1];
+        stopped += usize::from(!matches!(world.resume(one), Outcome::Done));
+        // Who goes on next: the one that sees the mark, or one that must not.
+        if n % 2 == 0 {
+            let probe = begin(&mut world, Event::Response, 1);
+            assert_eq!(world.log(), "nil", "{n}");
+            world.policy.cancel(probe);
+        }
+        world.next_flow().event = Event::Request;
+        world.client = vec![b'.'; 4];
+        if matches!(world.resume(two), Outcome::Done) {
+            assert_eq!(world.log(), "secret", "{n}");
+        }
+    }
+    assert!(stopped > 20, "{stopped}");
 }
 
 /// Calls of libraries that take long end with the budget, though nothing looks at the clock beside them.
@@ -191,6 +248,9 @@ fn long_calls_of_libraries_are_stopped() {
         "avi.vs.log(pcall(string.find, s, '.-.-.-.-b'))".to_owned(),
         "local _ = s:find('.-.-.-.-b')".to_owned(),
         "pcall(string.gsub, s, '.-.-.-.-b', '') avi.vs.log('on')".to_owned(),
+        "local _ = s:find('[' .. ('a'):rep(20000) .. 'x]*')".to_owned(),
+        "local _ = s:find('^[' .. ('a'):rep(20000) .. 'x]-b')".to_owned(),
+        "local _ = s:gsub('', ('%0'):rep(2000))".to_owned(),
     ] {
         let script = format!("local s = avi.l4.read() {rest}");
         assert!(is_straight(&script), "{script}");
@@ -203,6 +263,35 @@ fn long_calls_of_libraries_are_stopped() {
         }
         let report = &world.policy.report()[0];
         assert!(report.run_time.max() < 1_200_000, "{script}: {} ns", report.run_time.max());
+    }
+}
+
+/// On the test clock each call that looks at it takes a microsecond, and no other does.
+#[test]
+fn many_calls_with_long_texts_are_stopped() {
+    for call in [
+        "local _ = s:find(s)",
+        "local _ = s:find('b', 1, true)",
+        "local _ = s:contains(s)",
+        "local _ = s:beginswith(s)",
+        "local _ = s:endswith(s)",
+        "local _ = s:gsub('^b', s)",
+        "pcall(avi.pool.select, s)",
+        "pcall(string.find, 'b', s)",
+    ] {
+        let script = format!("local s = avi.l4.read() {} avi.vs.log('on')", format!("{call} ").repeat(40));
+        assert!(is_straight(&script), "{script}");
+        let mut config = snapshot(vec![set(&script)]);
+        config.limits.script_budget = Duration::from_micros(30);
+        let mut world = World::of(config).with([b'x'; 60000]);
+        for _ in 0..3 {
+            let text = world.next_flow().failed(ScriptFailure::Budget);
+            assert!(text.contains("the time budget of the run is over"), "{call}: {text}");
+            assert_eq!(world.log(), "", "{call}");
+        }
+        // Short texts take no time.
+        let mut world = World::of((*world.snapshot).clone()).with("x");
+        assert_eq!(world.logged(), "on", "{call}");
     }
 }
 

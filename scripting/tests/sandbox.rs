@@ -195,6 +195,18 @@ fn libraries_behave_as_in_lua() {
             "2-x102",
         ),
         (
+            "avi.vs.log(table.concat({ 1, 2, 'x' }, '-', 1.9, '2.9'), table.concat({ 1 }, ',', -0.5, 0 / 0))",
+            "1-2",
+        ),
+        (
+            "avi.vs.log(table.concat({ [-1] = 'a', [0] = 'b' }, 5, -1.5, 0), table.concat({ 'x' }, nil, nil, nil))",
+            "a5bx",
+        ),
+        (
+            "avi.vs.log(pcall(table.concat, { 1 }, ',', {}))",
+            "falsebad argument #3 to 'concat' (number expected, got table)",
+        ),
+        (
             "avi.vs.log(pcall(table.concat, {1, {}}))",
             "falseinvalid value (table) at index 2 in table for 'concat'",
         ),

@@ -39,7 +39,7 @@ const LIBRARIES: &[&str] = &["bit", "math", "os", "string"];
 /// What a contained script asks of the world around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contained {
-    /// It may look up a field of a string: `text:sub(1, 2)`.
+    /// It may look up a field of a string: `text:sub(1, 2)`, or a metatable of its own whose `__index` is a string does.
     pub indexes: bool,
     /// It has no loop, no jump and no function of its own, and not too many steps.
     pub straight: bool,
@@ -200,7 +200,8 @@ impl Walk {
             }
             _ => self.value(&call.callee),
         };
-        self.indexes |= call.method.is_some();
+        let is_metatable_set = matches!(&call.callee.node, Node::Global(name) if name == "setmetatable");
+        self.indexes |= call.method.is_some() || is_metatable_set;
         callee && self.values(&call.arguments)
     }
 }
@@ -294,6 +295,21 @@ mod tests {
         ] {
             let found = contained(script.as_bytes());
             assert!(matches!(found, Some(Contained { straight: false, .. })), "{script}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_metatable_may_look_up_fields_of_strings() {
+        for (script, indexes) in [
+            ("setmetatable({}, { __index = '' })", true),
+            ("string.gsub('x', '%w', setmetatable({}, { __index = '' }))", true),
+            ("local f = function() return 1, setmetatable({}, {}) end", true),
+            ("string.gsub('x', '%w', { x = 'y' })", false),
+            ("avi.vs.log(getmetatable(''))", false),
+            ("for i = 1, 2 do avi.vs.log(select(i, 'a', 'b')) end", false),
+        ] {
+            let found = contained(script.as_bytes());
+            assert_eq!(found.map(|found| found.indexes), Some(indexes), "{script}");
         }
     }
 

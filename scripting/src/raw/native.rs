@@ -35,6 +35,9 @@ impl Entry {
     }
 }
 
+/// Bytes of an error text, of a long argument, from which on it is raised only while there is time.
+const LONG_ERROR: usize = 4096;
+
 /// What is left of an answer when all destructors have run.
 enum Done<'s> {
     Reply(Reply<'s>),
@@ -62,6 +65,11 @@ fn attempt<'s, N: Native>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Done<
         Err(_panic) => Refusal::text("internal error"),
     };
     let Refusal::Text(text) = refusal else { return Done::Overrun };
+    // SAFETY: as below.
+    let over = unsafe { &*shared }.deadline();
+    if text.len() > LONG_ERROR && over() {
+        return Done::Overrun;
+    }
     // SAFETY: the call is over and its answer holds no borrow, so this is the only use of the slot.
     let scratch = unsafe { &mut (*shared).scratch };
     scratch.clear();
