@@ -169,6 +169,18 @@ fn the_next_one_waits_until_all_workers_have_taken_the_last_one() {
     setup.stop();
 }
 
+/// Scripts that name an address without a port get the first server there.
+#[test]
+fn another_order_of_the_servers_of_a_pool_is_a_change() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.pools[0].servers.reverse();
+    setup.set(Ok(next));
+    assert_eq!(setup.ask("reload").as_deref(), Ok("pools: changed web\nthe worker has taken it\n"));
+    assert_eq!(setup.ask("reload").as_deref(), Ok("nothing has changed\n"));
+    assert_eq!(setup.stop().0, ["prepare", "adopt"]);
+}
+
 #[test]
 fn a_signal_is_enough() {
     let setup = Setup::new();
