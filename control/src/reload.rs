@@ -20,7 +20,7 @@ use crate::workers::Workers;
 /// How long all workers together may take to make ready, and then to go on.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Places of the flow table that a worker looks at between two bursts.
-const PLACES: u32 = 1 << 14;
+const PLACES: u32 = 1 << 11;
 /// How often signals are looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
