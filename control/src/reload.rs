@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use dataplane::channel::{Answer, Command, Query, Reply};
@@ -77,15 +77,9 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// What has changed; the error says why nothing has. Either is written to the log.
-    pub(crate) fn reload(&self) -> Result<String, String> {
-        let mut late = match self.late.try_lock() {
-            Ok(late) => late,
-            Err(TryLockError::Poisoned(late)) => late.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return Err("the configuration is being reloaded already".to_owned());
-            }
-        };
+    /// What has changed; the error says why nothing has. Either is written to the log. `None`: another reload is under way.
+    pub(crate) fn reload(&self) -> Option<Result<String, String>> {
+        let mut late = self.turn()?;
         let result = self.run(&mut late);
         let text = match &result {
             Ok(text) | Err(text) => text,
@@ -93,7 +87,15 @@ impl Reloader {
         let line = reload_line(result.is_ok(), text, clock::wall());
         // A full queue means that the log is stuck; who asked has the answer.
         let _ = self.log.try_send(Message::Line(line));
-        result
+        Some(result)
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'_, Vec<Late>>> {
+        match self.late.try_lock() {
+            Ok(late) => Some(late),
+            Err(TryLockError::Poisoned(late)) => Some(late.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn run(&self, late: &mut Vec<Late>) -> Result<String, String> {
@@ -209,8 +211,12 @@ impl SignalThread {
             }
             if self.signals.reload.swap(false, Ordering::Relaxed) {
                 match self.reloader.reload() {
-                    Ok(text) => eprint!("weir: reloaded: {text}"),
-                    Err(text) => eprintln!("weir: not reloaded, the configuration that runs goes on: {text}"),
+                    Some(Ok(text)) => eprint!("weir: reloaded: {text}"),
+                    Some(Err(text)) => {
+                        eprintln!("weir: not reloaded, the configuration that runs goes on: {text}");
+                    }
+                    // It may have read the file before it was changed.
+                    None => self.signals.reload.store(true, Ordering::Relaxed),
                 }
             }
             std::thread::park_timeout(LOOK);
