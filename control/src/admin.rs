@@ -95,6 +95,7 @@ impl Admin {
     }
 
     fn set_enabled(&self, server: ServerId, enabled: bool) -> Result<String, String> {
+        self.reloader.wait()?;
         self.workers.send(|| Command::ServerEnabled { server, enabled })?;
         Ok("ok\n".to_owned())
     }

@@ -21,7 +21,9 @@ use crate::workers::Workers;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Places of the flow table that a worker looks at between two bursts.
 const PLACES: u32 = 1 << 11;
-/// How often signals are looked for.
+/// How long who tells the workers something waits for the end of a reload; less than clients wait for an answer.
+const LONGEST_WAIT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(3);
+/// How often signals, and the end of a reload, are looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
 type Read = dyn Fn() -> Result<Arc<Snapshot>, String> + Send + Sync;
@@ -96,6 +98,18 @@ impl Reloader {
             Err(TryLockError::Poisoned(late)) => Some(late.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
+    }
+
+    /// Waits until no reload is under way: a worker that has not gone on passes over what it is told of new things.
+    pub(crate) fn wait(&self) -> Result<(), String> {
+        let clock = clock::Clock::new();
+        while self.turn().is_none() {
+            if clock.now() - smoltcp::time::Instant::ZERO > LONGEST_WAIT {
+                return Err("the configuration is being reloaded; repeat this".to_owned());
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     fn run(&self, late: &mut Vec<Late>) -> Result<String, String> {

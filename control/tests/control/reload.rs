@@ -189,6 +189,45 @@ fn the_next_one_waits_until_all_workers_have_taken_the_last_one() {
     setup.stop();
 }
 
+/// The workers hear of it while the new server is still being looked at.
+#[test]
+fn a_server_that_is_coming_is_disabled_when_the_workers_know_it() {
+    let setup = Setup::new();
+    setup.set(Ok(changed()));
+    let reload = setup.in_the_background("reload");
+    assert!((0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        setup.ask("disable server web 10.0.0.12:9443").is_ok()
+    }));
+    assert!(reload.join().unwrap().unwrap().ends_with("the worker has taken it\n"));
+    let (commands, _) = setup.finish();
+    let at = |wanted: &dyn Fn(&Command) -> bool| commands.iter().position(wanted).unwrap();
+    let adopted = at(&|command| matches!(command, Command::Adopt(_)));
+    let disabled =
+        at(&|command| matches!(command, Command::ServerEnabled { server: ServerId(4), enabled: false }));
+    assert!(adopted < disabled, "{commands:?}");
+}
+
+#[test]
+fn nothing_is_told_to_workers_while_a_reload_hangs() {
+    let setup = Setup::new();
+    let file = setup.next.lock().unwrap();
+    let reload = setup.in_the_background("reload");
+    setup.wait_for_reloads(1);
+    assert_eq!(setup.ask("reload"), Err("the configuration is being reloaded already".to_owned()));
+    let profile = setup.in_the_background("profile script by sni seconds 1");
+    let refusal = "the configuration is being reloaded; repeat this".to_owned();
+    assert_eq!(setup.ask("disable server web 10.0.0.12:8443"), Err(refusal.clone()));
+    assert!(matches!(profile.join().unwrap(), Err(client::Error::Refused(text)) if text == refusal));
+    drop(file);
+    assert!(reload.join().unwrap().is_ok());
+    assert_eq!(setup.ask("disable server web 10.0.0.12:8443"), Ok("ok\n".to_owned()));
+    let (commands, _) = setup.finish();
+    let told: Vec<&Command> =
+        commands.iter().filter(|command| !matches!(command, Command::ServerHealth { .. })).collect();
+    assert!(matches!(told[..], [Command::ServerEnabled { .. }]), "{told:?}");
+}
+
 #[test]
 fn a_signal_that_comes_while_the_file_is_read_has_it_read_again() {
     let setup = Setup::new();
