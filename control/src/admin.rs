@@ -85,13 +85,17 @@ impl Admin {
             Request::Show(show, format) => self.show(show, format),
             Request::Explain(question) => self.explain(&question),
             Request::Profile(profile, format) => self.profile(profile, format),
-            Request::Reload => self.reloader.reload(),
+            Request::Reload => {
+                let running = "the configuration is being reloaded already".to_owned();
+                self.reloader.reload().unwrap_or(Err(running))
+            }
             Request::SetEnabled(server, enabled) => self.set_enabled(server, enabled),
             Request::Watch(..) => Err("a trace has no end that could be waited for".to_owned()),
         }
     }
 
     fn set_enabled(&self, server: ServerId, enabled: bool) -> Result<String, String> {
+        self.reloader.wait()?;
         self.workers.send(|| Command::ServerEnabled { server, enabled })?;
         Ok("ok\n".to_owned())
     }

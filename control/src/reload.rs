@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use dataplane::channel::{Answer, Command, Query, Reply};
@@ -20,8 +20,10 @@ use crate::workers::Workers;
 /// How long all workers together may take to make ready, and then to go on.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Places of the flow table that a worker looks at between two bursts.
-const PLACES: u32 = 1 << 14;
-/// How often signals are looked for.
+const PLACES: u32 = 1 << 11;
+/// How long who tells the workers something waits for the end of a reload; less than clients wait for an answer.
+const LONGEST_WAIT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(3);
+/// How often signals, and the end of a reload, are looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
 type Read = dyn Fn() -> Result<Arc<Snapshot>, String> + Send + Sync;
@@ -77,15 +79,9 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// What has changed; the error says why nothing has. Either is written to the log.
-    pub(crate) fn reload(&self) -> Result<String, String> {
-        let mut late = match self.late.try_lock() {
-            Ok(late) => late,
-            Err(TryLockError::Poisoned(late)) => late.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return Err("the configuration is being reloaded already".to_owned());
-            }
-        };
+    /// What has changed; the error says why nothing has. Either is written to the log. `None`: another reload is under way.
+    pub(crate) fn reload(&self) -> Option<Result<String, String>> {
+        let mut late = self.turn()?;
         let result = self.run(&mut late);
         let text = match &result {
             Ok(text) | Err(text) => text,
@@ -93,7 +89,27 @@ impl Reloader {
         let line = reload_line(result.is_ok(), text, clock::wall());
         // A full queue means that the log is stuck; who asked has the answer.
         let _ = self.log.try_send(Message::Line(line));
-        result
+        Some(result)
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'_, Vec<Late>>> {
+        match self.late.try_lock() {
+            Ok(late) => Some(late),
+            Err(TryLockError::Poisoned(late)) => Some(late.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Waits until no reload is under way: a worker that has not gone on passes over what it is told of new things.
+    pub(crate) fn wait(&self) -> Result<(), String> {
+        let clock = clock::Clock::new();
+        while self.turn().is_none() {
+            if clock.now() - smoltcp::time::Instant::ZERO > LONGEST_WAIT {
+                return Err("the configuration is being reloaded; repeat this".to_owned());
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     fn run(&self, late: &mut Vec<Late>) -> Result<String, String> {
@@ -209,8 +225,12 @@ impl SignalThread {
             }
             if self.signals.reload.swap(false, Ordering::Relaxed) {
                 match self.reloader.reload() {
-                    Ok(text) => eprint!("weir: reloaded: {text}"),
-                    Err(text) => eprintln!("weir: not reloaded, the configuration that runs goes on: {text}"),
+                    Some(Ok(text)) => eprint!("weir: reloaded: {text}"),
+                    Some(Err(text)) => {
+                        eprintln!("weir: not reloaded, the configuration that runs goes on: {text}");
+                    }
+                    // It may have read the file before it was changed.
+                    None => self.signals.reload.store(true, Ordering::Relaxed),
                 }
             }
             std::thread::park_timeout(LOOK);

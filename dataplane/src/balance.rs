@@ -131,8 +131,6 @@ struct ServerState {
     credit: i64,
     /// Its tokens, if it has a limit.
     place: Option<Place>,
-    /// Flows without a token: they began before the limit was so low.
-    unbacked: u32,
     /// It is one of its pool's servers: it was not removed from the configuration.
     member: bool,
 }
@@ -203,7 +201,6 @@ impl Balancer {
                 weight: server.weight.max(1),
                 credit: 0,
                 place: None,
-                unbacked: 0,
                 member: false,
             }
         });
@@ -375,9 +372,7 @@ impl Balancer {
             return;
         };
         state.status.flows -= 1;
-        if state.unbacked > 0 {
-            state.unbacked -= 1;
-        } else if let Some(place) = state.place {
+        if let Some(place) = state.place {
             self.tokens.give(place, 1);
         }
     }
@@ -574,7 +569,7 @@ impl Drop for Balancer {
         }
         for state in &self.servers {
             if let Some(place) = state.place {
-                self.tokens.give(place, state.status.flows.saturating_sub(state.unbacked));
+                self.tokens.give(place, state.status.flows);
             }
         }
     }

@@ -53,7 +53,7 @@ const MOST: usize = 65_535;
 pub struct Changes {
     /// Virtual services.
     pub services: Differences,
-    /// Pools; another set of servers is no change of the pool.
+    /// Pools; another set of servers is no change of the pool, another order of them is.
     pub pools: Differences,
     /// `POOL ADDRESS:PORT`.
     pub servers: Differences,
@@ -187,6 +187,15 @@ impl Places {
     }
 }
 
+/// True if the servers that are in both come in the same order: scripts that name an address get the first.
+fn in_order(before: &[ServerId], now: &[ServerId]) -> bool {
+    let stay = |these: &[ServerId], others: &[ServerId]| -> Vec<ServerId> {
+        let others: BTreeSet<&ServerId> = others.iter().collect();
+        these.iter().filter(|id| others.contains(id)).copied().collect()
+    };
+    stay(before, now) == stay(now, before)
+}
+
 fn socket(server: &Server) -> SocketAddr {
     SocketAddr::new(server.address, server.port)
 }
@@ -238,8 +247,10 @@ impl Laid<'_> {
             let pool = Pool { servers, fail_action, ..pool.clone() };
             let before = old.pools.get(usize::from(place));
             let before = before.filter(|_| !old.retired.pools.contains(&PoolId(place)));
-            let same =
-                before.map(|before| Pool { servers: before.servers.clone(), ..pool.clone() } == *before);
+            let same = before.map(|before| {
+                let alike = Pool { servers: before.servers.clone(), ..pool.clone() } == *before;
+                alike && in_order(&before.servers, &pool.servers)
+            });
             self.changes.pools.note(same, || pool.name.clone());
             put(&mut self.out.pools, place, pool);
         }

@@ -2,6 +2,7 @@
 //! share.
 //!
 //! A token is either spare or held by one flow; nothing else ever has one, so a server never has more flows than tokens.
+//! There are as many as the limit says, and more only for flows that were there before the limit was so low.
 //! The spare tokens of a server lie in shares, one for each worker: each begins with its part, and a flow that ends leaves
 //! its token in the share of its worker. A worker takes from its own share as long as there is any, which
 //! is an atomic operation on a cache line that no other worker touches; then it takes one that is spare elsewhere.
@@ -12,10 +13,12 @@
 //! looked at already while another one is taken from a share that comes later. Therefore each share counts what was ever
 //! given to it. Shares that are all empty twice in a row, and have been given nothing in between, were empty at once.
 //!
-//! A configuration that takes the place of another one shares the tokens of the servers whose limit stays; a server with
-//! another limit gets new ones, of which each worker takes as many as it has flows there.
+//! A configuration that takes the place of another one shares its tokens. The first worker that goes on with it makes the
+//! tokens that a higher limit adds. Those that a lower limit takes away are owed: spare ones go at once, and as long as anything
+//! is owed, a flow that ends, on whatever worker, pays with its token instead of giving it back. A server that had no
+//! limit gets tokens of its own; each worker that goes on brings one for each of its flows there, and owes as many.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::snapshot::{Server, ServerId, Snapshot};
@@ -32,7 +35,7 @@ const GIVEN: u64 = 1 << 32 | 1;
 /// Spare tokens (low half) and how many were ever given (high half, going round).
 type Share = AtomicU64;
 
-/// Shares of one worker.
+/// Shares of one worker, or debts.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Line([Share; PER_LINE]);
@@ -42,8 +45,22 @@ struct Line([Share; PER_LINE]);
 struct Tokens {
     /// By worker; in each line after line the shares of the limited servers.
     shares: Box<[Box<[Arc<Line>]>]>,
+    /// In line after line what the limited servers owe.
+    debts: Box<[Arc<Line>]>,
     /// By server.
     places: Box<[Option<Place>]>,
+    /// Limits that are not those of the configuration before.
+    changes: Box<[Change]>,
+    /// A worker has gone on with this configuration, and the changes are made.
+    begun: AtomicBool,
+}
+
+/// Another limit.
+#[derive(Debug)]
+struct Change {
+    place: Place,
+    before: u32,
+    now: u32,
 }
 
 /// Tokens of a [`Snapshot`], made when its first worker asks. A copy of a snapshot has its own.
@@ -80,6 +97,7 @@ impl WorkerTokens {
     pub(crate) fn new(snapshot: &Snapshot, seat: Seat) -> Self {
         let tokens = Arc::clone(snapshot.tokens.0.get_or_init(|| Arc::new(Tokens::new(snapshot, seat.of))));
         let own = usize::from(seat.number) % tokens.shares.len().max(1);
+        tokens.begin();
         WorkerTokens { tokens, own }
     }
 
@@ -90,7 +108,13 @@ impl WorkerTokens {
 
     /// Takes a token for a flow. `false`: the server is full.
     pub(crate) fn take(&self, place: Place) -> bool {
-        self.seek(place, take_one).is_some()
+        while self.seek(place, take_one).is_some() {
+            // It may have been given by somebody who did not know yet that one is owed.
+            if self.tokens.pay(place, 1) > 0 {
+                return true;
+            }
+        }
+        false
     }
 
     /// True if there is a token to take.
@@ -102,17 +126,22 @@ impl WorkerTokens {
         self.seek(place, look).is_some()
     }
 
-    /// Gives the tokens of so many flows back.
+    /// Gives the tokens of so many flows back, or pays with them.
     pub(crate) fn give(&self, place: Place, flows: u32) {
-        if let Some(share) = self.tokens.share(self.own, place) {
-            share.fetch_add(GIVEN * u64::from(flows), Ordering::AcqRel);
-        }
+        let left = self.tokens.pay(place, flows);
+        self.tokens.add(self.own, place, left);
+    }
+
+    /// Makes tokens for so many flows that have the server already, beyond its limit if need be.
+    pub(crate) fn bring(&self, place: Place, flows: u32) {
+        self.tokens.owe(place, flows);
     }
 
     /// All spare tokens of a server; exact only while no worker takes or gives one.
     pub(crate) fn spare(&self, place: Place) -> u64 {
         let shares = (0..self.tokens.shares.len()).filter_map(|worker| self.tokens.share(worker, place));
-        shares.map(|share| u64::from(spare(share.load(Ordering::Acquire)))).sum()
+        let spare: u64 = shares.map(|share| u64::from(spare(share.load(Ordering::Acquire)))).sum();
+        spare.saturating_sub(self.tokens.debt(place).map_or(0, |debt| debt.load(Ordering::Acquire)))
     }
 
     /// Looks through all shares, its own first, until one has what is sought. `look` says of an empty one how many
@@ -139,29 +168,41 @@ impl WorkerTokens {
 
 impl Tokens {
     fn new(snapshot: &Snapshot, workers: u8) -> Self {
-        let none =
-            Tokens { shares: (0..workers.max(1)).map(|_| Box::default()).collect(), places: Box::default() };
+        let none = Tokens {
+            shares: (0..workers.max(1)).map(|_| Box::default()).collect(),
+            debts: Box::default(),
+            places: Box::default(),
+            changes: Box::default(),
+            begun: AtomicBool::new(true),
+        };
         none.overlaid(&Snapshot::default(), snapshot)
     }
 
-    /// Servers whose limit stays keep their places, the others get new ones behind.
+    /// Servers that keep a limit keep their places, the others get new ones behind. For the configuration that the workers
+    /// of this one go on with next.
     fn overlaid(&self, old: &Snapshot, new: &Snapshot) -> Self {
-        let mut limits = Vec::new();
-        let first = self.shares.first().map_or(0, |lines| lines.len()) * PER_LINE;
+        let (mut limits, mut changes) = (Vec::new(), Vec::new());
+        let first = self.debts.len() * PER_LINE;
         let place = |(index, server): (usize, &Server)| {
-            let limit = server.max_connections?;
+            let now = server.max_connections?;
             let before = old.servers.get(index).and_then(|server| server.max_connections);
-            let kept = self.places.get(index).copied().flatten().filter(|_| before == Some(limit));
-            kept.or_else(|| {
-                limits.push(limit);
-                u32::try_from(first + limits.len() - 1).ok().map(Place)
-            })
+            if let (Some(before), Some(place)) = (before, self.places.get(index).copied().flatten()) {
+                if before != now {
+                    changes.push(Change { place, before, now });
+                }
+                return Some(place);
+            }
+            limits.push(now);
+            u32::try_from(first + limits.len() - 1).ok().map(Place)
         };
         let places = new.servers.iter().enumerate().map(place).collect();
         let workers = u32::try_from(self.shares.len()).unwrap_or(u32::MAX);
         let line = |limits: &[u32], worker: u32| {
             let mut line = Line::default();
-            line.0.iter_mut().zip(limits).for_each(|(place, limit)| *place = part(*limit, worker, workers));
+            line.0
+                .iter_mut()
+                .zip(limits)
+                .for_each(|(place, limit)| *place = Share::new(part(*limit, worker, workers).into()));
             Arc::new(line)
         };
         let lines = |kept: &[Arc<Line>], worker: u32| {
@@ -169,7 +210,60 @@ impl Tokens {
             kept.iter().cloned().chain(fresh).collect()
         };
         let shares = self.shares.iter().zip(0..).map(|(kept, worker)| lines(kept, worker)).collect();
-        Tokens { shares, places }
+        let fresh = limits.chunks(PER_LINE).map(|_| Arc::default());
+        let debts = self.debts.iter().cloned().chain(fresh).collect();
+        let begun = AtomicBool::new(changes.is_empty());
+        Tokens { shares, debts, places, changes: changes.into(), begun }
+    }
+
+    /// Makes the changes, once.
+    fn begin(&self) {
+        if self.begun.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for Change { place, before, now } in &self.changes {
+            self.owe(*place, before.saturating_sub(*now));
+            let more = self.pay(*place, now.saturating_sub(*before));
+            let workers = u32::try_from(self.shares.len()).unwrap_or(u32::MAX);
+            for (worker, number) in (0..self.shares.len()).zip(0..) {
+                self.add(worker, *place, part(more, number, workers));
+            }
+        }
+    }
+
+    /// Puts spare tokens into a share.
+    fn add(&self, worker: usize, place: Place, tokens: u32) {
+        if let Some(share) = self.share(worker, place) {
+            share.fetch_add(GIVEN * u64::from(tokens), Ordering::AcqRel);
+        }
+    }
+
+    /// So many tokens are too many; spare ones go now.
+    fn owe(&self, place: Place, tokens: u32) {
+        let Some(debt) = self.debt(place).filter(|_| tokens > 0) else { return };
+        // First of all, so that nobody keeps what is taken or given from now on.
+        debt.fetch_add(tokens.into(), Ordering::AcqRel);
+        for worker in 0..self.shares.len() {
+            let owed = u32::try_from(debt.load(Ordering::Acquire)).unwrap_or(u32::MAX);
+            let taken = self.share(worker, place).map_or(0, |share| take_up_to(share, owed));
+            let left = self.pay(place, taken);
+            self.add(worker, place, left);
+        }
+    }
+
+    /// Pays with so many tokens as far as anything is owed; how many are left.
+    fn pay(&self, place: Place, tokens: u32) -> u32 {
+        let Some(debt) = self.debt(place).filter(|debt| debt.load(Ordering::Acquire) > 0) else {
+            return tokens;
+        };
+        let less = |owed: u64| Some(owed.saturating_sub(tokens.into()));
+        let (Ok(owed) | Err(owed)) = debt.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        tokens.saturating_sub(u32::try_from(owed).unwrap_or(u32::MAX))
+    }
+
+    fn debt(&self, Place(place): Place) -> Option<&AtomicU64> {
+        let place = place as usize;
+        self.debts.get(place / PER_LINE)?.0.get(place % PER_LINE)
     }
 
     fn share(&self, worker: usize, Place(place): Place) -> Option<&Share> {
@@ -178,10 +272,10 @@ impl Tokens {
     }
 }
 
-/// What a worker begins with.
-fn part(limit: u32, worker: u32, workers: u32) -> Share {
+/// One worker's part of so many tokens.
+fn part(tokens: u32, worker: u32, workers: u32) -> u32 {
     let workers = workers.max(1);
-    Share::new(u64::from(limit / workers + u32::from(worker < limit % workers)))
+    tokens / workers + u32::from(worker < tokens % workers)
 }
 
 fn spare(share: u64) -> u32 {
@@ -195,6 +289,13 @@ fn gifts(share: u64) -> u32 {
 fn take_one(share: &Share) -> Result<(), u32> {
     let less = |now: u64| (spare(now) > 0).then(|| now - 1);
     share.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).map(|_| ()).map_err(gifts)
+}
+
+/// How many were taken.
+fn take_up_to(share: &Share, most: u32) -> u32 {
+    let less = |now: u64| Some(now - u64::from(spare(now).min(most)));
+    let (Ok(before) | Err(before)) = share.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    spare(before).min(most)
 }
 
 #[cfg(test)]

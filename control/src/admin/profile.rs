@@ -49,6 +49,7 @@ impl Admin {
             return Err("a profile is being made already; repeat this when it is over".to_owned());
         }
         let _taken = Taken(&self.profiling);
+        self.reloader.wait()?;
         let begun = self.workers.send(|| Command::StartProfile { set: wanted.set, event: wanted.event });
         let mut left = Duration::from_secs(wanted.seconds);
         while begun.is_ok() && !left.is_zero() && !self.stop.load(Ordering::Relaxed) {

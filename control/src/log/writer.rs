@@ -101,7 +101,6 @@ impl LogThread {
     }
 
     fn take_records(&mut self) {
-        let snapshot = self.current.snapshot();
         let mut empty = 0;
         while self.lines < BATCH && empty < self.records.len() {
             self.turn = if self.turn + 1 < self.records.len() { self.turn + 1 } else { 0 };
@@ -111,7 +110,8 @@ impl LogThread {
             };
             empty = 0;
             if self.destination != LogDestination::None {
-                let line = connection_line(&snapshot, &record, clock::wall());
+                // Not taken before the record: it may be of a flow that began by a configuration that was not there then.
+                let line = connection_line(&self.current.snapshot(), &record, clock::wall());
                 self.add(&line);
             }
         }

@@ -1,26 +1,30 @@
 //! One answer out of those of several workers.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use dataplane::channel::{Answer, PoolView, Query, ServerView, TableStatsView};
-use dataplane::policy::ScriptReport;
+use dataplane::policy::{Event, ScriptReport};
 use hdrhistogram::Histogram;
 
 /// Adds another worker's answer to the same question.
 ///
-/// Counts are added. Ports are the same for all workers, and so are the states of servers.
+/// Counts are added. Ports are the same for all workers, and so are the states of servers. While a reload goes on, one worker
+/// may know of things that another one does not know.
 pub(super) fn add(sum: &mut Answer, other: Answer) {
     match (sum, other) {
         (Answer::Counters(sum), Answer::Counters(other)) => sum.add(&other),
         (Answer::Flows(sum), Answer::Flows(other)) => sum.extend(other),
         (Answer::Pools(servers, pools), Answer::Pools(other_servers, other_pools)) => {
-            servers.iter_mut().zip(&other_servers).for_each(add_server);
-            pools.iter_mut().zip(&other_pools).for_each(add_pool);
+            add_each(servers, other_servers, |view| view.server, add_server);
+            add_each(pools, other_pools, |view| view.pool, add_pool);
         }
         // Entries are replicas of each other.
         (Answer::Tables(_, stats), Answer::Tables(_, other)) => {
-            stats.iter_mut().zip(&other).for_each(add_stats);
+            add_each(stats, other, |view| view.service, add_stats);
         }
         (Answer::Latency(sum), Answer::Latency(other)) => add_histogram(sum, &other),
-        (Answer::Scripts(sum), Answer::Scripts(other)) => sum.iter_mut().zip(&other).for_each(add_script),
+        (Answer::Scripts(sum), Answer::Scripts(other)) => add_each(sum, other, script, add_script),
         (Answer::Profile(sum), Answer::Profile(other)) => sum.add(&other),
         _ => {}
     }
@@ -35,20 +39,45 @@ pub(super) fn cut(answer: &mut Answer, query: Query) {
     }
 }
 
-fn add_server((sum, other): (&mut ServerView, &ServerView)) {
+/// Adds each thing to its equal, which mostly is in the same place.
+fn add_each<T, K: Eq + Hash>(
+    sum: &mut Vec<T>,
+    other: Vec<T>,
+    key: impl Fn(&T) -> K,
+    add: impl Fn(&mut T, &T),
+) {
+    if sum.len() == other.len() && sum.iter().zip(&other).all(|(sum, other)| key(sum) == key(other)) {
+        sum.iter_mut().zip(&other).for_each(|(sum, other)| add(sum, other));
+        return;
+    }
+    let places: HashMap<K, usize> = sum.iter().zip(0..).map(|(thing, place)| (key(thing), place)).collect();
+    for thing in other {
+        match places.get(&key(&thing)).and_then(|place| sum.get_mut(*place)) {
+            Some(sum) => add(sum, &thing),
+            None => sum.push(thing),
+        }
+    }
+}
+
+fn add_server(sum: &mut ServerView, other: &ServerView) {
     sum.flows += other.flows;
     sum.flows_total += other.flows_total;
 }
 
-fn add_pool((sum, other): (&mut PoolView, &PoolView)) {
+fn add_pool(sum: &mut PoolView, other: &PoolView) {
     sum.refused += other.refused;
 }
 
-fn add_stats((sum, other): (&mut TableStatsView, &TableStatsView)) {
+fn add_stats(sum: &mut TableStatsView, other: &TableStatsView) {
     sum.stats.add(&other.stats);
 }
 
-fn add_script((sum, other): (&mut ScriptReport, &ScriptReport)) {
+/// What a script is known by.
+fn script(report: &ScriptReport) -> (String, bool) {
+    (report.set.clone(), report.event == Event::Request)
+}
+
+fn add_script(sum: &mut ScriptReport, other: &ScriptReport) {
     sum.runs += other.runs;
     sum.errors += other.errors;
     sum.budget_stops += other.budget_stops;
@@ -60,3 +89,6 @@ fn add_histogram(sum: &mut Histogram<u64>, other: &Histogram<u64>) {
     // All workers make theirs alike, and then this cannot fail.
     let _ = sum.add(other);
 }
+
+#[cfg(test)]
+mod tests;

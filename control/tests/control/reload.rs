@@ -1,6 +1,6 @@
 //! Reload, with a made-up worker.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,6 +18,8 @@ struct Setup {
     directory: TempDir,
     control: Control,
     signals: Signals,
+    /// Reloads that have come to the file.
+    begun: Arc<AtomicUsize>,
     next: Arc<Mutex<Result<Snapshot, String>>>,
     worker: JoinHandle<Vec<Command>>,
 }
@@ -27,18 +29,23 @@ impl Setup {
         let directory = tempfile::tempdir().unwrap();
         let next = Arc::new(Mutex::new(Ok(fixture::snapshot())));
         let file = Arc::clone(&next);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&begun);
         let signals = Signals::default();
         let settings = ControlSettings {
             admin_socket: Some(directory.path().join("admin")),
             log: LogDestination::File(directory.path().join("log")),
-            reread: Some(Reread::new(move || file.lock().unwrap().clone().map(Arc::new))),
+            reread: Some(Reread::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                file.lock().unwrap().clone().map(Arc::new)
+            })),
             signals: signals.clone(),
             ..ControlSettings::new(&fixture::snapshot())
         };
         let (worker_end, control_end) = channel(Capacities::default());
         let control = Control::spawn(Arc::new(fixture::snapshot()), vec![control_end], settings).unwrap();
         let worker = std::thread::spawn(move || worker::run_worker(worker_end));
-        Setup { directory, control, signals, next, worker }
+        Setup { directory, control, signals, begun, next, worker }
     }
 
     fn ask(&self, line: &str) -> Result<String, String> {
@@ -47,6 +54,19 @@ impl Setup {
             Err(client::Error::Refused(text)) => Err(text),
             Err(other) => panic!("{other:?}"),
         }
+    }
+
+    fn in_the_background(&self, line: &'static str) -> JoinHandle<Result<String, client::Error>> {
+        let socket = self.directory.path().join("admin");
+        std::thread::spawn(move || request(&socket, line))
+    }
+
+    /// Waits until so many reloads have come to the file, which the test holds.
+    fn wait_for_reloads(&self, count: usize) {
+        assert!((0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            self.begun.load(Ordering::Relaxed) == count
+        }));
     }
 
     fn set(&self, next: Result<Snapshot, String>) {
@@ -167,6 +187,71 @@ fn the_next_one_waits_until_all_workers_have_taken_the_last_one() {
     std::thread::sleep(Duration::from_millis(100));
     assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
     setup.stop();
+}
+
+/// The workers hear of it while the new server is still being looked at.
+#[test]
+fn a_server_that_is_coming_is_disabled_when_the_workers_know_it() {
+    let setup = Setup::new();
+    setup.set(Ok(changed()));
+    let reload = setup.in_the_background("reload");
+    assert!((0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        setup.ask("disable server web 10.0.0.12:9443").is_ok()
+    }));
+    assert!(reload.join().unwrap().unwrap().ends_with("the worker has taken it\n"));
+    let (commands, _) = setup.finish();
+    let at = |wanted: &dyn Fn(&Command) -> bool| commands.iter().position(wanted).unwrap();
+    let adopted = at(&|command| matches!(command, Command::Adopt(_)));
+    let disabled =
+        at(&|command| matches!(command, Command::ServerEnabled { server: ServerId(4), enabled: false }));
+    assert!(adopted < disabled, "{commands:?}");
+}
+
+#[test]
+fn nothing_is_told_to_workers_while_a_reload_hangs() {
+    let setup = Setup::new();
+    let file = setup.next.lock().unwrap();
+    let reload = setup.in_the_background("reload");
+    setup.wait_for_reloads(1);
+    assert_eq!(setup.ask("reload"), Err("the configuration is being reloaded already".to_owned()));
+    let profile = setup.in_the_background("profile script by sni seconds 1");
+    let refusal = "the configuration is being reloaded; repeat this".to_owned();
+    assert_eq!(setup.ask("disable server web 10.0.0.12:8443"), Err(refusal.clone()));
+    assert!(matches!(profile.join().unwrap(), Err(client::Error::Refused(text)) if text == refusal));
+    drop(file);
+    assert!(reload.join().unwrap().is_ok());
+    assert_eq!(setup.ask("disable server web 10.0.0.12:8443"), Ok("ok\n".to_owned()));
+    let (commands, _) = setup.finish();
+    let told: Vec<&Command> =
+        commands.iter().filter(|command| !matches!(command, Command::ServerHealth { .. })).collect();
+    assert!(matches!(told[..], [Command::ServerEnabled { .. }]), "{told:?}");
+}
+
+#[test]
+fn a_signal_that_comes_while_the_file_is_read_has_it_read_again() {
+    let setup = Setup::new();
+    let file = setup.next.lock().unwrap();
+    let reload = setup.in_the_background("reload");
+    setup.wait_for_reloads(1);
+    setup.signals.reload.store(true, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(300));
+    drop(file);
+    assert!(reload.join().unwrap().is_ok());
+    setup.wait_for_reloads(2);
+    assert_eq!(setup.stop().1.len(), 2, "both are in the log");
+}
+
+/// Scripts that name an address without a port get the first server there.
+#[test]
+fn another_order_of_the_servers_of_a_pool_is_a_change() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.pools[0].servers.reverse();
+    setup.set(Ok(next));
+    assert_eq!(setup.ask("reload").as_deref(), Ok("pools: changed web\nthe worker has taken it\n"));
+    assert_eq!(setup.ask("reload").as_deref(), Ok("nothing has changed\n"));
+    assert_eq!(setup.stop().0, ["prepare", "adopt"]);
 }
 
 #[test]

@@ -15,15 +15,10 @@ impl Balancer {
             inherit(state, was, index, old, new);
         }
         next.note_limits();
-        for (state, was) in next.servers.iter_mut().zip(&self.servers) {
-            let flows = state.status.flows;
-            state.unbacked = if state.place == was.place {
-                was.unbacked
-            } else {
-                let backed =
-                    state.place.map_or(flows, |p| (0..flows).filter(|_| next.tokens.take(p)).count() as u32);
-                flows - backed
-            };
+        for (state, was) in next.servers.iter().zip(&self.servers) {
+            if let Some(place) = state.place.filter(|_| state.place != was.place) {
+                next.tokens.bring(place, state.status.flows);
+            }
         }
         for index in 0..next.pools.len() {
             let was = self.pools.get_mut(index);

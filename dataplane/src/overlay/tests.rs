@@ -284,6 +284,22 @@ fn what_is_different_is_told_by_name() {
 }
 
 #[test]
+fn another_order_of_servers_is_a_change_of_their_pool_and_another_server_between_them_is_none() {
+    let (old, mut next) = (two_pools(), two_pools());
+    next.pools[0].servers.reverse();
+    let (laid, changes) = old.overlaid(&next, &BTreeSet::new()).unwrap();
+    assert_eq!(changes.to_string(), "pools: changed web\n");
+    assert_eq!(laid.pools[0].servers, [ServerId(1), ServerId(0)]);
+    next.servers[1].port = 81;
+    next.pools[0].servers.reverse();
+    next.pools[0].servers.insert(1, ServerId(3));
+    next.servers.push(Server { port: 82, ..next.servers[0].clone() });
+    let (_, changes) = old.overlaid(&next, &BTreeSet::new()).unwrap();
+    let expected = "servers: added web 10.0.0.2:81, web 10.0.0.1:82; removed web 10.0.0.2:80\n";
+    assert_eq!(changes.to_string(), expected);
+}
+
+#[test]
 fn a_pool_that_flows_may_still_choose_keeps_its_servers_when_it_is_removed() {
     let old = two_pools();
     let mut next = Snapshot::default();

@@ -239,11 +239,67 @@ fn another_configuration_shares_the_tokens_of_limits_that_stay() {
     new.tokens = SharedTokens::overlaid(&old, &new);
     let after = workers(&new, 2);
     let places: Vec<(ServerId, Place)> = after[1].places().collect();
-    let expected = [(1, 0), (2, 8), (3, 2), (4, 9)].map(|(id, place)| (ServerId(id), Place(place)));
-    assert_eq!(places, expected, "the second and the fourth lie in a line of their own");
-    let spare = |workers: &[WorkerTokens]| [0, 1, 2, 8, 9].map(|place| workers[0].spare(Place(place)));
-    assert_eq!((spare(&before), spare(&after)), ([3, 5, 7, 0, 0], [3, 5, 7, 9, 2]));
+    let expected = [(1, 0), (2, 1), (3, 2), (4, 8)].map(|(id, place)| (ServerId(id), Place(place)));
+    assert_eq!(places, expected, "the fourth lies in a line of its own");
+    let spare = |workers: &[WorkerTokens]| [0, 1, 2, 8].map(|place| workers[0].spare(Place(place)));
+    assert_eq!((spare(&before), spare(&after)), ([3, 8, 7, 0], [3, 8, 7, 2]), "the new limit is everybody's");
     before[1].give(Place(0), 1);
     assert!(after[0].take(Place(2)));
-    assert_eq!((spare(&before), spare(&after)), ([4, 5, 6, 0, 0], [4, 5, 6, 9, 2]), "they are the same");
+    assert_eq!((spare(&before), spare(&after)), ([4, 8, 6, 0], [4, 8, 6, 2]), "they are the same");
+}
+
+#[test]
+fn a_configuration_that_no_worker_goes_on_with_changes_no_limit() {
+    let old = snapshot(&[5]);
+    let tokens = workers(&old, 2);
+    let mut new = snapshot(&[1]);
+    new.tokens = SharedTokens::overlaid(&old, &new);
+    assert_eq!(tokens[0].spare(FIRST), 5);
+    drop(new);
+    (0..5).for_each(|n| assert!(tokens[n % 2].take(FIRST)));
+}
+
+/// The limit goes up and down while threads take and give, and is never above 40.
+#[test]
+fn threads_hold_limits_that_change_under_them() {
+    let mut running = snapshot(&[40]);
+    let all = workers(&running, 4);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let open = AtomicU32::new(0);
+    let run = |tokens: &WorkerTokens, seed: u64| {
+        let (mut held, mut roll, mut taken) = (0u32, dice(seed), 0u32);
+        while !over.load(Ordering::Relaxed) {
+            if roll(5) > 1 && held < 12 {
+                let more = u32::from(tokens.take(FIRST));
+                assert!(open.fetch_add(more, Ordering::SeqCst) + more <= 40);
+                (held, taken) = (held + more, taken + more);
+            } else if held > 0 {
+                let back = 1 + roll(u64::from(held)) as u32;
+                open.fetch_sub(back, Ordering::SeqCst);
+                tokens.give(FIRST, back);
+                held -= back;
+            }
+        }
+        open.fetch_sub(held, Ordering::SeqCst);
+        tokens.give(FIRST, held);
+        taken
+    };
+    std::thread::scope(|scope| {
+        let running_threads: Vec<_> =
+            all.iter().zip(1..).map(|(tokens, seed)| scope.spawn(move || run(tokens, seed))).collect();
+        let mut roll = dice(9);
+        for _ in 0..3_000 {
+            let mut new = snapshot(&[1 + roll(40) as u32]);
+            new.tokens = SharedTokens::overlaid(&running, &new);
+            // One goes on with it; the others have the same shares and debts.
+            WorkerTokens::new(&new, Seat { number: 0, of: 4 });
+            running = new;
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(running_threads.into_iter().all(|thread| thread.join().unwrap() > 0));
+    });
+    let limit = running.servers[1].max_connections.unwrap();
+    assert_eq!(all[0].spare(FIRST), u64::from(limit));
+    let taken = (0..100).filter(|n| all[n % 4].take(FIRST)).count();
+    assert_eq!(taken, limit as usize, "exactly the last limit is there");
 }

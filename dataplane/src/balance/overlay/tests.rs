@@ -163,21 +163,100 @@ fn check(
             let member = running.pools[running.servers[id].pool.index()].servers.contains(&server);
             prop_assert_eq!(worker.is_up(server), state.healthy && state.enabled && member);
         }
-        let unbacked: u32 = workers.iter().map(|worker| worker.servers[id].unbacked).sum();
-        if let Some(most) = running.servers[id].max_connections {
-            let room = workers[0].room(server).unwrap();
-            prop_assert_eq!(
-                u64::from(flows - unbacked) + room,
-                u64::from(most),
-                "flows with tokens, and tokens"
-            );
-        }
+        let room = running.servers[id].max_connections.map(|most| u64::from(most.saturating_sub(flows)));
+        prop_assert_eq!(workers[0].room(server), room, "what its flows leave of the limit");
     }
     for (pool, index) in running.pools.iter().zip(0..) {
         let up = pool.servers.iter().filter(|id| workers[0].is_up(**id)).count();
         prop_assert_eq!(workers[0].servers_up(running, PoolId(index)), (up, pool.servers.len()));
     }
     Ok(())
+}
+
+/// One server, or one without a limit.
+fn one_server(limit: Option<u32>) -> Snapshot {
+    snapshot(&[(0, false, [Some((1, true, limit)), None, None, None]), (0, false, [None; 4])])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Two to four workers go on one after the other, and flows come and go meanwhile. A limit that is another one holds for all
+    /// as soon as one worker goes by it; one where none was, when all do.
+    #[test]
+    fn workers_hold_a_limit_that_changes(
+        count in 2u8..5,
+        limits in prop::collection::vec(prop::option::weighted(0.8, 1u32..9), 2..8),
+        acts in prop::collection::vec((0u8..8, any::<u16>()), 20..200),
+    ) {
+        let seats: Vec<Seat> = Seat::all(count).collect();
+        let mut limits = limits.into_iter();
+        let mut limit = limits.next().unwrap();
+        let mut running = one_server(limit);
+        let mut workers: Vec<Balancer> = seats.iter().map(|seat| Balancer::on(&running, *seat)).collect();
+        let mut flows: Vec<usize> = Vec::new();
+        // The next configuration, and the workers that have not gone on with it.
+        let mut coming: Option<(Snapshot, Option<u32>, Vec<usize>)> = None;
+        for (act, number) in acts.into_iter().chain((0..).map(|number| (7, number)).take(40)) {
+            let worker = usize::from(number) % workers.len();
+            match (act, &mut coming) {
+                (0..=3, _) => {
+                    let let_in = workers[worker].take(ServerId(0));
+                    let force = match &coming {
+                        Some((_, next, behind)) if behind.len() < workers.len() => limit.and(*next),
+                        _ => limit,
+                    };
+                    let changing = coming.as_ref().is_some_and(|(_, next, _)| limit.is_none() != next.is_none());
+                    if !changing {
+                        let room = force.is_none_or(|most| flows.len() < most as usize);
+                        prop_assert_eq!(let_in, room, "{} flows, limit {:?}", flows.len(), force);
+                    }
+                    flows.extend(let_in.then_some(worker));
+                }
+                (4 | 5, _) if !flows.is_empty() => {
+                    let worker = flows.swap_remove(usize::from(number) % flows.len());
+                    workers[worker].closed(ServerId(0));
+                }
+                (6, None) => {
+                    let Some(next) = limits.next() else { continue };
+                    let laid = running.overlaid(&one_server(next), &BTreeSet::new()).unwrap().0;
+                    coming = Some((laid, next, (0..workers.len()).collect()));
+                }
+                (7, Some((laid, next, behind))) => {
+                    let worker = behind.swap_remove(usize::from(number) % behind.len());
+                    workers[worker].lay_over(&running, laid, seats[worker]);
+                    if behind.is_empty() {
+                        limit = *next;
+                        running = coming.take().unwrap().0;
+                    }
+                }
+                _ => {}
+            }
+        }
+        prop_assert!(coming.is_none());
+        let room = |most: u32| u64::from(most).saturating_sub(flows.len() as u64);
+        prop_assert_eq!(workers[0].room(ServerId(0)), limit.map(room));
+        flows.iter().for_each(|worker| workers[*worker].closed(ServerId(0)));
+        if let Some(limit) = limit {
+            let taken = (0..2 * limit as usize).filter(|n| workers[n % seats.len()].take(ServerId(0))).count();
+            prop_assert_eq!(taken, limit as usize, "all of the room and no more");
+        }
+    }
+}
+
+/// The flow that has no room is another worker's than those that end.
+#[test]
+fn a_lower_limit_is_held_by_all_workers_together() {
+    let old = one_server(Some(3));
+    let seats = [0, 1].map(|number| Seat { number, of: 2 });
+    let mut workers = seats.map(|seat| Balancer::on(&old, seat));
+    assert!(workers[0].take(ServerId(0)) && workers[0].take(ServerId(0)) && workers[1].take(ServerId(0)));
+    let (new, _) = old.overlaid(&one_server(Some(2)), &BTreeSet::new()).unwrap();
+    workers.iter_mut().zip(seats).for_each(|(balancer, seat)| balancer.lay_over(&old, &new, seat));
+    workers[0].closed(ServerId(0));
+    assert!(workers.iter_mut().all(|balancer| !balancer.take(ServerId(0))), "two flows, limit two");
+    workers[1].closed(ServerId(0));
+    assert!(workers[0].take(ServerId(0)) && !workers[1].take(ServerId(0)));
 }
 
 #[test]
