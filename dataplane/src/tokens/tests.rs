@@ -259,6 +259,20 @@ fn a_configuration_that_no_worker_goes_on_with_changes_no_limit() {
     (0..5).for_each(|n| assert!(tokens[n % 2].take(FIRST)));
 }
 
+/// Whoever looks at the debt before it is there gives his token back.
+#[test]
+fn a_token_that_was_given_beside_a_debt_lets_nobody_in() {
+    let snapshot = snapshot(&[2]);
+    let workers = workers(&snapshot, 2);
+    (0..2).for_each(|_| assert!(workers[0].take(FIRST)));
+    workers[0].tokens.owe(FIRST, 1);
+    workers[1].tokens.add(1, FIRST, 1);
+    assert_eq!(workers[0].spare(FIRST), 0);
+    assert!(!workers[0].take(FIRST), "it pays the debt");
+    workers[0].give(FIRST, 1);
+    assert!(workers[1].take(FIRST) && !workers[1].take(FIRST));
+}
+
 /// The limit goes up and down while threads take and give, and is never above 40.
 #[test]
 fn threads_hold_limits_that_change_under_them() {
