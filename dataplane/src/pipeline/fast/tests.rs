@@ -13,6 +13,7 @@ use crate::counters::DropReason;
 use crate::flow::INSPECT;
 use crate::frame::tests::TestBuf;
 use crate::neighbor::{Evidence, Observation};
+use crate::parse::Packet;
 use crate::policy::{Context, Event, Outcome, RunId, ScriptReport};
 use crate::script_profile::ScriptProfile;
 use crate::snapshot::{
@@ -289,6 +290,24 @@ fn a_burst_of_openings_needs_no_verdicts() {
     assert_eq!(twin.pipeline.counters().flows_created, BURST as u64);
     for buf in &burst {
         assert_eq!(buf.bytes()[..12], [SERVER_MAC, OWN[1]].concat()[..]);
+    }
+}
+
+/// Both twins open flows alike; this is what the long way makes of the same datagram.
+#[test]
+fn the_datagram_that_opens_a_flow_leaves_as_those_that_are_translated() {
+    for vlans in [[None, None], [Some(7), Some(9)], [Some(7), None], [None, Some(9)]] {
+        for payload in [0, 9, 1400, 1472] {
+            let frame = Shot { payload, ..DATAGRAM }.frame(vlans, 1);
+            let mut twin = Twin::new(vlans, true);
+            let opened = twin.take(START, 0, std::slice::from_ref(&frame));
+            let Ok(Packet::Transport(headers)) = parse::parse(&frame, vlans[0]) else { panic!("{vlans:?}") };
+            let (id, mut buf) = (twin.flows()[0].0, TestBuf::holding(&frame));
+            let verdict = twin.pipeline.translate(START, &mut buf, headers, id, Direction::FromClient);
+            assert_eq!(opened, [(buf.bytes().to_vec(), verdict)], "{vlans:?} {payload}");
+            let flow = twin.pipeline.flows().flow(id).unwrap();
+            assert_eq!((flow.client_packets, flow.client_bytes), (2, 2 * payload as u64));
+        }
     }
 }
 
