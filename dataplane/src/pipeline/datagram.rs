@@ -62,8 +62,7 @@ impl<P: Policy> Pipeline<P> {
         let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
         let mut connection = self.connections.fresh();
         let run = client_run(Some(id), first_facts(&headers.key, service), payload, true, None);
-        let outcome = self.run(now, run, &mut connection.record);
-        let decision = self.decision(service, &outcome, &connection.record);
+        let decision = self.decide(now, run, &mut connection.record);
         if let Decision::Wait(waiting) = decision {
             connection.request = Some(waiting);
             self.keep(id, connection);
@@ -124,8 +123,7 @@ impl<P: Policy> Pipeline<P> {
         let (index, mut connection) = self.borrow_connection(id)?;
         let resume = connection.request.take().map(|waiting| waiting.run);
         let run = client_run(Some(id), facts, payload, true, resume);
-        let outcome = self.run(now, run, &mut connection.record);
-        let decision = self.decision(facts.service, &outcome, &connection.record);
+        let decision = self.decide(now, run, &mut connection.record);
         match decision {
             Decision::Wait(waiting) => connection.request = Some(waiting),
             _ => connection.request_ended = true,
@@ -251,8 +249,7 @@ impl<P: Policy> Pipeline<P> {
         let decision = if scripted {
             let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
             let run = client_run(None, first_facts(&headers.key, service), payload, false, None);
-            let outcome = self.run(now, run, &mut connection.record);
-            self.decision(service, &outcome, &connection.record)
+            self.decide(now, run, &mut connection.record)
         } else {
             self.default_decision(service)
         };

@@ -76,6 +76,13 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
+    /// Starts or resumes the request scripts; what their end means.
+    pub(super) fn decide(&mut self, now: Instant, run: Run<'_>, record: &mut Record) -> Decision {
+        let service = run.facts.service;
+        let outcome = self.run(now, run, record);
+        self.decision(service, &outcome, record)
+    }
+
     pub(super) fn run_scripts(&mut self, now: Instant, run: &Run<'_>, record: &mut Record) -> Outcome {
         let mut context = Context {
             now,

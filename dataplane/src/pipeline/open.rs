@@ -214,9 +214,8 @@ impl<P: Policy> Pipeline<P> {
             can_wait: false,
             resume: None,
         };
-        let outcome = self.run(now, run, &mut connection.record);
+        let decision = self.decide(now, run, &mut connection.record);
         connection.request_ended = true;
-        let decision = self.decision(service, &outcome, &connection.record);
         self.keep(id, connection);
         decision
     }
