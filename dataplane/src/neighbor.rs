@@ -7,7 +7,9 @@
 //! answer are kept in [`Pending`].
 
 mod door;
+mod entry;
 pub(crate) mod keyed;
+mod message;
 mod pending;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -16,13 +18,14 @@ use smoltcp::time::{Duration, Instant};
 
 pub use self::door::Door;
 use self::door::Doors;
+pub use self::entry::NeighborId;
+use self::entry::{Entry, State, learned};
 use self::keyed::Keyed;
+pub use self::message::{Evidence, Observation, Solicitation};
 pub use self::pending::{PENDING_PER_NEIGHBOR, Pending};
 use crate::address::Address;
-use crate::counters::DropReason;
-use crate::frame::Link;
-use crate::header::{BROADCAST, Mac};
-use crate::io::{PacketBuf, PortId, PortSettings};
+use crate::header::Mac;
+use crate::io::{PortId, PortSettings};
 
 /// Time between two requests for one neighbour (RFC 4861, 10: RETRANS_TIMER; RFC 1122, 2.3.2.1: not more often).
 pub const RETRANSMIT: Duration = Duration::from_secs(1);
@@ -33,136 +36,6 @@ pub const ATTEMPTS: u8 = 3;
 pub const REACHABLE: Duration = Duration::from_secs(30);
 /// Time from the first use of an unconfirmed address to asking for it (RFC 4861, 10: DELAY_FIRST_PROBE_TIME).
 pub const DELAY: Duration = Duration::from_secs(5);
-
-/// A neighbour in its table. An id that outlives its entry names nothing: it never names another neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NeighborId(u32);
-
-impl NeighborId {
-    fn new(slot: u16, generation: u16) -> Self {
-        NeighborId(u32::from(generation) << 16 | u32::from(slot))
-    }
-
-    /// As flows store it.
-    #[inline]
-    #[must_use]
-    pub fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// What [`NeighborId::bits`] gave; any other number is an id that names nothing.
-    #[inline]
-    #[must_use]
-    pub fn from_bits(bits: u32) -> Self {
-        NeighborId(bits)
-    }
-
-    fn slot(self) -> u16 {
-        (self.0 & 0xffff) as u16
-    }
-
-    fn generation(self) -> u16 {
-        (self.0 >> 16) as u16
-    }
-}
-
-/// What a received ARP or ND message says about a neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observation {
-    /// The port it came in by.
-    pub port: PortId,
-    /// The neighbour.
-    pub address: Address,
-    /// Its MAC address; an advertisement may come without.
-    pub mac: Option<Mac>,
-    /// How much that is worth.
-    pub evidence: Evidence,
-}
-
-/// How an [`Observation`] was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// The neighbour asked for one of weir's addresses: it exists, but whether it hears weir is open.
-    Request,
-    /// The neighbour told its address. An ARP reply is solicited, a gratuitous ARP is not; both override.
-    Advertisement {
-        /// It answers a question of weir's, so the path works both ways.
-        solicited: bool,
-        /// It replaces another MAC address.
-        overrides: bool,
-    },
-}
-
-/// A question to send: an ARP request or a neighbour solicitation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Solicitation {
-    /// The port to send it by.
-    pub port: PortId,
-    /// The neighbour asked for.
-    pub target: Address,
-    /// Its MAC address as far as known: the question goes to it alone; `None`: to all.
-    pub mac: Option<Mac>,
-}
-
-impl Solicitation {
-    /// Makes `buf` the frame to send. `own` is the port's MAC address, `vlan` its tag, `source` weir's address there
-    /// ([`crate::route::NextHop::source`]).
-    ///
-    /// # Errors
-    /// `NoBuffer`: no room. `Malformed`: `source` is of the other family.
-    pub fn build<B: PacketBuf>(
-        &self,
-        buf: &mut B,
-        own: Mac,
-        vlan: Option<u16>,
-        source: Address,
-    ) -> Result<(), DropReason> {
-        if self.target.is_v4() {
-            let link = Link { source_mac: own, destination_mac: self.mac.unwrap_or(BROADCAST), vlan };
-            crate::arp::request(buf, &link, source, self.target)
-        } else {
-            crate::nd::solicit(buf, own, vlan, source, self.target, self.mac)
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum State {
-    /// Asked for `sent` times.
-    Incomplete { sent: u8 },
-    /// In use; `probes` unicast questions are open. Not reachable is STALE, DELAY or PROBE of RFC 4861, 7.3.2.
-    Known { mac: Mac, reachable: bool, probes: u8 },
-    /// Did not answer.
-    Failed,
-}
-
-impl State {
-    fn mac(&self) -> Option<Mac> {
-        match self {
-            State::Known { mac, .. } => Some(*mac),
-            State::Incomplete { .. } | State::Failed => None,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Entry {
-    port: PortId,
-    address: Address,
-    generation: u16,
-    references: u32,
-    state: State,
-    last_used: Instant,
-    /// Its time in `Neighbors::timers`.
-    due: Option<Instant>,
-}
-
-impl Entry {
-    /// Somebody sends to it, or did lately.
-    fn wanted(&self, now: Instant) -> bool {
-        self.references > 0 || self.last_used + REACHABLE > now
-    }
-}
 
 /// The neighbours of one worker, at most as many as the table was made for.
 ///
@@ -493,23 +366,6 @@ impl Neighbors {
             self.failed.pop_front();
         }
         self.failed.extend(self.id(slot));
-    }
-}
-
-/// MAC address and reachability after an observation, or `None` if it changes nothing.
-fn learned(state: State, seen: &Observation) -> Option<(Mac, bool)> {
-    match (state, seen.evidence, seen.mac) {
-        (State::Known { mac, .. }, Evidence::Request, Some(new)) => (new != mac).then_some((new, false)),
-        (_, Evidence::Request, new) => new.map(|new| (new, false)),
-        (State::Known { mac, reachable, .. }, Evidence::Advertisement { solicited, overrides }, new) => {
-            let new = new.unwrap_or(mac);
-            match (new == mac, overrides) {
-                (false, false) => reachable.then_some((mac, false)),
-                (false, true) => Some((new, solicited)),
-                (true, _) => solicited.then_some((mac, true)),
-            }
-        }
-        (_, Evidence::Advertisement { solicited, .. }, new) => new.map(|new| (new, solicited)),
     }
 }
 

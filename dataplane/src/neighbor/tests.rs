@@ -1,4 +1,6 @@
 use super::*;
+use crate::header::BROADCAST;
+use crate::io::PacketBuf;
 
 const PORT: PortId = PortId(0);
 const MAC: Mac = [2, 0, 0, 0, 0, 1];
