@@ -15,15 +15,18 @@
 //! Places are never given to something else. A retired service to which no flow refers any more is emptied, with the sets
 //! that only it had.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fmt::{self, Display};
-use std::net::SocketAddr;
+mod changes;
+mod places;
+
+use std::collections::BTreeSet;
 
 use crate::snapshot::{
-    FailAction, Pool, PoolGroup, PoolGroupId, PoolId, ScriptSet, ScriptSetId, Server, ServerId, Service,
-    ServiceId, Snapshot, Target,
+    FailAction, Pool, PoolGroupId, PoolId, ScriptSet, ScriptSetId, Server, ServerId, Service, ServiceId,
+    Snapshot,
 };
 use crate::tokens::SharedTokens;
+pub use changes::{Changes, Differences};
+use places::{Places, in_order, put, retire, socket, versions};
 
 /// What earlier configurations had and the present one has not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,68 +50,6 @@ pub struct Exhausted(&'static str);
 
 /// Places in a list.
 const MOST: usize = 65_535;
-
-/// What is different, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Virtual services.
-    pub services: Differences,
-    /// Pools; another set of servers is no change of the pool, another order of them is.
-    pub pools: Differences,
-    /// `POOL ADDRESS:PORT`.
-    pub servers: Differences,
-    /// Pool groups.
-    pub pool_groups: Differences,
-    /// DataScript sets.
-    pub script_sets: Differences,
-}
-
-/// What is different in one list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Differences {
-    /// Not there before.
-    pub added: Vec<String>,
-    /// There before, otherwise.
-    pub changed: Vec<String>,
-    /// There before.
-    pub removed: Vec<String>,
-}
-
-impl Changes {
-    /// Nothing is different.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.kinds().iter().all(|(_, differences)| **differences == Differences::default())
-    }
-
-    /// All lists with the words for what is in them.
-    #[must_use]
-    pub fn kinds(&self) -> [(&'static str, &Differences); 5] {
-        [
-            ("services", &self.services),
-            ("pools", &self.pools),
-            ("servers", &self.servers),
-            ("pool groups", &self.pool_groups),
-            ("DataScript sets", &self.script_sets),
-        ]
-    }
-}
-
-impl Display for Changes {
-    /// A line for each list in which something is different.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (kind, Differences { added, changed, removed }) in self.kinds() {
-            let lists = [("added", added), ("changed", changed), ("removed", removed)];
-            let parts = lists.iter().filter(|(_, names)| !names.is_empty());
-            let parts: Vec<String> =
-                parts.map(|(what, names)| format!("{what} {}", names.join(", "))).collect();
-            if !parts.is_empty() {
-                writeln!(f, "{kind}: {}", parts.join("; "))?;
-            }
-        }
-        Ok(())
-    }
-}
 
 impl Snapshot {
     /// `next`, which was just read, with all that this configuration has in its place, and what is different. Interfaces,
@@ -143,87 +84,6 @@ impl Snapshot {
 /// Nothing is left of it but its name.
 fn is_empty(service: &Service) -> bool {
     service.addresses.is_empty() && service.ports.is_empty() && service.script_sets.is_empty()
-}
-
-/// Where things that are known by a name come to lie, by their places in the new configuration.
-struct Places {
-    pools: Vec<u16>,
-    servers: Vec<u16>,
-    groups: Vec<u16>,
-}
-
-impl Places {
-    fn new(old: &Snapshot, next: &Snapshot) -> Result<Self, Exhausted> {
-        let names = |list: &[Pool]| list.iter().map(|pool| pool.name.clone()).collect();
-        let pools = places::<String>(names(&old.pools), names(&next.pools), "pools")?;
-        let names = |list: &[PoolGroup]| list.iter().map(|group| group.name.clone()).collect();
-        let groups = places::<String>(names(&old.pool_groups), names(&next.pool_groups), "pool groups")?;
-        let known = old.servers.iter().map(|server| (server.pool, socket(server)));
-        let wanted = next.servers.iter().map(|server| {
-            let pool = pools.get(server.pool.index()).copied().map_or(server.pool, PoolId);
-            (pool, socket(server))
-        });
-        let servers = places::<(PoolId, SocketAddr)>(known.collect(), wanted.collect(), "servers")?;
-        Ok(Places { pools, servers, groups })
-    }
-
-    fn pool(&self, PoolId(next): PoolId) -> PoolId {
-        PoolId(self.pools.get(usize::from(next)).copied().unwrap_or(next))
-    }
-
-    fn server(&self, ServerId(next): ServerId) -> ServerId {
-        ServerId(self.servers.get(usize::from(next)).copied().unwrap_or(next))
-    }
-
-    fn group(&self, PoolGroupId(next): PoolGroupId) -> PoolGroupId {
-        PoolGroupId(self.groups.get(usize::from(next)).copied().unwrap_or(next))
-    }
-
-    fn target(&self, target: Target) -> Target {
-        match target {
-            Target::Pool(pool) => Target::Pool(self.pool(pool)),
-            Target::PoolGroup(group) => Target::PoolGroup(self.group(group)),
-        }
-    }
-}
-
-/// True if the servers that are in both come in the same order: scripts that name an address get the first.
-fn in_order(before: &[ServerId], now: &[ServerId]) -> bool {
-    let stay = |these: &[ServerId], others: &[ServerId]| -> Vec<ServerId> {
-        let others: BTreeSet<&ServerId> = others.iter().collect();
-        these.iter().filter(|id| others.contains(id)).copied().collect()
-    };
-    stay(before, now) == stay(now, before)
-}
-
-fn socket(server: &Server) -> SocketAddr {
-    SocketAddr::new(server.address, server.port)
-}
-
-/// For each of `next` the place of its equal in `old`, or a new one behind.
-fn places<K: Eq + std::hash::Hash>(
-    old: Vec<K>,
-    next: Vec<K>,
-    kind: &'static str,
-) -> Result<Vec<u16>, Exhausted> {
-    let mut behind = old.len();
-    let known: HashMap<K, usize> = old.into_iter().zip(0..).collect();
-    let mut place = |key: K| {
-        let place = known.get(&key).copied().unwrap_or_else(|| {
-            behind += 1;
-            behind - 1
-        });
-        u16::try_from(place).ok().filter(|_| place < MOST).ok_or(Exhausted(kind))
-    };
-    next.into_iter().map(&mut place).collect()
-}
-
-/// Puts a thing into its place, which is there or the next one.
-fn put<T>(list: &mut Vec<T>, place: u16, thing: T) {
-    match list.get_mut(usize::from(place)) {
-        Some(there) => *there = thing,
-        None => list.push(thing),
-    }
 }
 
 /// A new configuration in the making.
@@ -354,60 +214,6 @@ impl Laid<'_> {
                 pool_groups: Vec::new(),
                 parsers: Vec::new(),
             };
-        }
-    }
-}
-
-/// All places that are not live.
-fn retire<T: Copy + Ord>(places: usize, id: fn(u16) -> T, live: &BTreeSet<T>) -> BTreeSet<T> {
-    let all = (0..places).filter_map(|place| u16::try_from(place).ok()).map(id);
-    all.filter(|id| !live.contains(id)).collect()
-}
-
-/// Puts things into a list of which each state has a place of its own. `was` says of a place whether it was live.
-fn versions<T: PartialEq>(
-    list: &mut Vec<T>,
-    next: impl Iterator<Item = T>,
-    name: impl Fn(&T) -> String,
-    was: impl Fn(u16) -> bool,
-    kind: &'static str,
-) -> Result<(Vec<u16>, Differences), Exhausted> {
-    let mut before: HashMap<String, u16> = list
-        .iter()
-        .zip(0..)
-        .filter(|(_, place)| was(*place))
-        .map(|(thing, place)| (name(thing), place))
-        .collect();
-    let mut by_name: HashMap<String, Vec<u16>> = HashMap::new();
-    list.iter().zip(0..).for_each(|(thing, place)| by_name.entry(name(thing)).or_default().push(place));
-    let (mut places, mut differences) = (Vec::new(), Differences::default());
-    for thing in next {
-        let name = name(&thing);
-        let states = by_name.get(&name).map_or(&[][..], Vec::as_slice);
-        let equal = |place: &&u16| list.get(usize::from(**place)) == Some(&thing);
-        let place = match states.iter().find(equal) {
-            Some(place) => *place,
-            None => {
-                list.push(thing);
-                u16::try_from(list.len() - 1).ok().filter(|_| list.len() <= MOST).ok_or(Exhausted(kind))?
-            }
-        };
-        let same = before.remove(&name).map(|before| before == place);
-        differences.note(same, || name);
-        places.push(place);
-    }
-    differences.removed = before.into_keys().collect();
-    differences.removed.sort();
-    Ok((places, differences))
-}
-
-impl Differences {
-    /// `same` is `None` for what was not there.
-    fn note(&mut self, same: Option<bool>, name: impl FnOnce() -> String) {
-        match same {
-            None => self.added.push(name()),
-            Some(false) => self.changed.push(name()),
-            Some(true) => {}
         }
     }
 }

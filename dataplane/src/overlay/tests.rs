@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::fixture::{icmp_monitor, ip};
-use crate::snapshot::{Algorithm, PortRange, Protocol, Source};
+use crate::snapshot::{Algorithm, PortRange, Protocol, Source, Target};
 
 const POOLS: [&str; 4] = ["a", "b", "c", "d"];
 const SERVICES: [&str; 3] = ["x", "y", "z"];
