@@ -1,34 +1,29 @@
 //! One worker: its queues, its pipeline, its ends of the channel to control and of the lanes to the other workers. Run to
 //! completion, never waits.
 
+mod control;
+mod peers;
+mod transmit;
+
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use hdrhistogram::Histogram;
 use smoltcp::time::Instant;
 
-use crate::channel::{Answer, Command, PortView, Query, Reply, WorkerEnd};
+use crate::channel::WorkerEnd;
 use crate::counters::DropReason;
-use crate::io::{BURST, Burst, PacketBuf, PacketIo, PortId};
-use crate::mesh::{Mesh, News};
-use crate::neighbor::{NeighborId, Pending};
-use crate::pipeline::{Output, Pipeline, Verdict};
+use crate::io::{BURST, Burst, PacketIo, PortId};
+use crate::mesh::Mesh;
+use crate::neighbor::Pending;
+use crate::pipeline::{Pipeline, Verdict};
 use crate::policy::Policy;
-use crate::report;
 use crate::snapshot::Snapshot;
 
 /// Longest latency that the histogram tells apart from longer ones: 10 s, in nanoseconds.
 const MOST_LATENCY: u64 = 10_000_000_000;
 /// Packets that wait for ARP or ND, all neighbours together.
 const MOST_PENDING: usize = 256;
-/// Attempts to hand a burst to a device before the rest of it is dropped.
-const TX_ATTEMPTS: usize = 4;
-/// Commands of control carried out between two bursts.
-const COMMANDS: usize = 16;
-/// Bursts of own packets sent between two bursts received.
-const OWN_BURSTS: usize = 8;
-/// News that are heard from each other worker, and told it of tables, between two bursts.
-const NEWS: usize = 64;
 /// Rounds of own packets sent at the end for each lot of connections that are reset.
 const GOODBYE_ROUNDS: usize = 16;
 
@@ -186,81 +181,6 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         count
     }
 
-    /// One burst that another worker handed over, for each port by which its packets came in; and what it told.
-    fn take_over(&mut self, now: Instant, peer: u8) -> usize {
-        let mut taken = 0;
-        for port in (0..self.ports.len()).map(|port| PortId(port as u8)) {
-            self.mesh.take_over(peer, port, &mut self.received);
-            let count = self.received.len();
-            if count == 0 {
-                continue;
-            }
-            taken += count;
-            self.pipeline.counters_mut().taken_over += count as u64;
-            match self.pipeline.process_handed_over(now, port, &mut self.received, &mut self.verdicts) {
-                Some(out) => self.forward_all(out, port),
-                None => self.carry_out(port),
-            }
-            self.flush(now);
-        }
-        for _ in 0..NEWS {
-            let Some(news) = self.mesh.hear(peer) else { break };
-            self.pipeline.hear(now, news);
-        }
-        taken
-    }
-
-    /// Tells other workers what they have to know.
-    fn tell_peers(&mut self) {
-        while let Some((whom, news)) = self.pipeline.poll_news() {
-            match (whom, news) {
-                (Some(worker), news @ News::Whole { .. }) => self.hand_over_whole(worker, news),
-                (_, news) => self.tell(whom, &news),
-            }
-        }
-        for peer in self.mesh.peers() {
-            self.tell_of_tables(peer);
-        }
-    }
-
-    /// What the queue has no room for is told later.
-    fn tell_of_tables(&mut self, peer: u8) {
-        for _ in 0..NEWS {
-            let Some(news) = self.pipeline.tables_mut().poll_news(peer) else { return };
-            if let Err(News::Table(news)) = self.mesh.tell(peer, News::Table(news)) {
-                self.pipeline.tables_mut().news_refused(peer, news);
-                return;
-            }
-        }
-    }
-
-    fn tell(&mut self, whom: Option<u8>, news: &News) {
-        for peer in self.mesh.peers().filter(|peer| whom.is_none_or(|whom| whom == *peer)) {
-            if self.mesh.tell(peer, news.clone()).is_err() {
-                self.pipeline.counters_mut().news_lost += 1;
-            }
-        }
-    }
-
-    /// The last of its fragments was counted as consumed.
-    fn hand_over_whole(&mut self, worker: u8, whole: News) {
-        let told = self.mesh.tell(worker, whole).is_ok();
-        let counters = self.pipeline.counters_mut();
-        counters.consumed -= 1;
-        if told {
-            counters.handed_over += 1;
-        } else {
-            counters.drop(DropReason::HandOver);
-        }
-    }
-
-    fn flush(&mut self, now: Instant) {
-        for port in 0..self.ports.len() {
-            self.flush_forward(now, PortId(port as u8));
-            self.flush_own(PortId(port as u8));
-        }
-    }
-
     /// The whole burst leaves by this port.
     fn forward_all(&mut self, port: PortId, from: PortId) {
         match self.ports.get_mut(port.index()) {
@@ -309,213 +229,4 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             }
         }
     }
-
-    /// Sends translated packets.
-    fn flush_forward(&mut self, now: Instant, port: PortId) {
-        let Some(queues) = self.ports.get_mut(port.index()) else { return };
-        let (sent, bytes) = send(&mut self.io, port, &mut queues.forward);
-        let counters = self.pipeline.counters_mut();
-        counters.forwarded += sent;
-        counters.tx_bytes += bytes;
-        for lost in queues.forward.drain(..) {
-            self.pipeline.counters_mut().drop(DropReason::TxFull);
-            self.pipeline.trace_unsent(now, port, lost.bytes());
-        }
-    }
-
-    /// Sends packets that weir made.
-    fn flush_own(&mut self, port: PortId) -> usize {
-        let Some(queues) = self.ports.get_mut(port.index()) else { return 0 };
-        let total = queues.own.len();
-        let (sent, bytes) = send(&mut self.io, port, &mut queues.own);
-        let lost = queues.own.len();
-        queues.own.clear();
-        let counters = self.pipeline.counters_mut();
-        counters.originated += sent;
-        counters.tx_bytes += bytes;
-        counters.originate_failed += lost as u64;
-        total
-    }
-
-    /// Packets of the pipeline's own, as many as it has, up to a bound per round.
-    fn transmit_own(&mut self, now: Instant) -> usize {
-        let mut total = 0;
-        for _ in 0..OWN_BURSTS {
-            let filled = self.fill_own(now);
-            for port in 0..self.ports.len() {
-                total += self.flush_own(PortId(port as u8));
-            }
-            self.drop_unresolved();
-            if !filled {
-                break;
-            }
-        }
-        total
-    }
-
-    /// Takes packets from the pipeline until it has no more (`false`) or a queue is full (`true`).
-    fn fill_own(&mut self, now: Instant) -> bool {
-        while self.pipeline.wants_transmit(now) {
-            let Some(mut buf) = self.io.alloc() else {
-                return false;
-            };
-            let port = match self.pipeline.poll_transmit(now, &mut buf) {
-                None => return false,
-                Some(Output::Send(port)) => port,
-                Some(Output::WhenResolved(port, neighbor)) => {
-                    if self.pending.push(neighbor, (port, buf)).is_some() {
-                        self.pipeline.counters_mut().originate_failed += 1;
-                    }
-                    continue;
-                }
-            };
-            let Some(queues) = self.ports.get_mut(port.index()) else { continue };
-            let _ = queues.own.try_push(buf);
-            if queues.own.is_full() {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Sends what has waited for neighbours that are known now.
-    fn release_resolved(&mut self) {
-        while let Some(neighbor) = self.pipeline.poll_resolved() {
-            self.release(neighbor);
-        }
-    }
-
-    fn release(&mut self, neighbor: NeighborId) {
-        let Some(mac) = self.pipeline.neighbor_mac(neighbor) else { return };
-        for (port, mut buf) in self.pending.take(neighbor) {
-            if let Some(destination) = buf.bytes_mut().get_mut(..6) {
-                destination.copy_from_slice(&mac);
-            }
-            if let Some(queues) = self.ports.get_mut(port.index()) {
-                let _ = queues.own.try_push(buf);
-                if queues.own.is_full() {
-                    self.flush_own(port);
-                }
-            }
-        }
-    }
-
-    /// Drops what has waited for neighbours that did not answer.
-    fn drop_unresolved(&mut self) {
-        while let Some(neighbor) = self.pipeline.neighbors_mut().poll_failed() {
-            let lost = self.pending.take(neighbor).len();
-            self.pipeline.counters_mut().originate_failed += lost as u64;
-        }
-    }
-
-    fn take_packets_of_control(&mut self) {
-        while let Some(packet) = self.end.packet() {
-            self.pipeline.send_local(packet.0);
-        }
-    }
-
-    /// Records and packets for control.
-    fn hand_over(&mut self) {
-        while let Some(record) = self.pipeline.poll_record() {
-            if !self.end.record(record) {
-                self.pipeline.counters_mut().records_lost += 1;
-            }
-        }
-        while let Some(packet) = self.pipeline.poll_punted() {
-            if !self.end.punt(&packet) {
-                let counters = self.pipeline.counters_mut();
-                counters.consumed -= 1;
-                counters.drop(DropReason::Punt);
-            }
-        }
-    }
-
-    /// Carries out what control asks for.
-    fn obey(&mut self, now: Instant) {
-        for _ in 0..COMMANDS {
-            match self.end.command() {
-                None => return,
-                Some(Command::Stop) => self.stopping = true,
-                Some(Command::ServerHealth { server, up }) => {
-                    self.pipeline.balancer_mut().set_health(server, up);
-                }
-                Some(Command::ServerEnabled { server, enabled }) => {
-                    self.pipeline.balancer_mut().set_enabled(server, enabled);
-                }
-                Some(Command::StartProfile { set, event }) => {
-                    self.pipeline.policy_mut().start_profile(set, event);
-                }
-                Some(Command::Prepare(snapshot, reply)) => {
-                    let prepared = self.pipeline.policy_mut().prepare(&snapshot);
-                    self.prepared = prepared.is_ok().then_some(snapshot);
-                    reply.send(Answer::Prepared(prepared));
-                }
-                Some(Command::Adopt(reply)) => {
-                    let snapshot = self.prepared.take();
-                    reply.send(Answer::Adopted(snapshot.map(|new| self.pipeline.adopt(new)).is_some()));
-                }
-                Some(Command::Abandon) => {
-                    self.prepared = None;
-                    self.pipeline.policy_mut().abandon();
-                }
-                Some(Command::Query(query, reply)) => self.answer(now, query, reply),
-                Some(Command::Trace(order)) => self.pipeline.trace(now, *order),
-            }
-        }
-    }
-
-    fn answer(&mut self, now: Instant, query: Query, reply: Reply) {
-        let answer = match query {
-            Query::Ping => Answer::Pong,
-            Query::EndProfile => Answer::Profile(self.pipeline.policy_mut().end_profile()),
-            Query::Time => Answer::Time(now),
-            Query::ServicesInUse { first, count } => {
-                Answer::ServicesInUse(self.pipeline.services_in_use(first..first.saturating_add(count)))
-            }
-            Query::Live { service, limit } => {
-                Answer::Live(Box::new(report::live(&self.pipeline, now, service, limit)))
-            }
-            Query::Latency => Answer::Latency(self.latency.clone()),
-            Query::Ports => Answer::Ports(self.port_views()),
-            Query::Counters => Answer::Counters(Box::new(self.pipeline.counters().clone())),
-            Query::Scripts => Answer::Scripts(self.pipeline.policy().report()),
-            Query::Pools => Answer::Pools(report::servers(&self.pipeline), report::pools(&self.pipeline)),
-            Query::Flows { limit, service, client } => {
-                Answer::Flows(report::flows(&self.pipeline, now, limit, service, client))
-            }
-            Query::Tables { service, limit } => {
-                let (entries, stats) = report::tables(&self.pipeline, now, service, limit);
-                Answer::Tables(entries, stats)
-            }
-        };
-        reply.send(answer);
-    }
-
-    fn port_views(&self) -> Vec<PortView> {
-        let interfaces = self.pipeline.snapshot().interfaces.iter().zip(0u8..);
-        let views = interfaces.map(|(interface, port)| PortView {
-            name: interface.name.clone(),
-            mac: self.pipeline.port(PortId(port)).map(|settings| settings.mac).unwrap_or_default(),
-            link: self.io.link(PortId(port)),
-            stats: self.io.port_stats(PortId(port)),
-        });
-        views.collect()
-    }
-}
-
-/// Hands a burst to a device, with a few more attempts when its queue is full. What is left in `burst` was not taken.
-/// Returns packets and bytes that were.
-fn send<I: PacketIo>(io: &mut I, port: PortId, burst: &mut Burst<I::Buf>) -> (u64, u64) {
-    if burst.is_empty() {
-        return (0, 0);
-    }
-    let length = |burst: &Burst<I::Buf>| burst.iter().map(|buf| buf.bytes().len() as u64).sum::<u64>();
-    let (packets, bytes) = (burst.len(), length(burst));
-    for _ in 0..TX_ATTEMPTS {
-        io.tx_burst(port, burst);
-        if burst.is_empty() {
-            break;
-        }
-    }
-    ((packets - burst.len()) as u64, bytes - length(burst))
 }
