@@ -1,6 +1,7 @@
 //! [`LuaPolicy`]: the [`Policy`] that runs DataScripts.
 
 mod reload;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::raw::{Compiled, Machine, Modules};
 use crate::script::Script;
 use crate::source::{ScriptError, chunk_name, wrapped};
 use crate::{api, strings};
+use waiting::{Slab, Waiting};
 
 /// Garbage in bytes that may come up before the collector does a step.
 const GARBAGE_STEP: usize = 64 << 10;
@@ -58,12 +60,6 @@ struct Place {
     budget: u64,
     /// Nanoseconds in Lua so far.
     spent: u64,
-}
-
-struct Waiting {
-    coroutine: Coroutine,
-    need: usize,
-    place: Place,
 }
 
 fn event_index(event: Event) -> usize {
@@ -397,53 +393,4 @@ fn compile_set(
 fn compile_script(machine: &Machine, source: &Source, modules: &Modules) -> mlua::Result<Compiled> {
     let contained = script_check::contained(&source.text);
     machine.compile(&chunk_name(source), &wrapped(&source.text), modules, contained)
-}
-
-/// The runs that wait, by their ids: 24 bits of place, 8 bits that change with each use of the place.
-struct Slab {
-    places: Vec<(u8, Option<Waiting>)>,
-    free: Vec<u32>,
-    used: usize,
-    most: usize,
-}
-
-const PLACE_BITS: u32 = 24;
-
-impl Slab {
-    fn new(most: usize) -> Self {
-        Slab { places: Vec::new(), free: Vec::new(), used: 0, most: most.min(1 << PLACE_BITS) }
-    }
-
-    fn insert(&mut self, waiting: Waiting) -> Result<RunId, Waiting> {
-        if self.used >= self.most {
-            return Err(waiting);
-        }
-        let place = match self.free.pop() {
-            Some(place) => place,
-            None => match u32::try_from(self.places.len()) {
-                Ok(place) => {
-                    self.places.push((0, None));
-                    place
-                }
-                Err(_) => return Err(waiting),
-            },
-        };
-        let Some((generation, held)) = self.places.get_mut(place as usize) else { return Err(waiting) };
-        *held = Some(waiting);
-        self.used += 1;
-        Ok(RunId(u32::from(*generation) << PLACE_BITS | place))
-    }
-
-    fn remove(&mut self, run: RunId) -> Option<Waiting> {
-        let place = run.0 & ((1 << PLACE_BITS) - 1);
-        let (generation, held) = self.places.get_mut(place as usize)?;
-        if u32::from(*generation) != run.0 >> PLACE_BITS {
-            return None;
-        }
-        let waiting = held.take()?;
-        *generation = generation.wrapping_add(1);
-        self.free.push(place);
-        self.used -= 1;
-        Some(waiting)
-    }
 }

@@ -7,9 +7,8 @@ use std::ptr;
 
 use mlua::ffi::{self, lua_State};
 
-use super::{
-    Arguments, HOOK_INSTRUCTIONS, SANDBOX, SLOW_HOOK_INSTRUCTIONS, Slot, UNWATCHED, look_every, stop, trace,
-};
+use super::watch::{HOOK_INSTRUCTIONS, SLOW_HOOK_INSTRUCTIONS, UNWATCHED, look_every, stop};
+use super::{Arguments, SANDBOX, Slot, trace};
 use crate::call::{Answer, Refusal, Reply, Value, captured, count};
 
 /// A function that scripts can call.
