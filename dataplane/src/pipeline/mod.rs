@@ -4,7 +4,7 @@
 //!
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
 //! path), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of
-//! a flow), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
+//! a flow), `terms.rs` (what a client is offered), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
 //! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `preserve.rs` (flows whose servers see the client's address), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
 //! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
 //! (timers, and how flows end), `reload.rs` (another configuration), `traced.rs` (the same for somebody who watches);
@@ -31,6 +31,7 @@ mod preserve;
 mod proxied;
 mod reload;
 mod split;
+mod terms;
 mod traced;
 mod transmit;
 mod vips;
@@ -66,6 +67,7 @@ use crate::trace::Tracer;
 use crate::wheel::Wheel;
 use connection::Connections;
 use preserve::Preserved;
+use terms::Offers;
 use transmit::Originated;
 use vips::Vips;
 
@@ -110,6 +112,7 @@ pub struct Pipeline<P: Policy> {
     news: VecDeque<(Option<u8>, News)>,
     ports: Vec<PortSettings>,
     vips: Vips,
+    offers: Offers,
     preserved: Preserved,
     own: Vec<(PortId, Address)>,
     routes: Routes,
@@ -192,6 +195,7 @@ impl<P: Policy> Pipeline<P> {
             neighbors: Neighbors::new(limits.neighbors).with_ports(&ports),
             ports,
             vips: Vips::new(&snapshot),
+            offers: Offers::new(&snapshot),
             preserved: Preserved::new(&snapshot),
             own,
             routes: Routes::new(&snapshot),
