@@ -4,14 +4,16 @@
 //!
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
 //! path), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of
-//! a flow), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
+//! a flow), `terms.rs` (what a client is offered), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
 //! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `preserve.rs` (flows whose servers see the client's address), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
 //! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
-//! (timers, and how flows end), `reload.rs` (another configuration), `traced.rs` (the same for somebody who watches).
+//! (timers, and how flows end), `reload.rs` (another configuration), `traced.rs` (the same for somebody who watches);
+//! `access.rs` lends out the parts.
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
 
+mod access;
 mod binding;
 mod bound;
 mod connection;
@@ -29,6 +31,7 @@ mod preserve;
 mod proxied;
 mod reload;
 mod split;
+mod terms;
 mod traced;
 mod transmit;
 mod vips;
@@ -64,6 +67,7 @@ use crate::trace::Tracer;
 use crate::wheel::Wheel;
 use connection::Connections;
 use preserve::Preserved;
+use terms::Offers;
 use transmit::Originated;
 use vips::Vips;
 
@@ -108,6 +112,7 @@ pub struct Pipeline<P: Policy> {
     news: VecDeque<(Option<u8>, News)>,
     ports: Vec<PortSettings>,
     vips: Vips,
+    offers: Offers,
     preserved: Preserved,
     own: Vec<(PortId, Address)>,
     routes: Routes,
@@ -190,6 +195,7 @@ impl<P: Policy> Pipeline<P> {
             neighbors: Neighbors::new(limits.neighbors).with_ports(&ports),
             ports,
             vips: Vips::new(&snapshot),
+            offers: Offers::new(&snapshot),
             preserved: Preserved::new(&snapshot),
             own,
             routes: Routes::new(&snapshot),
@@ -326,137 +332,6 @@ impl<P: Policy> Pipeline<P> {
             self.news.push_back((whom, news));
         }
         room
-    }
-
-    /// Which worker this is.
-    #[must_use]
-    pub fn seat(&self) -> Seat {
-        self.steering.seat()
-    }
-
-    /// The configuration.
-    #[must_use]
-    pub fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
-    }
-
-    /// Counters; the worker moves those of verdicts and transmissions.
-    pub fn counters_mut(&mut self) -> &mut Counters {
-        &mut self.counters
-    }
-
-    /// Counters.
-    #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Server states.
-    #[must_use]
-    pub fn balancer(&self) -> &Balancer {
-        &self.balancer
-    }
-
-    /// Server states, for control's commands.
-    pub fn balancer_mut(&mut self) -> &mut Balancer {
-        &mut self.balancer
-    }
-
-    /// Script tables.
-    #[must_use]
-    pub fn tables(&self) -> &TableStore {
-        &self.tables
-    }
-
-    /// Script tables, for what other workers have to know of them.
-    pub fn tables_mut(&mut self) -> &mut TableStore {
-        &mut self.tables
-    }
-
-    /// Flows.
-    #[must_use]
-    pub fn flows(&self) -> &FlowTable {
-        &self.flows
-    }
-
-    /// Neighbours.
-    pub fn neighbors_mut(&mut self) -> &mut Neighbors {
-        &mut self.neighbors
-    }
-
-    /// The MAC address of a neighbour, if it is known.
-    #[must_use]
-    pub fn neighbor_mac(&self, id: NeighborId) -> Option<[u8; 6]> {
-        self.neighbors.mac(id)
-    }
-
-    /// The scripts.
-    #[must_use]
-    pub fn policy(&self) -> &P {
-        &self.policy
-    }
-
-    /// The scripts, for their housekeeping.
-    pub fn policy_mut(&mut self) -> &mut P {
-        &mut self.policy
-    }
-
-    /// The port's own MAC address and tag.
-    #[must_use]
-    pub fn port(&self, port: PortId) -> Option<&PortSettings> {
-        self.ports.get(port.index())
-    }
-
-    /// The next ended flow that is to be recorded.
-    #[inline]
-    pub fn poll_record(&mut self) -> Option<EndedFlow> {
-        let record = self.records.pop_front();
-        if record.is_none() {
-            // From the beginning again, where the memory is still in the cache.
-            self.records.clear();
-        }
-        record
-    }
-
-    /// The next IP packet for the control thread.
-    pub fn poll_punted(&mut self) -> Option<Vec<u8>> {
-        self.punted.pop_front()
-    }
-
-    /// The next neighbour that became known; packets that wait for it can leave.
-    pub fn poll_resolved(&mut self) -> Option<NeighborId> {
-        self.resolved.pop_front()
-    }
-
-    /// Slow-path records in use; 0 when nothing but bound, silent flows is left.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.connections.in_use()
-    }
-
-    /// TCP flows whose handshake is not complete, and flows that wait for a script or a server: what the limits of
-    /// these names are about.
-    #[must_use]
-    pub fn undecided(&self) -> (u32, u32) {
-        (self.embryonic, self.waiting)
-    }
-
-    /// Neighbours that flows refer to.
-    #[must_use]
-    pub fn neighbors_in_use(&self) -> usize {
-        self.neighbors.in_use()
-    }
-
-    /// Datagrams of which fragments are missing, and blocks of memory that they use.
-    #[must_use]
-    pub fn fragments(&self) -> (usize, usize) {
-        self.reassembly.in_use()
-    }
-
-    /// Timers that will fire.
-    #[must_use]
-    pub fn timers(&self) -> u32 {
-        self.wheel.len()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The first packet of a flow: which service, is there room, and what happens to it first.
 
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use tcp::{Binding, Flags, Lifecycle, Segment, SeqNumber};
 use zerocopy::IntoBytes;
 
@@ -17,7 +17,7 @@ use crate::flow_table::FlowId;
 use crate::io::PacketBuf;
 use crate::parse::{self, Headers};
 use crate::policy::{Close, Event, Policy, Selection};
-use crate::snapshot::{PoolId, Protocol, Service, ServiceId, Snapshot, Target, TcpProfile};
+use crate::snapshot::{Protocol, ServiceId, TcpProfile};
 
 impl<P: Policy> Pipeline<P> {
     /// A packet that belongs to no flow.
@@ -138,26 +138,6 @@ impl<P: Policy> Pipeline<P> {
         connection.header_due = self.begins_with_header(service, headers.key.source.ip());
         self.keep(id, connection);
         Ok(id)
-    }
-
-    /// What is offered to a client of this service.
-    pub(super) fn terms(&self, headers: &Headers, id: ServiceId) -> Option<Terms> {
-        let service = self.snapshot.services.get(id.index())?;
-        let ip_header = if headers.key.source.is_v4() { 20 } else { 40 };
-        let port = self.routes.lookup(headers.key.source)?.port;
-        let mtu = self.ports.get(port.index())?.mtu;
-        let mut promise = promise(&self.snapshot, service)?;
-        let fits = mtu.saturating_sub(ip_header + 20).min(service.tcp.mss.unwrap_or(u16::MAX));
-        promise.mss = promise.mss.min(fits);
-        let pool = default_pool(&self.snapshot, service).or_else(|| first_pool(&self.snapshot, service))?;
-        let limits = tcp::Limits {
-            handshake_timeout: service.tcp.handshake_timeout,
-            first_payload_timeout: service.tcp.first_payload_timeout,
-            connect_timeout: self.snapshot.pools.get(pool.index())?.tcp.connect_timeout,
-            replay_timeout: service.tcp.idle_timeout.min(REPLAY_TIMEOUT),
-            buffer: service.tcp.buffer,
-        };
-        Some(Terms { promise, limits, fits })
     }
 
     /// Initial sequence number (RFC 6528: a keyed hash of the connection plus a 4 µs clock) and timestamp offset
@@ -281,24 +261,6 @@ impl<P: Policy> Pipeline<P> {
     }
 }
 
-/// What weir offers a client before a server is known.
-pub(super) struct Terms {
-    pub(super) promise: tcp::Promise,
-    pub(super) limits: tcp::Limits,
-    /// Largest segment that passes the client's port.
-    fits: u16,
-}
-
-impl Terms {
-    /// What the client could receive must also pass its port, now from weir and later from the server.
-    pub(super) fn fit(&self, syn: &mut Segment<'_>) {
-        syn.options.mss = syn.options.mss.map(|mss| mss.min(self.fits));
-    }
-}
-
-/// Longest time that weir retransmits replayed bytes without an acknowledgement.
-const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Whether a segment without a flow may open one.
 fn opening_flags(flags: u8) -> Result<(), DropReason> {
     let flags = Flags(flags & (Flags::SYN | Flags::ACK | Flags::RST | Flags::FIN).0);
@@ -309,46 +271,4 @@ fn opening_flags(flags: u8) -> Result<(), DropReason> {
         _ if flags.contains(Flags::SYN) && ends => Err(DropReason::TcpFlags),
         _ => Err(DropReason::NoFlow),
     }
-}
-
-/// The pools that flows of a service may end in: those of its default and those attached to its script sets.
-fn reachable_pools<'a>(snapshot: &'a Snapshot, service: &'a Service) -> impl Iterator<Item = PoolId> + 'a {
-    let sets = service.script_sets.iter().filter_map(|id| snapshot.script_sets.get(id.index()));
-    let scripted = sets.clone().flat_map(|set| set.pools.iter().copied());
-    let grouped = sets.flat_map(|set| set.pool_groups.iter().copied());
-    let default_group = match service.default {
-        Some(Target::PoolGroup(group)) => Some(group),
-        _ => None,
-    };
-    let members = grouped.chain(default_group).filter_map(|id| snapshot.pool_groups.get(id.index()));
-    let members = members.flat_map(|group| group.members.iter().map(|member| member.pool));
-    let default = match service.default {
-        Some(Target::Pool(pool)) => Some(pool),
-        _ => None,
-    };
-    default.into_iter().chain(scripted).chain(members)
-}
-
-/// What all pools of a service can keep: the least of each.
-fn promise(snapshot: &Snapshot, service: &Service) -> Option<tcp::Promise> {
-    let pools = reachable_pools(snapshot, service).filter_map(|id| snapshot.pools.get(id.index()));
-    pools.map(|pool| pool.tcp.promise).reduce(|a, b| tcp::Promise {
-        mss: a.mss.min(b.mss),
-        window_scale: a.window_scale.zip(b.window_scale).map(|(a, b)| a.min(b)),
-        sack: a.sack && b.sack,
-        timestamps: a.timestamps && b.timestamps,
-    })
-}
-
-fn default_pool(snapshot: &Snapshot, service: &Service) -> Option<PoolId> {
-    match service.default? {
-        Target::Pool(pool) => Some(pool),
-        Target::PoolGroup(group) => {
-            snapshot.pool_groups.get(group.index())?.members.first().map(|member| member.pool)
-        }
-    }
-}
-
-fn first_pool(snapshot: &Snapshot, service: &Service) -> Option<PoolId> {
-    reachable_pools(snapshot, service).next()
 }

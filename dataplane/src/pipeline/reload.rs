@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::preserve::Preserved;
+use super::terms::Offers;
 use super::transmit::Originated;
 use super::vips::Vips;
 use super::{Pipeline, own_addresses};
@@ -23,6 +24,7 @@ impl<P: Policy> Pipeline<P> {
         let old = std::mem::replace(&mut self.snapshot, snapshot);
         let seat = self.seat();
         self.vips = Vips::new(&self.snapshot);
+        self.offers = Offers::new(&self.snapshot);
         self.steering = Steering::of(seat, &self.snapshot);
         self.preserved = Preserved::new(&self.snapshot);
         self.balancer.lay_over(&old, &self.snapshot, seat);
