@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::destinations::Destinations;
 use super::preserve::Preserved;
 use super::transmit::Originated;
 use super::vips::Vips;
@@ -25,6 +26,7 @@ impl<P: Policy> Pipeline<P> {
         self.vips = Vips::new(&self.snapshot);
         self.steering = Steering::of(seat, &self.snapshot);
         self.preserved = Preserved::new(&self.snapshot);
+        self.destinations = Destinations::new(&self.snapshot, &self.routes);
         self.balancer.lay_over(&old, &self.snapshot, seat);
         self.tables.lay_over(&self.snapshot);
         self.policy.adopt();
