@@ -183,6 +183,24 @@ impl Neighbors {
         self.entry(id).map(|entry| (entry.port, entry.address))
     }
 
+    /// [`Neighbors::resolve`] and [`Neighbors::retain`] in one.
+    #[inline]
+    pub fn hold(&mut self, now: Instant, next_hop: (PortId, Address)) -> Option<NeighborId> {
+        let slot = self.slot_of(next_hop);
+        if let Some((slot, entry)) =
+            slot.and_then(|slot| Some((slot, self.entries.get_mut(usize::from(slot))?)))
+            && let (State::Known { .. }, Some(_), 1..) = (entry.state, entry.due, entry.references)
+        {
+            // As most are: in use, known, and asked for again in time.
+            entry.last_used = now;
+            entry.references = entry.references.saturating_add(1);
+            return Some(NeighborId::new(slot, entry.generation));
+        }
+        let id = self.resolve(now, next_hop)?;
+        self.retain(id);
+        Some(id)
+    }
+
     /// Keeps an entry in the table until as many [`Neighbors::release`]. `false`: the id is out of date.
     pub fn retain(&mut self, id: NeighborId) -> bool {
         let Some(entry) = self.entry_mut(id) else { return false };

@@ -1,10 +1,8 @@
 //! Source addresses and ports towards servers.
 
-use std::net::SocketAddr;
-
 use crate::address::{Address, FlowKey};
 use crate::flow_table::hash::Hasher;
-use crate::snapshot::{Protocol, SnatPool};
+use crate::snapshot::SnatPool;
 
 /// Pairs that an allocation tries in the order of the cursor.
 const IN_ORDER: u64 = 64;
@@ -60,35 +58,40 @@ impl SnatPorts {
         }
     }
 
-    /// Address and port from which a new flow may go to `server`.
+    /// Address and port from which a new flow of this IP protocol may go to `server`: the key of the packets that come back.
     ///
-    /// `is_free` is asked with keys of packets as they arrive from the server; the pair is the first one for which it
-    /// says yes. It may refuse a pair for other reasons than being in use, such as that replies to it would arrive at
-    /// another worker.
+    /// `is_free` is asked with such keys; the pair is the first one for which it says yes. It may refuse a pair for other
+    /// reasons than being in use, such as that replies to it would arrive at another worker.
     ///
     /// `None`: all pairs that were tried are refused, or there is no address of the server's family.
+    #[inline]
     pub fn allocate(
         &mut self,
-        protocol: Protocol,
-        server: SocketAddr,
+        protocol: u8,
+        (server, port): (Address, u16),
         mut is_free: impl FnMut(&FlowKey) -> bool,
-    ) -> Option<SocketAddr> {
+    ) -> Option<FlowKey> {
         let SnatPorts { v4, v6, hasher, tries, workers } = self;
         let (in_order, anywhere) = (IN_ORDER * *workers, ANYWHERE * *workers);
-        let pairs = if server.is_ipv4() { v4 } else { v6 };
-        let count = pairs.count();
-        let nowhere = SocketAddr::new(server.ip(), 0);
-        let mut key = FlowKey::new(protocol, server, nowhere);
+        let pairs = if server.is_v4() { v4 } else { v6 };
+        let count = pairs.count;
+        let mut key = FlowKey {
+            source: server,
+            destination: server,
+            source_port: port,
+            protocol,
+            ..FlowKey::default()
+        };
         let cursor = hasher.hash(&key) as usize % CURSORS;
         let mut free = |pairs: &Pairs, place| {
             (key.destination, key.destination_port) = pairs.pair(place)?;
-            is_free(&key).then(|| key.destination_socket())
+            is_free(&key).then_some(key)
         };
         let in_order = if count <= in_order + anywhere { count } else { in_order };
         for _ in 0..in_order {
             let place = pairs.advance(cursor);
-            if let Some(pair) = free(pairs, place) {
-                return Some(pair);
+            if let Some(key) = free(pairs, place) {
+                return Some(key);
             }
         }
         let anywhere = if in_order < count { anywhere } else { 0 };
@@ -103,8 +106,11 @@ impl SnatPorts {
 #[derive(Debug)]
 struct Pairs {
     addresses: Vec<Address>,
+    /// Divides by their number.
+    divisor: Divisor,
     first_port: u16,
-    ports: u64,
+    /// How many there are.
+    count: u64,
     /// From one pair to the next one: coprime to their number, so that all are visited.
     step: u64,
     cursors: Vec<u64>,
@@ -113,31 +119,52 @@ struct Pairs {
 impl Pairs {
     fn new(addresses: Vec<Address>, pool: &SnatPool, hasher: &Hasher) -> Self {
         let ports = (u64::from(pool.last_port) + 1).saturating_sub(u64::from(pool.first_port));
-        let count = (addresses.len() as u64 * ports).max(1);
-        let wanted = hasher.hash_number(u64::MAX) % count;
-        let step = (wanted..count).chain(1..wanted).find(|&step| coprime(step, count)).unwrap_or(1);
-        let cursors = (0..CURSORS as u64).map(|n| hasher.hash_number(u64::MAX - 1 - n) % count).collect();
-        Pairs { addresses, first_port: pool.first_port, ports, step, cursors }
-    }
-
-    fn count(&self) -> u64 {
-        self.addresses.len() as u64 * self.ports
+        let count = addresses.len() as u64 * ports;
+        let some = count.max(1);
+        let wanted = hasher.hash_number(u64::MAX) % some;
+        let step = (wanted..some).chain(1..wanted).find(|&step| coprime(step, some)).unwrap_or(0);
+        let cursors = (0..CURSORS as u64).map(|n| hasher.hash_number(u64::MAX - 1 - n) % some).collect();
+        let divisor = Divisor::new(addresses.len() as u64);
+        Pairs { addresses, divisor, first_port: pool.first_port, count, step, cursors }
     }
 
     /// Moves a cursor on; there must be pairs.
+    #[inline]
     fn advance(&mut self, cursor: usize) -> u64 {
-        let (step, count) = (self.step, self.count().max(1));
+        let (step, count) = (self.step, self.count);
         self.cursors.get_mut(cursor).map_or(0, |place| {
-            *place = (*place + step) % count;
+            let next = *place + step;
+            *place = if next >= count { next - count } else { next };
             *place
         })
     }
 
+    #[inline]
     fn pair(&self, place: u64) -> Option<(Address, u16)> {
-        let addresses = self.addresses.len() as u64;
-        let address = self.addresses.get(place.checked_rem(addresses)? as usize)?;
-        let port = u64::from(self.first_port) + place / addresses;
-        Some((*address, u16::try_from(port).ok()?))
+        let port = self.divisor.quotient(place);
+        let address = self.addresses.get((place - port * self.addresses.len() as u64) as usize)?;
+        Some((*address, u16::try_from(u64::from(self.first_port) + port).ok()?))
+    }
+}
+
+/// Divides by a number that stays the same with one multiplication.
+#[derive(Clone, Copy, Debug)]
+struct Divisor {
+    /// 2^64 divided by the number, a little less at most.
+    reciprocal: u64,
+}
+
+impl Divisor {
+    fn new(number: u64) -> Self {
+        Divisor { reciprocal: u64::MAX / number.max(1) }
+    }
+
+    /// The whole part of `n` divided by the number, if the product of the number and `n + 1` is not above 2^64. The product
+    /// below is less than `(n + 1) / number`, by no more than `(n + 1) / 2^64`, that is by no more than `1 / number`: too
+    /// little to pass a whole number, other than `(n + 1) / number` itself.
+    #[inline]
+    fn quotient(self, n: u64) -> u64 {
+        (((u128::from(n) + 1) * u128::from(self.reciprocal)) >> 64) as u64
     }
 }
 
@@ -153,6 +180,7 @@ mod tests {
     use std::collections::{HashSet, VecDeque};
 
     use super::*;
+    use crate::header::{PROTOCOL_TCP, PROTOCOL_UDP};
 
     const SEEDS: std::ops::Range<u64> = 40..50;
 
@@ -160,8 +188,8 @@ mod tests {
         SnatPool { addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(), first_port, last_port }
     }
 
-    fn server(n: u8) -> SocketAddr {
-        SocketAddr::from(([10, 1, 0, n], 53))
+    fn server(n: u8) -> (Address, u16) {
+        (Address::from_v4([10, 1, 0, n]), 53)
     }
 
     /// What a flow table would know, and an allocator on it.
@@ -176,14 +204,16 @@ mod tests {
             Side { ports: SnatPorts::new(pool, 1, seed), used: HashSet::new(), asked: 0 }
         }
 
-        fn take(&mut self, server: SocketAddr) -> Option<FlowKey> {
+        fn take(&mut self, server: (Address, u16)) -> Option<FlowKey> {
             self.asked = 0;
             let (used, asked) = (&self.used, &mut self.asked);
-            let given = self.ports.allocate(Protocol::Udp, server, |key| {
+            let given = self.ports.allocate(PROTOCOL_UDP, server, |key| {
                 *asked += 1;
                 !used.contains(key)
             });
-            let key = FlowKey::new(Protocol::Udp, server, given?);
+            let key = given?;
+            let asked_for = (key.source, key.source_port, key.protocol);
+            assert_eq!(asked_for, (server.0, server.1, PROTOCOL_UDP));
             assert!(self.used.insert(key), "handed out twice: {key:?}");
             Some(key)
         }
@@ -281,17 +311,17 @@ mod tests {
         let mut ports = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1999), 1, 5);
         for _ in 0..100 {
             let odd = |key: &FlowKey| key.destination_port % 2 == 1;
-            assert_eq!(ports.allocate(Protocol::Tcp, server(1), odd).unwrap().port() % 2, 1);
+            assert_eq!(ports.allocate(PROTOCOL_TCP, server(1), odd).unwrap().destination_port % 2, 1);
         }
     }
 
     #[test]
     fn the_family_of_the_server_decides() {
         let mut both = SnatPorts::new(&pool(&["10.0.0.1", "2001:db8::1"], 1000, 1001), 1, 3);
-        let v6: SocketAddr = "[2001:db8::5]:80".parse().unwrap();
-        let given = |ports: &mut SnatPorts, server| ports.allocate(Protocol::Tcp, server, |_| true);
-        assert!(given(&mut both, v6).unwrap().is_ipv6());
-        assert!(given(&mut both, server(1)).unwrap().is_ipv4());
+        let v6 = (Address::from("2001:db8::5".parse::<std::net::IpAddr>().unwrap()), 80);
+        let given = |ports: &mut SnatPorts, server| ports.allocate(PROTOCOL_TCP, server, |_| true);
+        assert!(!given(&mut both, v6).unwrap().destination.is_v4());
+        assert!(given(&mut both, server(1)).unwrap().destination.is_v4());
         let mut one = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1001), 1, 3);
         assert_eq!(given(&mut one, v6), None);
         assert_eq!(given(&mut SnatPorts::new(&pool(&[], 1000, 1001), 1, 3), server(1)), None);
@@ -307,5 +337,20 @@ mod tests {
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));
         assert!(order(1).windows(2).any(|pair| pair[1] != pair[0] + 1));
+    }
+
+    #[test]
+    fn a_quotient_is_exact_wherever_it_is_promised() {
+        for number in
+            [1, 2, 3, 5, 7, 32, 33, 62, 255, 256, 257, 65_535, 65_536, 65_537, (1 << 24) - 1, 1 << 24]
+        {
+            let divisor = Divisor::new(number);
+            let last = number * 65_536 - 1;
+            let edges = (0..=65_535).map(|q| q * number);
+            for n in edges.flat_map(|edge| [edge.saturating_sub(1), edge, (edge + 1).min(last)]).chain([last])
+            {
+                assert_eq!(divisor.quotient(n), n / number, "{n} / {number}");
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::fixture::ip;
 use super::*;
 use crate::snapshot::Algorithm::{self, LeastConnections, RoundRobin};
+use crate::snapshot::Target;
 
 const SEED: u64 = 0x5eed;
 const SERVERS: usize = 10;

@@ -3,7 +3,9 @@ use std::net::IpAddr;
 
 use super::fixture::{icmp_monitor, ip};
 use super::*;
+use crate::policy::Selection;
 use crate::snapshot::Algorithm::{LeastConnections, RoundRobin, SourceIpHash};
+use crate::snapshot::{PoolGroupId, Target};
 
 const THREE: &[&str] = &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
 

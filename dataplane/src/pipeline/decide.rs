@@ -1,15 +1,13 @@
 //! The script and the choice of a server.
 
-use std::net::SocketAddr;
-
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use tcp::{Flags, Lifecycle, Side};
 
 use super::connection::Connection;
 use super::end::Fate;
 use super::preserve::{Claim, Servers};
 use super::{Pipeline, Suspended};
-use crate::address::FlowKey;
+use crate::address::{Address, FlowKey};
 use crate::api;
 use crate::balance::{Client, Pick};
 use crate::counters::DropReason;
@@ -18,7 +16,7 @@ use crate::flow::FlowState;
 use crate::flow_table::FlowId;
 use crate::neighbor::NeighborId;
 use crate::policy::{Close, Context, Event, FlowFacts, Outcome, Policy, Record, RunId, Selection};
-use crate::snapshot::{FailAction, Fallback, Protocol, ServerId, ServiceId, Target};
+use crate::snapshot::{FailAction, Fallback, PoolId, Protocol, ServerId, ServiceId, Target};
 
 /// What a run, or its absence, means for the flow.
 #[derive(Clone, Copy, Debug)]
@@ -141,12 +139,25 @@ impl<P: Policy> Pipeline<P> {
         client: Client,
         connection: Option<&Connection>,
     ) -> Result<ServerId, Refusal> {
+        let tried = connection.map_or(&[][..], |connection| &connection.tried);
+        let record = connection.map(|connection| &connection.record);
+        self.choose_but((service, client_key), selection, client, (tried, record))
+    }
+
+    /// The same for a flow that has tried these servers, and for which scripts have said this.
+    pub(super) fn choose_but(
+        &mut self,
+        (service, client_key): (ServiceId, &FlowKey),
+        selection: Selection,
+        client: Client,
+        (tried, record): (&[ServerId], Option<&Record>),
+    ) -> Result<ServerId, Refusal> {
         let claim = self.claim(service, client_key)?;
-        let mut servers = Servers::but(connection.map_or(&[][..], |connection| &connection.tried));
+        let mut servers = Servers::but(tried);
         let mut pick = self.pick_and_take(selection, client, &mut servers, claim.as_ref());
-        if let (Selection::Server(_), Pick::Failed(_) | Pick::Full(..), Some(connection)) =
-            (selection, pick, connection)
-            && let Some(target) = api::retry_target(&self.snapshot, service, &connection.record)
+        if let (Selection::Server(_), Pick::Failed(_) | Pick::Full(..), Some(record)) =
+            (selection, pick, record)
+            && let Some(target) = api::retry_target(&self.snapshot, service, record)
         {
             pick = self.pick_and_take(target.into(), client, &mut servers, claim.as_ref());
         }
@@ -189,14 +200,6 @@ impl<P: Policy> Pipeline<P> {
         Err(Refusal { reason, close })
     }
 
-    /// Where packets to `server` go, given the VS port that the client used.
-    pub(super) fn server_socket(&self, server: ServerId, service_port: u16) -> Option<SocketAddr> {
-        let socket = self.snapshot.server_address(server)?;
-        let pool = self.snapshot.servers.get(server.index())?.pool;
-        let translated = self.snapshot.pools.get(pool.index())?.port_translation;
-        Some(if translated { socket } else { SocketAddr::new(socket.ip(), service_port) })
-    }
-
     /// Gives the flow a server in which it has room: source address and port, server key, next hop, counts, persistence. The
     /// flow is not yet `Bound`.
     pub(super) fn attach(
@@ -206,7 +209,30 @@ impl<P: Policy> Pipeline<P> {
         server: ServerId,
         connection: Option<&mut Connection>,
     ) -> Result<(), Refusal> {
-        let attached = self.attach_to(now, id, server, connection);
+        let Some(flow) = self.flows.flow(id) else {
+            self.balancer.closed(server);
+            return Err(Refusal::reset(DropReason::NoFlow));
+        };
+        let flow = (ServiceId(flow.service), flow.client_key());
+        let record = connection.as_deref().map(|connection| &connection.record);
+        let pool = self.attach_known(now, (id, &flow), server, record)?;
+        if let Some(connection) = connection {
+            connection.pool = Some(pool);
+            connection.milestones.decided.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    /// The same for a flow whose service and client are at hand; the server's pool.
+    #[inline]
+    pub(super) fn attach_known(
+        &mut self,
+        now: Instant,
+        (id, flow): (FlowId, &(ServiceId, FlowKey)),
+        server: ServerId,
+        record: Option<&Record>,
+    ) -> Result<PoolId, Refusal> {
+        let attached = self.attach_to(now, (id, flow), server, record);
         if attached.is_err() {
             self.balancer.closed(server);
         }
@@ -217,57 +243,47 @@ impl<P: Policy> Pipeline<P> {
     fn attach_to(
         &mut self,
         now: Instant,
-        id: FlowId,
+        (id, (service, client)): (FlowId, &(ServiceId, FlowKey)),
         server: ServerId,
-        connection: Option<&mut Connection>,
-    ) -> Result<(), Refusal> {
-        let Some(flow) = self.flows.flow(id) else {
-            return Err(Refusal::reset(DropReason::NoFlow));
-        };
-        let (client_key, service) = (flow.client_key(), ServiceId(flow.service));
-        let protocol = if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp };
+        record: Option<&Record>,
+    ) -> Result<PoolId, Refusal> {
         if self.attached >= self.snapshot.limits.spliced {
             return Err(Refusal::reset(DropReason::SplicedLimit));
         }
-        let socket = self.server_socket(server, client_key.destination_port);
-        let socket = socket.ok_or(Refusal::reset(DropReason::NoServer))?;
-        let hop = self.routes.lookup(socket.ip().into()).ok_or(Refusal::reset(DropReason::NoRoute))?;
-        let (server_key, hash) = match self.preserves(service) {
-            true => self.take_client(now, &client_key, socket)?,
-            false => self.take_snat(protocol, socket)?,
+        let there = self.destinations.of(server).ok_or(Refusal::reset(DropReason::NoServer))?;
+        let hop = there.hop.ok_or(Refusal::reset(DropReason::NoRoute))?;
+        let socket = there.socket(client.destination_port);
+        let (server_key, hash) = match self.preserves(*service) {
+            true => self.take_client(now, client, socket)?,
+            false => self.take_snat(client.protocol, socket)?,
         };
         if self.flows.bind_vacant(id, server_key, hash).is_err() {
             return Err(Refusal::reset(DropReason::FlowTableFull));
         }
         self.attached += 1;
-        let hop = self.neighbors.resolve(now, (hop.port, hop.address));
-        let hop = hop.ok_or(Refusal::reset(DropReason::NoNeighbor))?;
-        self.neighbors.retain(hop);
+        let hop = self.neighbors.hold(now, hop).ok_or(Refusal::reset(DropReason::NoNeighbor))?;
         if let Some(flow) = self.flows.flow_mut(id) {
             flow.server_hop = hop.bits();
             flow.server = server.0;
         }
         self.balancer.opened(server);
-        if let Some(connection) = connection {
-            connection.pool = self.snapshot.servers.get(server.index()).map(|s| s.pool);
-            connection.milestones.decided.get_or_insert(now);
-            let record = &connection.record;
-            api::record_persistence(now, &self.snapshot, &mut self.tables, service, record, server);
+        if let Some(record) = record.filter(|record| record.persist.is_some()) {
+            api::record_persistence(now, &self.snapshot, &mut self.tables, *service, record, server);
         }
-        Ok(())
+        Ok(there.pool)
     }
 
     /// A SNAT address and port: the key of the server's packets, and its hash.
-    fn take_snat(&mut self, protocol: Protocol, server: SocketAddr) -> Result<(FlowKey, u64), Refusal> {
+    #[inline]
+    fn take_snat(&mut self, protocol: u8, server: (Address, u16)) -> Result<(FlowKey, u64), Refusal> {
         let (flows, steering) = (&self.flows, &self.steering);
         let mut hash = 0;
         let free = |key: &FlowKey| {
             hash = flows.hash(key);
             steering.is_here(key) && flows.find(hash, key).is_none()
         };
-        let source = self.snat.allocate(protocol, server, free);
-        let source = source.ok_or(Refusal::reset(DropReason::SnatExhausted))?;
-        Ok((FlowKey::new(protocol, server, source), hash))
+        let key = self.snat.allocate(protocol, server, free);
+        Ok((key.ok_or(Refusal::reset(DropReason::SnatExhausted))?, hash))
     }
 
     /// Takes the server away again, so that another one can be tried.
@@ -287,10 +303,23 @@ impl<P: Policy> Pipeline<P> {
 
     /// From now on the flow is translated.
     pub(super) fn became_bound(&mut self, now: Instant, id: FlowId) {
-        self.set_state(id, FlowState::Bound);
+        let Some(flow) = self.flows.flow_mut(id) else { return };
+        let (before, accompanied, is_tcp) = (flow.state(), flow.connection != flow::NONE, flow.is_tcp());
+        flow.set_state(FlowState::Bound);
+        flow.flags &= !flow::INSPECT;
+        let (service, idle) = (usize::from(flow.service), flow.idle(now));
+        self.count_state(before, -1);
         self.trace_bound(now, id);
-        self.refresh_inspection(id);
-        self.schedule_idle(now, id);
+        if accompanied {
+            self.refresh_inspection(id);
+        }
+        match self.snapshot.services.get(service).filter(|_| !is_tcp) {
+            Some(service) => {
+                let left = service.udp.idle_timeout.total_micros().saturating_sub(idle.total_micros());
+                self.wheel.schedule(id.index, now + Duration::from_micros(left));
+            }
+            None => self.schedule_idle(now, id),
+        }
     }
 
     /// The binding has delivered everything: the end hosts talk to each other from now on.

@@ -4,7 +4,8 @@
 //!
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
 //! path), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of
-//! a flow), `terms.rs` (what a client is offered), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server), `binding.rs`
+//! a flow), `terms.rs` (what a client is offered), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the
+//! choice of a server), `destinations.rs` (where servers are), `binding.rs`
 //! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `preserve.rs` (flows whose servers see the client's address), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
 //! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
 //! (timers, and how flows end), `reload.rs` (another configuration), `traced.rs` (the same for somebody who watches);
@@ -20,6 +21,7 @@ mod connection;
 mod cookies;
 mod datagram;
 mod decide;
+mod destinations;
 mod end;
 mod errors;
 mod fast;
@@ -66,6 +68,7 @@ use crate::table::TableStore;
 use crate::trace::Tracer;
 use crate::wheel::Wheel;
 use connection::Connections;
+use destinations::Destinations;
 use preserve::Preserved;
 use terms::Offers;
 use transmit::Originated;
@@ -116,6 +119,7 @@ pub struct Pipeline<P: Policy> {
     preserved: Preserved,
     own: Vec<(PortId, Address)>,
     routes: Routes,
+    destinations: Destinations,
     neighbors: Neighbors,
     flows: FlowTable,
     wheel: Wheel,
@@ -188,7 +192,7 @@ impl<P: Policy> Pipeline<P> {
         let ports = ports.map(|(i, mac)| PortSettings { mac: *mac, vlan: i.vlan, mtu: i.mtu });
         let ports: Vec<PortSettings> = ports.collect();
         let own = own_addresses(&snapshot);
-        let limits = snapshot.limits;
+        let (limits, routes) = (snapshot.limits, Routes::new(&snapshot));
         let mut pipeline = Pipeline {
             steering: Steering::of(seat, &snapshot),
             news: VecDeque::new(),
@@ -198,7 +202,8 @@ impl<P: Policy> Pipeline<P> {
             offers: Offers::new(&snapshot),
             preserved: Preserved::new(&snapshot),
             own,
-            routes: Routes::new(&snapshot),
+            destinations: Destinations::new(&snapshot, &routes),
+            routes,
             flows: FlowTable::new(limits.flows, seed as u64, snapshot.expects_ipv6())?,
             wheel: Wheel::new(limits.flows, now)?,
             snat: SnatPorts::new(&snapshot.snat, seat.of, (seed >> 64) as u64),

@@ -60,16 +60,16 @@ impl<P: Policy> Pipeline<P> {
         state: FlowState,
     ) -> Result<FlowId, DropReason> {
         let hop = self.routes.lookup(key.source).ok_or(DropReason::NoRoute)?;
-        let hop = self.neighbors.resolve(now, (hop.port, hop.address)).ok_or(DropReason::NoNeighbor)?;
-        let id = match self.flows.insert_vacant(key, hash) {
-            Ok(id) => id,
-            // Whoever has shown that it exists goes before those who have not.
-            Err(_) if self.evict_embryonic(now) => {
-                self.flows.insert_vacant(key, hash).map_err(|_| DropReason::FlowTableFull)?
-            }
-            Err(_) => return Err(DropReason::FlowTableFull),
+        let hop = self.neighbors.hold(now, (hop.port, hop.address)).ok_or(DropReason::NoNeighbor)?;
+        let mut inserted = self.flows.insert_vacant(key, hash);
+        // Whoever has shown that it exists goes before those who have not.
+        if inserted.is_err() && self.evict_embryonic(now) {
+            inserted = self.flows.insert_vacant(key, hash);
+        }
+        let Ok(id) = inserted else {
+            self.neighbors.release(now, hop);
+            return Err(DropReason::FlowTableFull);
         };
-        self.neighbors.retain(hop);
         if let Some(flow) = self.flows.flow_mut(id) {
             flow.client_hop = hop.bits();
             flow.service = service.0;

@@ -7,7 +7,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
-use std::net::SocketAddr;
 
 use smoltcp::time::Instant;
 use tcp::{Flags, Lifecycle};
@@ -107,8 +106,8 @@ impl<P: Policy> Pipeline<P> {
 
     /// True if the server has a flow of the same client address and port that is not over.
     pub(super) fn is_in_use(&self, Claim(client): &Claim, server: ServerId) -> bool {
-        let Some(socket) = self.server_socket(server, client.destination_port) else { return false };
-        let found = self.flows.lookup(&key_of(client, socket));
+        let Some(there) = self.destinations.of(server) else { return false };
+        let found = self.flows.lookup(&key_of(client, there.socket(client.destination_port)));
         found.is_some_and(|(id, _)| !self.flows.flow(id).is_some_and(|flow| is_over(&flow)))
     }
 
@@ -118,7 +117,7 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         client: &FlowKey,
-        server: SocketAddr,
+        server: (Address, u16),
     ) -> Result<(FlowKey, u64), Refusal> {
         let key = key_of(client, server);
         let hash = self.flows.hash(&key);
@@ -152,10 +151,10 @@ impl<P: Policy> Pipeline<P> {
 }
 
 /// The key of the packets of a server to a client.
-fn key_of(client: &FlowKey, server: SocketAddr) -> FlowKey {
+fn key_of(client: &FlowKey, (source, source_port): (Address, u16)) -> FlowKey {
     FlowKey {
-        source: server.ip().into(),
-        source_port: server.port(),
+        source,
+        source_port,
         destination: client.source,
         destination_port: client.source_port,
         branch: 0,

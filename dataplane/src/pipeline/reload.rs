@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::destinations::Destinations;
 use super::preserve::Preserved;
 use super::terms::Offers;
 use super::transmit::Originated;
@@ -27,6 +28,7 @@ impl<P: Policy> Pipeline<P> {
         self.offers = Offers::new(&self.snapshot);
         self.steering = Steering::of(seat, &self.snapshot);
         self.preserved = Preserved::new(&self.snapshot);
+        self.destinations = Destinations::new(&self.snapshot, &self.routes);
         self.balancer.lay_over(&old, &self.snapshot, seat);
         self.tables.lay_over(&self.snapshot);
         self.policy.adopt();

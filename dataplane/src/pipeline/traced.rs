@@ -21,7 +21,7 @@ use crate::io::{BURST, Burst, PacketBuf, PortId};
 use crate::parse::{self, Headers, Packet};
 use crate::policy::{Outcome, Policy, Record, Selection};
 use crate::report;
-use crate::snapshot::{ServerId, ServiceId};
+use crate::snapshot::{PoolId, ServerId, ServiceId};
 use crate::trace::{Left, Order, ScriptEnd, Shape, Subject, Tracer, What, Why, tuple};
 
 impl<P: Policy> Pipeline<P> {
@@ -302,14 +302,14 @@ impl<P: Policy> Pipeline<P> {
         now: Instant,
         id: FlowId,
         server: ServerId,
-        attached: &Result<(), Refusal>,
+        attached: &Result<PoolId, Refusal>,
     ) {
         if self.tracer.is_none() {
             return;
         }
         let key = self.flows.flow(id).map(|flow| flow.server_key()).unwrap_or_default();
         self.tell_of(now, Some(id), || match attached {
-            Ok(()) => What::Attached { server, to: key.source_socket(), from: key.destination_socket() },
+            Ok(_) => What::Attached { server, to: key.source_socket(), from: key.destination_socket() },
             Err(refusal) => What::Refused(refusal.reason),
         });
     }
