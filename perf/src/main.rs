@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use weir_perf::load::far::{Far, Subject, WeirProcess, Wires};
-use weir_perf::load::{self, Curve, Plan};
+use weir_perf::load::{self, Outcome, Plan, table};
 use weir_perf::measure::{Effort, Lab};
 use weir_perf::report::Setting;
 use weir_perf::scenario::{ALL, Scenario};
@@ -90,12 +90,21 @@ struct LoadArguments {
     /// Which flows: one of the scenarios udp-1 to tcp-1m
     #[arg(long, default_value = "udp-10k", value_parser = named)]
     scenario: Scenario,
-    /// Shorter and fewer runs
+    /// Fewer rounds
     #[arg(long)]
     quick: bool,
     /// This weir in a process of its own, over memif; without it, weir's worker in this process, over a ring
     #[arg(long, value_name = "BINARY")]
     weir: Option<PathBuf>,
+    /// Rounds at each load
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Milliseconds of each run
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    milliseconds: Option<u64>,
+    /// Only at this load, per cent of the maximum; may be given several times
+    #[arg(long, value_name = "PER CENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    at: Vec<u32>,
     /// Workers of that weir
     #[arg(long, default_value_t = 1)]
     workers: u8,
@@ -133,16 +142,36 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn load(arguments: &LoadArguments) -> anyhow::Result<()> {
-    let plan = Plan::new(arguments.quick);
+    let usual = Plan::new(arguments.quick);
+    let plan = Plan {
+        loads: if arguments.at.is_empty() { usual.loads } else { arguments.at.clone() },
+        nanoseconds: arguments
+            .milliseconds
+            .map_or(usual.nanoseconds, |milliseconds| milliseconds * 1_000_000),
+        rounds: arguments.rounds.unwrap_or(usual.rounds),
+    };
     let [generator, other] = *arguments.cpus.as_slice() else { bail!("two CPUs are wanted") };
-    let curves = match &arguments.weir {
+    let stolen = stolen();
+    let outcome = match &arguments.weir {
         None => load::near::run(&Lab::open_on(2, vec![generator, other])?, arguments.scenario, &plan)?,
         Some(binary) => far(arguments, binary, &plan, generator, other)?,
     };
-    print!("{}", load::table(&curves, &plan));
+    print!("{}", table::table(&outcome, &plan));
+    if let Some((before, after)) = stolen.zip(self::stolen()) {
+        println!(
+            "The hypervisor says that it took {} ms of all processors meanwhile.",
+            (after - before) * 10
+        );
+    }
     let setting = Setting::read(tsc::hertz());
     println!("\n{}", setting.line());
-    write_json(arguments.json.as_deref(), &load::json(&curves, &plan))
+    write_json(arguments.json.as_deref(), &table::json(&outcome, &plan))
+}
+
+/// Hundredths of a second of all processors that a hypervisor has given to somebody else, as far as it tells.
+fn stolen() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().next()?.split_whitespace().nth(8)?.parse().ok()
 }
 
 /// Against processes of their own.
@@ -152,7 +181,7 @@ fn far(
     plan: &Plan,
     cpu: u32,
     other: u32,
-) -> anyhow::Result<Vec<Curve>> {
+) -> anyhow::Result<Outcome> {
     let directory = tempfile::tempdir()?;
     let directory = directory.path();
     let how = WeirProcess {
@@ -170,9 +199,9 @@ fn far(
     }
     let wires = Wires::open(Some(cpu))?;
     let mut far = Far::new(&wires, subjects, u16::from(arguments.workers), arguments.scenario)?;
-    let curves = load::measure(&mut far, plan)?;
+    let outcome = load::measure(&mut far, plan)?;
     println!("dropped by weir: {}\n", drops(&far.weir()?.show(binary, "counters")?));
-    Ok(curves)
+    Ok(outcome)
 }
 
 /// The reasons that `weir show counters` counts packets for.

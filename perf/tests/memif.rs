@@ -35,7 +35,7 @@ fn two_workers(scenario: &str, misdirected: bool) -> anyhow::Result<Outcome> {
     if misdirected {
         far.misdirect();
     }
-    let load = far.run(0, Some(PACKETS_PER_SECOND), SECOND)?;
+    let (load, _) = far.run(0, Some(PACKETS_PER_SECOND), SECOND)?;
     let weir = far.weir()?;
     let workers = weir.show(&how.binary, "workers")?;
     let of = |name: &str| -> Vec<u64> {

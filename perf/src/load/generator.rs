@@ -13,7 +13,8 @@ use dataplane::steering::{Seat, Steering};
 use dpdk::{DpdkIo, Mbuf};
 use hdrhistogram::Histogram;
 
-use super::template::{Read, Template, read, since, stamp};
+use super::stops::{Account, Gap, STOP, Watch};
+use super::template::{Read, STEP, Template, read, since, stamp};
 use crate::peer::Peers;
 use crate::scenario::{Kind, Scenario};
 use crate::tsc;
@@ -29,6 +30,10 @@ const SILENCE: u64 = 400_000_000;
 /// Nanoseconds without a packet after which those that are still missing at the end are lost: longer than a process has to
 /// wait for a processor that it shares.
 const DRAIN: u64 = 300_000_000;
+/// The same where it is only counted how many come back.
+const SHORT_DRAIN: u64 = 5_000_000;
+/// Nanoseconds at the start of a run whose packets are sent, but in no histogram: the caches are those of another subject.
+pub const LEAD: u64 = 3_000_000;
 /// The longest latency that is told apart from longer ones.
 const LONGEST: u64 = 30_000_000_000;
 
@@ -43,15 +48,32 @@ pub struct Load {
     pub received: u64,
     /// From the intended time of sending to receiving, nanoseconds, of packets with a payload.
     pub latency: Histogram<u64>,
+    /// From the intended time of sending to the actual one: whatever stood still, it was not what was sent to.
+    pub late: Histogram<u64>,
+    /// When it began.
+    pub begin: u64,
     /// How long it was sent, nanoseconds.
     pub nanoseconds: u64,
+    /// Gaps of the generator.
+    pub gaps: Vec<Gap>,
 }
 
 impl Load {
     /// Nothing yet.
     pub fn new() -> anyhow::Result<Load> {
         let latency = Histogram::new_with_bounds(1, LONGEST, 3)?;
-        Ok(Load { scheduled: 0, refused: 0, received: 0, latency, nanoseconds: 0 })
+        let late = latency.clone();
+        let begin = tsc::nanoseconds();
+        Ok(Load {
+            scheduled: 0,
+            refused: 0,
+            received: 0,
+            latency,
+            late,
+            begin,
+            nanoseconds: 0,
+            gaps: Vec::new(),
+        })
     }
 
     /// Packets per second that came back.
@@ -64,15 +86,6 @@ impl Load {
     #[must_use]
     pub fn loss(&self) -> f64 {
         1.0 - self.received as f64 / (self.scheduled as f64).max(1.0)
-    }
-
-    /// Counts another run in.
-    pub fn add(&mut self, other: &Load) -> anyhow::Result<()> {
-        self.scheduled += other.scheduled;
-        self.refused += other.refused;
-        self.received += other.received;
-        self.nanoseconds += other.nanoseconds;
-        self.latency.add(&other.latency).context("histograms differ")
     }
 }
 
@@ -232,33 +245,53 @@ impl Generator {
     pub fn run(&mut self, rate: Option<f64>, nanoseconds: u64) -> anyhow::Result<Load> {
         ensure!(!self.templates.is_empty(), "no flow is established");
         let mut load = Load::new()?;
-        let begin = tsc::nanoseconds();
+        let mut watch = Watch::new(STOP, Account::now());
         loop {
-            let elapsed = tsc::nanoseconds() - begin;
-            if elapsed >= nanoseconds {
+            let now = tsc::nanoseconds();
+            watch.pass(now, Account::now);
+            let elapsed = now - load.begin;
+            if elapsed >= LEAD + nanoseconds {
                 load.nanoseconds = elapsed;
                 break;
             }
-            let due = match rate {
-                Some(rate) => (elapsed as f64 * rate / 1e9) as u64,
-                None => load.scheduled + BURST as u64,
-            };
-            for _ in 0..due.saturating_sub(load.scheduled).min(BURST as u64) {
-                let intended = rate.map_or(elapsed, |rate| (load.scheduled as f64 * 1e9 / rate) as u64);
-                load.scheduled += 1;
-                load.refused += u64::from(!self.stage(stamp(begin + intended)));
-            }
-            load.refused += self.flush();
+            self.send_due(&mut load, rate, elapsed);
             self.listen(&mut load)?;
         }
+        load.gaps = watch.into_gaps();
+        self.drain(&mut load, if rate.is_some() { DRAIN } else { SHORT_DRAIN })?;
+        Ok(load)
+    }
+
+    /// Sends what is to have left by now, but no more than a burst.
+    fn send_due(&mut self, load: &mut Load, rate: Option<f64>, elapsed: u64) {
+        let due = match rate {
+            Some(rate) => (elapsed as f64 * rate / 1e9) as u64,
+            None => load.scheduled + BURST as u64,
+        };
+        let packets = due.saturating_sub(load.scheduled).min(BURST as u64);
+        let intended = |number: u64| rate.map_or(elapsed, |rate| (number as f64 * 1e9 / rate) as u64);
+        if elapsed >= LEAD && packets > 0 {
+            let late = elapsed.saturating_sub(intended(load.scheduled)).max(1);
+            load.late.saturating_record_n(late, packets);
+        }
+        for _ in 0..packets {
+            let intended = load.begin + intended(load.scheduled);
+            load.scheduled += 1;
+            load.refused += u64::from(!self.stage(stamp(intended)));
+        }
+        load.refused += self.flush();
+    }
+
+    /// Listens until all is there, or nothing has come for so long.
+    fn drain(&mut self, load: &mut Load, patience: u64) -> anyhow::Result<()> {
         let (mut last, mut received) = (tsc::nanoseconds(), load.received);
-        while load.received < load.scheduled - load.refused && tsc::nanoseconds() - last < DRAIN {
-            self.listen(&mut load)?;
+        while load.received < load.scheduled - load.refused && tsc::nanoseconds() - last < patience {
+            self.listen(load)?;
             if load.received > received {
                 (last, received) = (tsc::nanoseconds(), load.received);
             }
         }
-        Ok(load)
+        Ok(())
     }
 
     /// The next frame, into the burst of its queue; `false` if there is no buffer.
@@ -304,7 +337,17 @@ impl Generator {
             let now = tsc::nanoseconds();
             for mbuf in burst.drain(..) {
                 match read(mbuf.bytes()) {
-                    Read::Stamped(sent) => load.latency.saturating_record(since(sent, now).max(1)),
+                    Read::Stamped(sent) => {
+                        let latency = since(sent, now);
+                        let intended = now.saturating_sub(latency);
+                        if intended + STEP < load.begin {
+                            // Of an earlier run, which has given it up.
+                            continue;
+                        }
+                        if intended >= load.begin + LEAD {
+                            load.latency.saturating_record(latency.max(1));
+                        }
+                    }
                     Read::Bare => {}
                     Read::Other => {
                         self.peers.receive(mbuf.bytes())?;

@@ -20,6 +20,9 @@ pub struct Template {
     pub queue: u8,
 }
 
+/// Nanoseconds by which a time that was carried may be wrong.
+pub const STEP: u64 = 8;
+
 /// A time in nanoseconds as frames carry it: steps of 8 ns, again the same after 34 s.
 #[must_use]
 pub fn stamp(nanoseconds: u64) -> u32 {
