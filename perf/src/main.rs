@@ -105,6 +105,9 @@ struct LoadArguments {
     /// Only at this load, per cent of the maximum; may be given several times
     #[arg(long, value_name = "PER CENT", value_parser = clap::value_parser!(u32).range(1..=100))]
     at: Vec<u32>,
+    /// This share of the packets opens UDP flows, for which the script runs; up to 10%
+    #[arg(long, value_name = "PER CENT", value_parser = share)]
+    new_flows: Option<f64>,
     /// Workers of that weir
     #[arg(long, default_value_t = 1)]
     workers: u8,
@@ -118,6 +121,12 @@ struct LoadArguments {
 
 fn named(name: &str) -> Result<Scenario, String> {
     Scenario::named(name).ok_or_else(|| format!("the scenarios are: {}", ALL.map(|s| s.name).join(", ")))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let percent =
+        text.trim_end_matches('%').trim().parse().ok().filter(|percent| (0.0..=10.0).contains(percent));
+    percent.map(|percent| percent / 100.0).ok_or_else(|| "a share is from 0% to 10%, like 0.5%".to_owned())
 }
 
 fn main() -> anyhow::Result<()> {
@@ -149,12 +158,17 @@ fn load(arguments: &LoadArguments) -> anyhow::Result<()> {
             .milliseconds
             .map_or(usual.nanoseconds, |milliseconds| milliseconds * 1_000_000),
         rounds: arguments.rounds.unwrap_or(usual.rounds),
+        new_flows: arguments.new_flows.unwrap_or(0.0),
+    };
+    let scenario = match arguments.new_flows {
+        None => arguments.scenario,
+        Some(_) => arguments.scenario.with_new_flows().context("new flows go with udp-1 and udp-10k")?,
     };
     let [generator, other] = *arguments.cpus.as_slice() else { bail!("two CPUs are wanted") };
     let stolen = stolen();
     let outcome = match &arguments.weir {
-        None => load::near::run(&Lab::open_on(2, vec![generator, other])?, arguments.scenario, &plan)?,
-        Some(binary) => far(arguments, binary, &plan, generator, other)?,
+        None => load::near::run(&Lab::open_on(2, vec![generator, other])?, scenario, &plan)?,
+        Some(binary) => far(arguments, binary, scenario, &plan, [generator, other])?,
     };
     print!("{}", table::table(&outcome, &plan));
     if let Some((before, after)) = stolen.zip(self::stolen()) {
@@ -178,9 +192,9 @@ fn stolen() -> Option<u64> {
 fn far(
     arguments: &LoadArguments,
     binary: &Path,
+    scenario: Scenario,
     plan: &Plan,
-    cpu: u32,
-    other: u32,
+    [cpu, other]: [u32; 2],
 ) -> anyhow::Result<Outcome> {
     let directory = tempfile::tempdir()?;
     let directory = directory.path();
@@ -191,14 +205,15 @@ fn far(
         idle: "poll",
     };
     // The generator's EAL pins this thread, and those it starts then would inherit that.
-    let mut subjects = vec![Subject::weir(&how, &arguments.scenario, directory)?];
+    let mut subjects = vec![Subject::weir(&how, &scenario, directory)?];
     subjects.push(Subject::bare(Some(other), directory)?);
     match Subject::testpmd(other, directory)? {
         Some(testpmd) => subjects.push(testpmd),
         None => println!("testpmd is not installed (package dpdk-dev): no macswap beside weir\n"),
     }
     let wires = Wires::open(Some(cpu))?;
-    let mut far = Far::new(&wires, subjects, u16::from(arguments.workers), arguments.scenario)?;
+    let mut far = Far::new(&wires, subjects, u16::from(arguments.workers), scenario)?;
+    far.open_flows(plan.new_flows)?;
     let outcome = load::measure(&mut far, plan)?;
     println!("dropped by weir: {}\n", drops(&far.weir()?.show(binary, "counters")?));
     Ok(outcome)

@@ -13,8 +13,9 @@ use dpdk::{DpdkIo, Eal, EalArguments, EalOptions, Mempool, MempoolConfig, Port, 
 use serde_json::Value;
 
 use super::Subjects;
-use super::generator::{Generator, Load};
+use super::generator::Generator;
 use super::stops::{self, Gap};
+use super::tally::Load;
 use crate::scenario::Scenario;
 
 /// weir's link address, which generators must know before they ask.
@@ -211,6 +212,11 @@ impl Far {
         if let Some((_, generator)) = self.subjects.first_mut() {
             generator.misdirect();
         }
+    }
+
+    /// From now on this share of the packets to each subject opens a flow.
+    pub fn open_flows(&mut self, share: f64) -> anyhow::Result<()> {
+        self.subjects.iter_mut().try_for_each(|(_, generator)| generator.open_flows(share))
     }
 
     /// weir.

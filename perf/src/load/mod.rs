@@ -11,11 +11,12 @@ pub mod near;
 pub mod rounds;
 pub mod stops;
 pub mod table;
+pub mod tally;
 pub mod template;
 
-use generator::Load;
 use rounds::{Level, Round, Run};
 use stops::{Gap, Stops, delay};
+use tally::Load;
 
 /// Nanoseconds of a run that finds the maximum; the best of several counts, because a stop only ever lowers it.
 const PROBE: u64 = 20_000_000;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub nanoseconds: u64,
     /// Runs at each load and of each subject, in turn.
     pub rounds: usize,
+    /// The share of packets that open a flow.
+    pub new_flows: f64,
 }
 
 impl Plan {
@@ -40,7 +43,7 @@ impl Plan {
     #[must_use]
     pub fn new(quick: bool) -> Plan {
         let rounds = if quick { 15 } else { 61 };
-        Plan { loads: vec![10, 25, 50, 75, 90], nanoseconds: 50_000_000, rounds }
+        Plan { loads: vec![10, 25, 50, 75, 90], nanoseconds: 50_000_000, rounds, new_flows: 0.0 }
     }
 }
 

@@ -17,8 +17,9 @@ use dpdk::{DpdkIo, Mbuf};
 use scripting::LuaPolicy;
 use smoltcp::time::Instant;
 
-use super::generator::{Generator, Load};
+use super::generator::Generator;
 use super::stops::{self, Account, Gap, STOP, Watch};
+use super::tally::Load;
 use super::{Outcome, Plan, Subjects, measure};
 use crate::measure::Lab;
 use crate::scenario::Scenario;
@@ -96,7 +97,7 @@ pub fn run(lab: &Lab, scenario: Scenario, plan: &Plan) -> anyhow::Result<Outcome
     let (tell, told) = messages();
     let mut near = Near { generators, turn, told };
     let generate: Job<'_> = Box::new(move || {
-        let outcome = near.establish().and_then(|()| measure(&mut near, plan));
+        let outcome = near.establish(plan.new_flows).and_then(|()| measure(&mut near, plan));
         turn.store(STOP_SERVING, Ordering::Release);
         outcome.map(Some)
     });
@@ -115,10 +116,11 @@ pub fn run(lab: &Lab, scenario: Scenario, plan: &Plan) -> anyhow::Result<Outcome
 }
 
 impl Near<'_> {
-    fn establish(&mut self) -> anyhow::Result<()> {
+    fn establish(&mut self, new_flows: f64) -> anyhow::Result<()> {
         self.begin(WEIR)?;
         let [weir, bare] = &mut self.generators;
         weir.establish().context("while flows were opened")?;
+        weir.open_flows(new_flows)?;
         bare.imitate(weir);
         self.end().map(|_| ())
     }

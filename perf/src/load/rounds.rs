@@ -1,7 +1,9 @@
 //! Rounds of short runs in turn, and what they say together: medians over rounds, and over the differences within them.
 
-use super::generator::Load;
+use hdrhistogram::Histogram;
+
 use super::stops::Stops;
+use super::tally::Load;
 use crate::measure::{middle, sorted};
 
 /// The quantiles of a run that are kept.
@@ -16,6 +18,8 @@ pub struct Run {
     pub received: u64,
     /// By [`QUANTILES`], microseconds from the intended departure on; `None` if nothing came back.
     pub latency: Option<[f64; 3]>,
+    /// The same of packets that open flows.
+    pub first: Option<[f64; 3]>,
     /// The longest latency.
     pub most: f64,
     /// By how many microseconds one packet in a thousand left too late; `None` if none left.
@@ -29,17 +33,37 @@ impl Run {
     #[must_use]
     pub fn new(load: &Load, stops: Stops) -> Run {
         let micros = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
-        let latency = QUANTILES.map(|(_, quantile)| micros(load.latency.value_at_quantile(quantile)));
+        let of = |latency: &Histogram<u64>| {
+            let values = QUANTILES.map(|(_, quantile)| micros(latency.value_at_quantile(quantile)));
+            (!latency.is_empty()).then_some(values)
+        };
         let late = micros(load.late.value_at_quantile(0.999));
         Run {
             scheduled: load.scheduled,
             received: load.received,
-            latency: (!load.latency.is_empty()).then_some(latency),
-            most: micros(load.latency.max()),
+            latency: of(&load.latency),
+            first: of(&load.first),
+            most: micros(load.latency.max().max(load.first.max())),
             late: (!load.late.is_empty()).then_some(late),
             stops,
         }
     }
+
+    fn of(&self, packets: Packets) -> Option<[f64; 3]> {
+        match packets {
+            Packets::Established => self.latency,
+            Packets::First => self.first,
+        }
+    }
+}
+
+/// Which packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packets {
+    /// Those of established flows.
+    Established,
+    /// Those that open a flow.
+    First,
 }
 
 /// Values of several rounds.
@@ -114,18 +138,18 @@ impl Level {
 
     /// Latency of one subject.
     #[must_use]
-    pub fn latency(&self, subject: usize, which: Which) -> Summary {
-        summary(&self.runs(subject, which).filter_map(|run| run.latency).collect::<Vec<_>>())
+    pub fn latency(&self, subject: usize, which: Which, packets: Packets) -> Summary {
+        summary(&self.runs(subject, which).filter_map(|run| run.of(packets)).collect::<Vec<_>>())
     }
 
     /// What one subject has beyond another one in the same round; without a stop are rounds in which neither had one.
     #[must_use]
-    pub fn added(&self, subject: usize, base: usize, which: Which) -> Summary {
+    pub fn added(&self, subject: usize, base: usize, which: Which, packets: Packets) -> Summary {
         let pairs =
             self.rounds.iter().filter_map(|round| Some((round.runs.get(subject)?, round.runs.get(base)?)));
         let counts = |(a, b): &(&Run, &Run)| which == Which::All || !(a.stops.hit() || b.stops.hit());
         let differences = pairs.filter(counts).filter_map(|(a, b)| {
-            let [[a50, a99, a999], [b50, b99, b999]] = [a.latency?, b.latency?];
+            let [[a50, a99, a999], [b50, b99, b999]] = [a.of(packets)?, b.of(packets)?];
             Some([a50 - b50, a99 - b99, a999 - b999])
         });
         summary(&differences.collect::<Vec<_>>())
@@ -161,6 +185,7 @@ mod tests {
             scheduled: 1000,
             received,
             latency: Some(latency),
+            first: None,
             most: 0.0,
             late: Some(latency[0] / 2.0),
             stops,
@@ -181,24 +206,24 @@ mod tests {
 
     #[test]
     fn medians_are_over_rounds_not_over_packets() {
-        let all = level().latency(0, Which::All);
+        let all = level().latency(0, Which::All, Packets::Established);
         let [p50, p99, p999] = all.latency.unwrap();
         assert_eq!((all.rounds, p50.middle, p99.middle, p999.middle), (4, 23.0, 27.0, 40.0));
         assert_eq!((p999.lowest, p999.highest), (9.0, 900.0));
-        let quiet = level().latency(0, Which::WithoutStop);
+        let quiet = level().latency(0, Which::WithoutStop, Packets::Established);
         let [p50, _, p999] = quiet.latency.unwrap();
         assert_eq!((quiet.rounds, p50.middle, p999.middle, p999.highest), (3, 23.0, 29.0, 40.0));
     }
 
     #[test]
     fn differences_are_within_rounds_and_both_runs_must_have_been_left_alone() {
-        let all = level().added(0, 1, Which::All);
+        let all = level().added(0, 1, Which::All, Packets::Established);
         let [p50, p99, p999] = all.latency.unwrap();
         // 1, 1, 3, 3 and 2, 2, 3, 1: that the rounds are 10 apart is in none of them.
         assert_eq!((all.rounds, p50.middle, p50.lowest, p50.highest), (4, 3.0, 1.0, 3.0));
         assert_eq!((p99.middle, p99.lowest, p99.highest), (2.0, 1.0, 3.0));
         assert_eq!((p999.lowest, p999.highest), (-6971.0, 882.0));
-        let quiet = level().added(0, 1, Which::WithoutStop);
+        let quiet = level().added(0, 1, Which::WithoutStop, Packets::Established);
         let [.., p999] = quiet.latency.unwrap();
         assert_eq!((quiet.rounds, p999.lowest, p999.highest), (2, 1.0, 2.0));
     }
@@ -213,18 +238,28 @@ mod tests {
     #[test]
     fn of_no_rounds_there_is_no_figure() {
         let none = Level { percent: 50, rounds: level().rounds.split_off(1).drain(..1).collect() };
-        let quiet = none.added(0, 1, Which::WithoutStop);
+        let quiet = none.added(0, 1, Which::WithoutStop, Packets::Established);
         assert_eq!(quiet, Summary { rounds: 0, latency: None });
-        assert_eq!(none.latency(0, Which::WithoutStop).latency, None);
+        assert_eq!(none.latency(0, Which::WithoutStop, Packets::Established).latency, None);
     }
 
     #[test]
     fn a_run_of_which_nothing_came_back_is_lost_but_not_fast() {
         let mut level = level();
         level.rounds[0].runs[0] = Run { latency: None, late: None, ..run([0.0; 3], false, 0) };
-        let latency = level.latency(0, Which::WithoutStop);
+        let latency = level.latency(0, Which::WithoutStop, Packets::Established);
         assert_eq!((latency.rounds, latency.latency.unwrap()[0].lowest), (2, 23.0));
-        assert_eq!(level.added(0, 1, Which::WithoutStop).rounds, 1);
+        assert_eq!(level.added(0, 1, Which::WithoutStop, Packets::Established).rounds, 1);
         assert!((level.loss(0, Which::WithoutStop) - 1010.0 / 3000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn packets_that_open_flows_are_apart() {
+        let mut level = level();
+        level.rounds[0].runs[0].first = Some([50.0, 60.0, 70.0]);
+        let first = level.latency(0, Which::All, Packets::First);
+        assert_eq!((first.rounds, first.latency.unwrap()[2].middle), (1, 70.0));
+        assert_eq!(level.added(0, 1, Which::All, Packets::First).rounds, 0);
+        assert_eq!(level.latency(0, Which::All, Packets::Established).latency.unwrap()[2].lowest, 9.0);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::rounds::{Level, QUANTILES, Run, Spread, Summary, Which};
+use super::rounds::{Level, Packets, QUANTILES, Run, Spread, Summary, Which};
 use super::{BARE, Outcome, Plan, WEIR};
 
 const BOTH: [(Which, &str); 2] = [(Which::All, "all"), (Which::WithoutStop, "no stop:")];
@@ -47,21 +47,34 @@ fn latencies(level: &Level, names: &[String]) -> String {
         format!("{}| {name} | {label} {} | {p50} | {p99} | {p999} | {rest} |\n", head(which), summary.rounds)
     };
     for (which, label) in BOTH {
-        for (subject, name) in names.iter().enumerate() {
-            let summary = level.latency(subject, which);
-            let rest = match summary.rounds {
-                0 => "- | -".to_owned(),
-                _ => format!(
-                    "{:.4} % | {}",
-                    level.loss(subject, which) * 100.0,
-                    cell(level.late(subject, which), 1)
-                ),
-            };
-            text += &row(which, label, name, &summary, &rest);
+        for (packets, about) in kinds(level) {
+            for (subject, name) in names.iter().enumerate() {
+                let summary = level.latency(subject, which, packets);
+                let rest = match (packets, summary.rounds) {
+                    (Packets::First, _) => " | ".to_owned(),
+                    (_, 0) => "- | -".to_owned(),
+                    _ => format!(
+                        "{:.4} % | {}",
+                        level.loss(subject, which) * 100.0,
+                        cell(level.late(subject, which), 1)
+                    ),
+                };
+                text += &row(which, label, &format!("{name}{about}"), &summary, &rest);
+            }
+            let added = level.added(WEIR, BARE, which, packets);
+            text += &row(which, label, &format!("**added by weir**{about}"), &added, " | ");
         }
-        text += &row(which, label, "**added by weir**", &level.added(WEIR, BARE, which), " | ");
     }
     text
+}
+
+/// Losses are of both.
+fn kinds(level: &Level) -> Vec<(Packets, &'static str)> {
+    let any = level.rounds.iter().flat_map(|round| &round.runs).any(|run| run.first.is_some());
+    match any {
+        false => vec![(Packets::Established, "")],
+        true => vec![(Packets::Established, ", established"), (Packets::First, ", first packets")],
+    }
 }
 
 fn stops(level: &Level, names: &[String]) -> String {
@@ -129,8 +142,11 @@ fn point(level: &Level, subject: usize) -> Value {
         json!({ "rounds": summary.rounds, "microseconds": latency })
     };
     let both = |which| {
+        let latency = |packets| of(&level.latency(subject, which, packets));
+        let added = |packets| of(&level.added(subject, BARE, which, packets));
         json!({
-            "latency": of(&level.latency(subject, which)), "added": of(&level.added(subject, BARE, which)),
+            "latency": latency(Packets::Established), "added": added(Packets::Established),
+            "first": latency(Packets::First), "first_added": added(Packets::First),
             "loss": level.loss(subject, which), "generator_late": spread(level.late(subject, which)),
         })
     };
@@ -142,8 +158,9 @@ fn point(level: &Level, subject: usize) -> Value {
 }
 
 fn run(run: &Run) -> Value {
+    let values = |values: Option<[f64; 3]>| values.map(|values| named(values.map(Value::from)));
     json!({
-        "scheduled": run.scheduled, "received": run.received, "microseconds": run.latency.map(|values| named(values.map(Value::from))),
+        "scheduled": run.scheduled, "received": run.received, "microseconds": values(run.latency), "first": values(run.first),
         "most": run.most, "generator_late": run.late, "stops_generator": run.stops.generator,
         "stops_other": run.stops.other, "longest_stop": run.stops.longest, "other_gaps": run.stops.unproven,
         "longest_other_gap": run.stops.longest_unproven,
@@ -170,6 +187,7 @@ mod tests {
             scheduled: 1000,
             received: 999,
             latency: Some([1.0, 2.0, p999]),
+            first: None,
             most: 10_000.0,
             late: Some(0.5),
             stops,
@@ -208,6 +226,23 @@ mod tests {
             "| 50 % | weir | 1 of 3 | 1 | 4.0 | 2 | 250 |",
             "| 90 % | bare | 1 of 1 | 1 | 4.0 | 0 | 0 |",
             "1 of 2 had a stop; a packet would have been held up for 0.0 (0.0-0.0) / 3.0 (0.0-3.0) / 500.0 (2.0-500.0) µs",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn first_packets_have_rows_of_their_own_where_there_are_any() {
+        let mut outcome = outcome();
+        assert!(!table(&outcome, &Plan::new(true)).contains("first packets"));
+        let half = &mut outcome.levels[0].rounds;
+        half.iter_mut().for_each(|round| round.runs[0].first = Some([10.0, 20.0, 30.0]));
+        half[0].runs[1].first = Some([1.0, 2.0, 3.0]);
+        let text = table(&outcome, &Plan::new(true));
+        for line in [
+            "| weir, established | all 3 | 1.0 (1.0-1.0) |",
+            "| weir, first packets | all 3 | 10.0 (10.0-10.0) | 20.0 (20.0-20.0) | 30.0 (30.0-30.0) |  |  |",
+            "| **added by weir**, first packets | no stop: 1 | 9.0 (9.0-9.0) | 18.0 (18.0-18.0) | 27.0 (27.0-27.0) |  |  |",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
