@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::stops::Stops;
+use super::stops::{STOP, Stops};
 use super::tally::Load;
 use crate::measure::{middle, sorted};
 
@@ -47,6 +47,19 @@ impl Run {
             late: (!load.late.is_empty()).then_some(late),
             stops,
         }
+    }
+
+    /// Whether the generator was stopped, or so slow that one packet in a thousand left as late as after a stop. It waits for
+    /// nothing, so that this is never the other end's.
+    #[must_use]
+    pub fn generator_was_held_up(&self) -> bool {
+        self.stops.generator > 0 || self.late.is_some_and(|late| late * 1000.0 > STOP as f64)
+    }
+
+    /// Whether either end was.
+    #[must_use]
+    pub fn is_hit(&self) -> bool {
+        self.stops.other > 0 || self.generator_was_held_up()
     }
 
     fn of(&self, packets: Packets) -> Option<[f64; 3]> {
@@ -133,7 +146,7 @@ impl Level {
     /// Runs of one subject.
     pub fn runs(&self, subject: usize, which: Which) -> impl Iterator<Item = &Run> {
         let runs = self.rounds.iter().filter_map(move |round| round.runs.get(subject));
-        runs.filter(move |run| which == Which::All || !run.stops.hit())
+        runs.filter(move |run| which == Which::All || !run.is_hit())
     }
 
     /// Latency of one subject.
@@ -147,7 +160,7 @@ impl Level {
     pub fn added(&self, subject: usize, base: usize, which: Which, packets: Packets) -> Summary {
         let pairs =
             self.rounds.iter().filter_map(|round| Some((round.runs.get(subject)?, round.runs.get(base)?)));
-        let counts = |(a, b): &(&Run, &Run)| which == Which::All || !(a.stops.hit() || b.stops.hit());
+        let counts = |(a, b): &(&Run, &Run)| which == Which::All || !(a.is_hit() || b.is_hit());
         let differences = pairs.filter(counts).filter_map(|(a, b)| {
             let [[a50, a99, a999], [b50, b99, b999]] = [a.of(packets)?, b.of(packets)?];
             Some([a50 - b50, a99 - b99, a999 - b999])
@@ -251,6 +264,15 @@ mod tests {
         assert_eq!((latency.rounds, latency.latency.unwrap()[0].lowest), (2, 23.0));
         assert_eq!(level.added(0, 1, Which::WithoutStop, Packets::Established).rounds, 1);
         assert!((level.loss(0, Which::WithoutStop) - 1010.0 / 3000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_generator_that_is_as_late_as_after_a_stop_was_held_up() {
+        let late = |late| Run { late: Some(late), ..run([3.0, 6.0, 9.0], false, 1000) };
+        assert!(!late(100.0).is_hit());
+        assert!(late(101.0).is_hit());
+        let other = Run { stops: Stops { other: 1, ..Stops::default() }, ..late(1.0) };
+        assert!(other.is_hit() && !other.generator_was_held_up());
     }
 
     #[test]

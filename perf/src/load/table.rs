@@ -17,14 +17,14 @@ pub fn table(outcome: &Outcome, plan: &Plan) -> String {
     }
     text += &format!(
         "\n{} rounds of {} ms; each figure is the median of those of the rounds (lowest-highest). No stop: rounds in which \
-         no processor was taken away for more than 100 µs.\n\n\
+         the machine held up neither end for more than 100 µs.\n\n\
          | load | Mpps | at the other end | rounds | p50 µs | p99 µs | p99.9 µs | lost | generator late, p99.9 µs |\n\
          |---|---|---|---|---|---|---|---|---|\n",
         plan.rounds,
         plan.nanoseconds / 1_000_000
     );
     outcome.levels.iter().for_each(|level| text += &latencies(level, &outcome.names));
-    text += "\n| load | at the other end | runs with a stop of the generator | of the other end | longest stop, ms \
+    text += "\n| load | at the other end | runs in which the generator was held up | the other end | longest stop, ms \
              | other gaps of its thread > 100 µs | longest of them, µs |\n|---|---|---|---|---|---|---|\n";
     outcome.levels.iter().for_each(|level| text += &stops(level, &outcome.names));
     text + "\n" + &idle(outcome)
@@ -87,7 +87,7 @@ fn stops(level: &Level, names: &[String]) -> String {
         text += &format!(
             "| {} % | {name} | {} of {} | {} | {:.1} | {unproven} | {:.0} |\n",
             level.percent,
-            count(|run| run.stops.generator > 0),
+            count(|run| run.generator_was_held_up()),
             runs.len(),
             count(|run| run.stops.other > 0),
             most(|run| run.stops.longest) / 1e6,
