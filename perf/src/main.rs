@@ -239,8 +239,8 @@ fn write_json(path: Option<&Path>, value: &serde_json::Value) -> anyhow::Result<
 
 fn bench(arguments: Arguments) -> anyhow::Result<()> {
     let effort = match arguments.quick {
-        true => Effort { rounds: 5, windows: 100 },
-        false => Effort { rounds: 9, windows: 1000 },
+        true => Effort { rounds: 20, windows: 25 },
+        false => Effort { rounds: 36, windows: 250 },
     };
     let chosen = match arguments.scenario.is_empty() {
         true => ALL.into_iter().filter(|scenario| !scenario.is_large()).collect(),

@@ -15,7 +15,7 @@ const PARTS: [(&str, &str, &str); 6] = [
         "bench.md",
         "Cycles per packet, flow and connection",
         "`weir-perf`: one worker and its end hosts on one core, over a ring; the floor is the bare device loop in windows in \
-         between. Latency is from rx burst to tx burst with full bursts.",
+         between; quiet rounds are those whose floor is at most a tenth above the lowest. Latency is from rx burst to tx burst with full bursts.",
     ),
     (
         "near.md",
