@@ -6,9 +6,9 @@ cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
 perf=$target/release/weir-perf
-quick=(); rounds=40; bench=()
+quick=(); rounds=40; far=(--rounds 31); bench=()
 if [ -n "${QUICK:-}" ]; then
-    quick=(--quick); rounds=10
+    quick=(--quick); rounds=10; far=()
     bench=(--warm-up-time 0.3 --measurement-time 0.5 --sample-size 10)
 fi
 results=$(mktemp -d)
@@ -28,7 +28,7 @@ step "cycles"
 step "latency and loss in process"
 "$perf" load "${quick[@]}" --json "$results/near.json" > "$results/near.md"
 step "latency and loss over memif"
-"$perf" load "${quick[@]}" --weir "$target/release/weir" --json "$results/far.json" > "$results/far.md"
+"$perf" load "${quick[@]}" "${far[@]}" --weir "$target/release/weir" --json "$results/far.json" > "$results/far.md"
 step "two workers"
 "$perf" pair --rounds "$rounds" > "$results/pair.md"
 step "stages"

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use weir_perf::load::far::{Far, Subject, WeirProcess, Wires};
-use weir_perf::load::{self, Curve, Plan};
+use weir_perf::load::{self, Outcome, Plan, table};
 use weir_perf::measure::{Effort, Lab};
 use weir_perf::report::Setting;
 use weir_perf::scenario::{ALL, Scenario};
@@ -90,12 +90,24 @@ struct LoadArguments {
     /// Which flows: one of the scenarios udp-1 to tcp-1m
     #[arg(long, default_value = "udp-10k", value_parser = named)]
     scenario: Scenario,
-    /// Shorter and fewer runs
+    /// Fewer rounds
     #[arg(long)]
     quick: bool,
     /// This weir in a process of its own, over memif; without it, weir's worker in this process, over a ring
     #[arg(long, value_name = "BINARY")]
     weir: Option<PathBuf>,
+    /// Rounds at each load
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Milliseconds of each run
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    milliseconds: Option<u64>,
+    /// Only at this load, per cent of the maximum; may be given several times
+    #[arg(long, value_name = "PER CENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    at: Vec<u32>,
+    /// This share of the packets opens UDP flows, for which the script runs; up to 10%
+    #[arg(long, value_name = "PER CENT", value_parser = share)]
+    new_flows: Option<f64>,
     /// Workers of that weir
     #[arg(long, default_value_t = 1)]
     workers: u8,
@@ -109,6 +121,12 @@ struct LoadArguments {
 
 fn named(name: &str) -> Result<Scenario, String> {
     Scenario::named(name).ok_or_else(|| format!("the scenarios are: {}", ALL.map(|s| s.name).join(", ")))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let percent =
+        text.trim_end_matches('%').trim().parse().ok().filter(|percent| (0.0..=10.0).contains(percent));
+    percent.map(|percent| percent / 100.0).ok_or_else(|| "a share is from 0% to 10%, like 0.5%".to_owned())
 }
 
 fn main() -> anyhow::Result<()> {
@@ -133,26 +151,51 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn load(arguments: &LoadArguments) -> anyhow::Result<()> {
-    let plan = Plan::new(arguments.quick);
-    let [generator, other] = *arguments.cpus.as_slice() else { bail!("two CPUs are wanted") };
-    let curves = match &arguments.weir {
-        None => load::near::run(&Lab::open_on(2, vec![generator, other])?, arguments.scenario, &plan)?,
-        Some(binary) => far(arguments, binary, &plan, generator, other)?,
+    let usual = Plan::new(arguments.quick);
+    let plan = Plan {
+        loads: if arguments.at.is_empty() { usual.loads } else { arguments.at.clone() },
+        nanoseconds: arguments
+            .milliseconds
+            .map_or(usual.nanoseconds, |milliseconds| milliseconds * 1_000_000),
+        rounds: arguments.rounds.unwrap_or(usual.rounds),
+        new_flows: arguments.new_flows.unwrap_or(0.0),
     };
-    print!("{}", load::table(&curves, &plan));
+    let scenario = match arguments.new_flows {
+        None => arguments.scenario,
+        Some(_) => arguments.scenario.with_new_flows().context("new flows go with udp-1 and udp-10k")?,
+    };
+    let [generator, other] = *arguments.cpus.as_slice() else { bail!("two CPUs are wanted") };
+    let stolen = stolen();
+    let outcome = match &arguments.weir {
+        None => load::near::run(&Lab::open_on(2, vec![generator, other])?, scenario, &plan)?,
+        Some(binary) => far(arguments, binary, scenario, &plan, [generator, other])?,
+    };
+    print!("{}", table::table(&outcome, &plan));
+    if let Some((before, after)) = stolen.zip(self::stolen()) {
+        println!(
+            "The hypervisor says that it took {} ms of all processors meanwhile.",
+            (after - before) * 10
+        );
+    }
     let setting = Setting::read(tsc::hertz());
     println!("\n{}", setting.line());
-    write_json(arguments.json.as_deref(), &load::json(&curves, &plan))
+    write_json(arguments.json.as_deref(), &table::json(&outcome, &plan))
+}
+
+/// Hundredths of a second of all processors that a hypervisor has given to somebody else, as far as it tells.
+fn stolen() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().next()?.split_whitespace().nth(8)?.parse().ok()
 }
 
 /// Against processes of their own.
 fn far(
     arguments: &LoadArguments,
     binary: &Path,
+    scenario: Scenario,
     plan: &Plan,
-    cpu: u32,
-    other: u32,
-) -> anyhow::Result<Vec<Curve>> {
+    [cpu, other]: [u32; 2],
+) -> anyhow::Result<Outcome> {
     let directory = tempfile::tempdir()?;
     let directory = directory.path();
     let how = WeirProcess {
@@ -162,17 +205,18 @@ fn far(
         idle: "poll",
     };
     // The generator's EAL pins this thread, and those it starts then would inherit that.
-    let mut subjects = vec![Subject::weir(&how, &arguments.scenario, directory)?];
+    let mut subjects = vec![Subject::weir(&how, &scenario, directory)?];
     subjects.push(Subject::bare(Some(other), directory)?);
     match Subject::testpmd(other, directory)? {
         Some(testpmd) => subjects.push(testpmd),
         None => println!("testpmd is not installed (package dpdk-dev): no macswap beside weir\n"),
     }
     let wires = Wires::open(Some(cpu))?;
-    let mut far = Far::new(&wires, subjects, u16::from(arguments.workers), arguments.scenario)?;
-    let curves = load::measure(&mut far, plan)?;
+    let mut far = Far::new(&wires, subjects, u16::from(arguments.workers), scenario)?;
+    far.open_flows(plan.new_flows)?;
+    let outcome = load::measure(&mut far, plan)?;
     println!("dropped by weir: {}\n", drops(&far.weir()?.show(binary, "counters")?));
-    Ok(curves)
+    Ok(outcome)
 }
 
 /// The reasons that `weir show counters` counts packets for.
@@ -195,8 +239,8 @@ fn write_json(path: Option<&Path>, value: &serde_json::Value) -> anyhow::Result<
 
 fn bench(arguments: Arguments) -> anyhow::Result<()> {
     let effort = match arguments.quick {
-        true => Effort { rounds: 5, windows: 100 },
-        false => Effort { rounds: 9, windows: 1000 },
+        true => Effort { rounds: 20, windows: 25 },
+        false => Effort { rounds: 36, windows: 250 },
     };
     let chosen = match arguments.scenario.is_empty() {
         true => ALL.into_iter().filter(|scenario| !scenario.is_large()).collect(),

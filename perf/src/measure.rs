@@ -28,14 +28,45 @@ pub struct Row {
     pub scenario: Scenario,
     /// Ticks per unit: the median, the lowest and the highest of the rounds.
     pub ticks: [f64; 3],
-    /// The same of the floor, per packet.
+    /// Of the floor, per packet: the median.
     pub floor: f64,
+    /// The rounds in which the machine was as quiet as it ever was.
+    pub quiet: Quiet,
+    /// All rounds.
+    pub rounds: usize,
     /// Packets received per unit.
     pub packets: f64,
     /// Ticks over the floor's for as many packets: the median of the rounds.
     pub ratio: f64,
     /// Nanoseconds from rx burst to tx burst; empty where no worker ran.
     pub latency: Histogram<u64>,
+}
+
+/// Rounds whose floor is at most a tenth above the lowest: chosen by what the bare loop cost, not by what weir did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quiet {
+    /// How many.
+    pub rounds: usize,
+    /// Ticks per packet of the floor: the median.
+    pub floor: f64,
+    /// Ticks per unit: the median.
+    pub ticks: f64,
+    /// The same: a quarter of them was as low.
+    pub best_quarter: f64,
+}
+
+impl Quiet {
+    fn of(rounds: &[Round]) -> Quiet {
+        let lowest = rounds.iter().map(|round| round.floor).fold(f64::INFINITY, f64::min);
+        let quiet: Vec<&Round> = rounds.iter().filter(|round| round.floor <= lowest * 1.1).collect();
+        let ticks = sorted(quiet.iter().map(|round| round.ticks).collect());
+        Quiet {
+            rounds: quiet.len(),
+            floor: middle(&sorted(quiet.iter().map(|round| round.floor).collect())),
+            ticks: middle(&ticks),
+            best_quarter: at(&ticks, ticks.len() / 4),
+        }
+    }
 }
 
 /// DPDK with buffers for one wire at a time.
@@ -93,6 +124,8 @@ impl Lab {
             scenario,
             ticks: bounds,
             floor: middle(&of(|round| round.floor)),
+            quiet: Quiet::of(&rounds),
+            rounds: rounds.len(),
             packets: middle(&of(|round| round.packets)),
             ratio: middle(&of(|round| round.ticks / (round.floor * round.packets))),
             latency: bench.latency()?,
@@ -139,4 +172,21 @@ pub fn middle(sorted: &[f64]) -> f64 {
 
 fn at(values: &[f64], place: usize) -> f64 {
     values.get(place).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quiet_rounds_are_chosen_by_the_floor_alone() {
+        let round = |(floor, ticks)| Round { floor, ticks, packets: 1.0 };
+        // The cheapest and the dearest round are not quiet; one that is has 300 ticks all the same.
+        let rounds =
+            [(6.0, 95.0), (10.0, 60.0), (6.59, 300.0), (6.1, 90.0), (6.61, 80.0), (6.3, 99.0), (12.0, 900.0)];
+        let quiet = Quiet::of(&rounds.map(round));
+        assert_eq!(quiet, Quiet { rounds: 4, floor: 6.3, ticks: 99.0, best_quarter: 95.0 });
+        let same = Quiet::of(&[round((5.0, 70.0))]);
+        assert_eq!(same, Quiet { rounds: 1, floor: 5.0, ticks: 70.0, best_quarter: 70.0 });
+    }
 }

@@ -15,13 +15,14 @@ const PARTS: [(&str, &str, &str); 6] = [
         "bench.md",
         "Cycles per packet, flow and connection",
         "`weir-perf`: one worker and its end hosts on one core, over a ring; the floor is the bare device loop in windows in \
-         between. Latency is from rx burst to tx burst with full bursts.",
+         between; quiet rounds are those whose floor is at most a tenth above the lowest. Latency is from rx burst to tx burst with full bursts.",
     ),
     (
         "near.md",
         "Latency and loss at a given load, in process",
-        "`weir-perf load`: the generator on one core, weir's worker or the bare loop on the other. Latency counts from the \
-         moment at which a packet was to leave. Loads are parts of weir's own maximum, which may be the generator's.",
+        "`weir-perf load`: the generator on one core, weir's worker or the bare loop on the other, in short runs in turn. Latency \
+         counts from the moment at which a packet was to leave. Loads are parts of weir's own maximum right before, which \
+         may be the generator's. What weir adds is the difference within a round.",
     ),
     (
         "far.md",
@@ -129,30 +130,24 @@ fn plot_flows(path: &Path, bench: &Value) -> anyhow::Result<()> {
     plot::lines(path, axes, &lines)
 }
 
-fn plot_latency(path: &Path, curves: &Value) -> anyhow::Result<()> {
+fn plot_latency(path: &Path, load: &Value) -> anyhow::Result<()> {
+    let array = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let mut lines = Vec::new();
-    for curve in curves.as_array().map(Vec::as_slice).unwrap_or_default() {
-        for quantile in ["p50", "p99.9"] {
+    for curve in array(load.get("curves")) {
+        let name = curve.get("name").and_then(Value::as_str).unwrap_or("?");
+        for (rounds, quantile, about) in
+            [("all", "p50", ""), ("all", "p99.9", ""), ("without_stop", "p99.9", ", rounds without a stop")]
+        {
             let point = |point: &Value| {
-                let micros = point.get("latency_nanoseconds")?.get(quantile)?.as_f64()? / 1000.0;
-                Some((point.get("offered")?.as_f64()? / 1e6, micros))
+                let micros = point.pointer(&format!("/{rounds}/latency/microseconds/{quantile}/middle"))?;
+                Some((point.pointer("/offered/middle")?.as_f64()? / 1e6, micros.as_f64()?))
             };
-            let points: Vec<_> = curve
-                .get("points")
-                .and_then(Value::as_array)
-                .map(Vec::as_slice)
-                .unwrap_or_default()
-                .iter()
-                .filter_map(point)
-                .collect();
-            lines.push(Line {
-                name: format!("{}, {quantile}", curve.get("name").and_then(Value::as_str).unwrap_or("?")),
-                points,
-            });
+            let points = array(curve.get("points")).iter().filter_map(point).collect();
+            lines.push(Line { name: format!("{name}, {quantile}{about}"), points });
         }
     }
     let axes = Axes {
-        title: "Latency against load, from the intended time of sending",
+        title: "Latency against load, from the intended time of sending: median of the rounds",
         x: "Mpps offered",
         y: "µs",
         logarithmic_x: false,
@@ -213,6 +208,16 @@ mod tests {
         let row = |name: &str, flows: u32, rate: f64| serde_json::json!({ "scenario": name, "unit": "packet", "flows": flows, "million_units_per_second": rate });
         let rows = [row("udp-1", 1, 20.0), row("udp-10k", 10_000, 15.0), row("tcp-1", 1, 18.0)];
         put("bench.md", "| a table |\n");
+        put("near.md", "| latencies |\n");
+        let spread = |middle: f64| serde_json::json!({ "middle": middle });
+        let rounds = |p50: f64, p999: f64| serde_json::json!({ "latency": { "microseconds": { "p50": spread(p50), "p99.9": spread(p999) } } });
+        let none = serde_json::json!({ "latency": { "microseconds": null } });
+        let points = [
+            serde_json::json!({ "offered": spread(1e6), "all": rounds(1.0, 900.0), "without_stop": rounds(1.0, 9.0) }),
+            serde_json::json!({ "offered": spread(2e6), "all": rounds(2.0, 800.0), "without_stop": none }),
+        ];
+        let curves = [serde_json::json!({ "name": "weir", "points": points })];
+        put("near.json", &serde_json::json!({ "curves": curves }).to_string());
         put("bench.json", &serde_json::json!({ "rows": rows }).to_string());
         put(
             "criterion/recognise/glance/new/benchmark.json",
@@ -230,6 +235,10 @@ mod tests {
             let svg = std::fs::read_to_string(directory.path().join(plot)).unwrap();
             assert!(svg.contains("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
         }
+        let latency = std::fs::read_to_string(directory.path().join("2026-01-02-latency.svg")).unwrap();
+        assert!(latency.contains("weir, p99.9, rounds without a stop"), "{latency}");
+        // A mark for each figure that is there, five of six.
+        assert_eq!(latency.matches("<circle").count(), 5, "{latency}");
         let flows = std::fs::read_to_string(directory.path().join("2026-01-02-flows.svg")).unwrap();
         assert!(flows.contains("established TCP") && flows.contains("established UDP"));
         assert!(write(&directory.path().join("nothing"), &report).is_err());

@@ -43,8 +43,9 @@ impl Setting {
 
 /// Head of the table.
 pub const HEAD: &str = "\
-| scenario | unit | M/s | cycles per unit | (lowest-highest round) | floor: cycles per packet | times the floor | p50 / p99 / p99.9 µs |
-|---|---|---|---|---|---|---|---|";
+| scenario | unit | M/s | cycles per unit | (lowest-highest round) | floor: cycles per packet | times the floor \
+| cycles in quiet rounds (best quarter) | quiet rounds (their floor) | p50 / p99 / p99.9 µs |
+|---|---|---|---|---|---|---|---|---|---|";
 
 /// One line of it.
 pub fn line(row: &Row, hertz: f64) -> String {
@@ -57,12 +58,17 @@ pub fn line(row: &Row, hertz: f64) -> String {
         }
     };
     format!(
-        "| {} | {} | {:.2} | {ticks:.0} | {lowest:.0}-{highest:.0} | {:.1} | {:.1} | {latency} |",
+        "| {} | {} | {:.2} | {ticks:.0} | {lowest:.0}-{highest:.0} | {:.1} | {:.1} | {:.0} ({:.0}) | {} of {} ({:.1}) | {latency} |",
         row.scenario.text,
         row.scenario.unit(),
         hertz / ticks / 1e6,
         row.floor,
         row.ratio,
+        row.quiet.ticks,
+        row.quiet.best_quarter,
+        row.quiet.rounds,
+        row.rounds,
+        row.quiet.floor,
     )
 }
 
@@ -84,6 +90,11 @@ pub fn json(rows: &[Row], setting: &Setting) -> Value {
                 "packets_per_unit": row.packets,
                 "floor_cycles_per_packet": row.floor,
                 "times_the_floor": row.ratio,
+                "rounds": row.rounds,
+                "quiet": {
+                    "rounds": row.quiet.rounds, "floor_cycles_per_packet": row.quiet.floor,
+                    "cycles_per_unit": row.quiet.ticks, "cycles_per_unit_best_quarter": row.quiet.best_quarter,
+                },
                 "latency_nanoseconds": {
                     "p50": quantile(row, 0.5), "p90": quantile(row, 0.9), "p99": quantile(row, 0.99),
                     "p99.9": quantile(row, 0.999), "max": quantile(row, 1.0),

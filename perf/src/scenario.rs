@@ -37,15 +37,21 @@ pub struct Scenario {
     pub flows: u32,
     /// What it is, for the table.
     pub text: &'static str,
+    /// Flows of others begin and end meanwhile, with the script of [`Kind::NewFlows`].
+    pub mixed: bool,
 }
 
 /// Flows that have expired are replaced by new ones: about that many at the same time.
 const STEADY: u32 = 65_536;
+/// The most flows beside which others may begin: each has to be heard of before it expires.
+const MIXED: u32 = 100_000;
+/// Flows for which there is room then.
+const MIXED_ROOM: u32 = 2_000_000;
 /// Connections that are opened together.
 pub const BATCH: u32 = 64;
 
 const fn row(name: &'static str, kind: Kind, flows: u32, text: &'static str) -> Scenario {
-    Scenario { name, kind, flows, text }
+    Scenario { name, kind, flows, text, mixed: false }
 }
 
 /// In the order in which they are run.
@@ -66,6 +72,12 @@ impl Scenario {
     /// The scenario of that name.
     pub fn named(name: &str) -> Option<Scenario> {
         ALL.into_iter().find(|scenario| scenario.name == name)
+    }
+
+    /// The same while other flows begin and end; `None` where that is not to be had.
+    pub fn with_new_flows(self) -> Option<Scenario> {
+        let fits = self.kind == Kind::Datagrams && self.flows <= MIXED;
+        fits.then_some(Scenario { mixed: true, ..self })
     }
 
     /// Where clients send to.
@@ -137,14 +149,22 @@ impl Scenario {
             let _ = writeln!(text, "pools = [\"main\", \"other\"]");
         }
         text.push_str(&self.service());
-        let flows = if self.is_large() { self.flows / 4 * 5 } else { self.flows.max(STEADY) * 2 };
+        let flows = match self.mixed {
+            true => MIXED_ROOM,
+            false if self.is_large() => self.flows / 4 * 5,
+            false => self.flows.max(STEADY) * 2,
+        };
         let _ = writeln!(text, "[limits]\nflows = {flows}\nembryonic = 8192\nwaiting = 8192");
         text
     }
 
     fn service(&self) -> String {
         let sets = if self.script().is_some() { "datascript_sets = [\"s\"]\n" } else { "" };
-        let idle = if self.kind == Kind::NewFlows { "1s" } else { "1h" };
+        let idle = match self.kind {
+            Kind::NewFlows => "1s",
+            _ if self.mixed => "10s",
+            _ => "1h",
+        };
         format!(
             "[[virtual_service]]\nname = \"vs\"\naddresses = [\"192.0.2.10\"]\n\
              ports = [\"udp/{UDP_PORT}\", \"tcp/{UDP_PORT}\"]\npool = \"other\"\n{sets}\
@@ -156,7 +176,8 @@ impl Scenario {
     /// The script that chooses the pool.
     fn script(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::NewFlows => Some(
+            Kind::Datagrams if !self.mixed => None,
+            Kind::NewFlows | Kind::Datagrams => Some(
                 "if avi.vs.port() == \"53\" then\n  avi.pool.select(\"main\")\nelse\n  avi.pool.select(\"other\")\nend\n",
             ),
             Kind::Connections => Some(
@@ -164,6 +185,25 @@ impl Scenario {
                  else\n  avi.pool.select(\"main\")\nend\n",
             ),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_flows_go_with_few_datagrams_and_come_with_a_script() {
+        let named = |name| Scenario::named(name).unwrap().with_new_flows();
+        for name in ["tcp-10k", "udp-1m", "udp-new"] {
+            assert_eq!(named(name), None, "{name}");
+        }
+        let (alone, mixed) = (Scenario::named("udp-10k").unwrap(), named("udp-10k").unwrap());
+        assert!(alone.script().is_none() && mixed.script() == Scenario::named("udp-new").unwrap().script());
+        for scenario in [alone, mixed] {
+            let config = config::parse(&scenario.config(), "scenario", std::path::Path::new("."));
+            assert!(config.is_ok(), "{}", config.unwrap_err().render(false));
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use anyhow::Context;
 use weir_perf::load::far::{Far, Subject, WeirProcess, Wires};
-use weir_perf::load::{Subjects, generator::Load};
+use weir_perf::load::{Subjects, tally::Load};
 use weir_perf::scenario::Scenario;
 use weir_tests::testkit::weir_binary;
 
@@ -25,7 +25,10 @@ struct Outcome {
 
 fn two_workers(scenario: &str, misdirected: bool) -> anyhow::Result<Outcome> {
     let named = Scenario::named(scenario).context("no such scenario")?;
-    let scenario = Scenario { flows: FLOWS, ..named };
+    serve(Scenario { flows: FLOWS, ..named }, misdirected, 0.0)
+}
+
+fn serve(scenario: Scenario, misdirected: bool, new_flows: f64) -> anyhow::Result<Outcome> {
     let directory = tempfile::tempdir()?;
     let binary = weir_binary().map_err(|error| anyhow::anyhow!("{error}"))?;
     let how = WeirProcess { binary, workers: 2, cpus: Vec::new(), idle: "sleep" };
@@ -35,7 +38,8 @@ fn two_workers(scenario: &str, misdirected: bool) -> anyhow::Result<Outcome> {
     if misdirected {
         far.misdirect();
     }
-    let load = far.run(0, Some(PACKETS_PER_SECOND), SECOND)?;
+    far.open_flows(new_flows)?;
+    let (load, _) = far.run(0, Some(PACKETS_PER_SECOND), SECOND)?;
     let weir = far.weir()?;
     let workers = weir.show(&how.binary, "workers")?;
     let of = |name: &str| -> Vec<u64> {
@@ -66,6 +70,18 @@ fn segments_of_spliced_connections_come_to_their_worker_in_both_directions() {
     let outcome = two_workers("tcp-10k", false).unwrap();
     assert_whole(&outcome);
     assert_eq!(outcome.handed_over, 0);
+}
+
+#[test]
+fn flows_that_begin_among_others_are_told_apart_and_come_to_their_worker() {
+    let named = Scenario::named("udp-10k").and_then(Scenario::with_new_flows).unwrap();
+    let outcome = serve(Scenario { flows: FLOWS, ..named }, false, 0.1).unwrap();
+    let Outcome { load, flows, handed_over, lost } = outcome;
+    assert_eq!((load.received, handed_over), (load.scheduled, 0), "dropped by weir: {lost}");
+    let (opened, seen) = (flows.iter().sum::<u64>() - u64::from(FLOWS), load.first.len());
+    assert!((100..300).contains(&seen), "{seen} of {} packets, one in ten", load.scheduled);
+    // Those at the start of the run are not in the histogram.
+    assert!((seen..=seen + 6).contains(&opened), "{opened} flows, {seen} first packets");
 }
 
 /// So that the zeros above mean something.

@@ -2,6 +2,7 @@
 //! place: a bare device loop of ours, and testpmd's macswap where that is installed. Those whose turn it is not are
 //! stopped, so that each has its processor to itself.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,9 @@ use dpdk::{DpdkIo, Eal, EalArguments, EalOptions, Mempool, MempoolConfig, Port, 
 use serde_json::Value;
 
 use super::Subjects;
-use super::generator::{Generator, Load};
+use super::generator::Generator;
+use super::stops::{self, Gap};
+use super::tally::Load;
 use crate::scenario::Scenario;
 
 /// weir's link address, which generators must know before they ask.
@@ -211,6 +214,11 @@ impl Far {
         }
     }
 
+    /// From now on this share of the packets to each subject opens a flow.
+    pub fn open_flows(&mut self, share: f64) -> anyhow::Result<()> {
+        self.subjects.iter_mut().try_for_each(|(_, generator)| generator.open_flows(share))
+    }
+
     /// weir.
     pub fn weir(&self) -> anyhow::Result<&Subject> {
         let (weir, _) = self.subjects.first().context("no subjects")?;
@@ -224,14 +232,63 @@ impl Subjects for Far {
         self.subjects.iter().map(|(subject, _)| subject.name.clone()).collect()
     }
 
-    fn run(&mut self, subject: usize, rate: Option<f64>, nanoseconds: u64) -> anyhow::Result<Load> {
+    /// Of the other process there is one gap: the sum of what its threads waited for the processor.
+    fn run(
+        &mut self,
+        subject: usize,
+        rate: Option<f64>,
+        nanoseconds: u64,
+    ) -> anyhow::Result<(Load, Vec<Gap>)> {
         let Some((process, generator)) = self.subjects.get_mut(subject) else {
             bail!("no subject {subject}")
         };
         process.signal(libc::SIGCONT)?;
+        let before = Schedule::of(process.child.id())?;
         let load = generator.run(rate, nanoseconds);
+        let waited = Schedule::of(process.child.id())?.waited_since(&before);
         process.signal(libc::SIGSTOP)?;
-        load
+        let load = load?;
+        let gap = Gap { begin: load.begin, nanoseconds: waited, idle: waited };
+        Ok((load, vec![gap]))
+    }
+
+    /// Of the generator's processor: on the other one all are stopped.
+    fn idle(&mut self, nanoseconds: u64) -> anyhow::Result<Vec<Gap>> {
+        Ok(stops::idle(nanoseconds))
+    }
+}
+
+/// How long each thread of a process has run, and waited for a processor while it wanted to run, in nanoseconds.
+#[derive(Clone, Debug, Default)]
+struct Schedule(BTreeMap<String, (u64, u64)>);
+
+impl Schedule {
+    fn of(process: u32) -> anyhow::Result<Schedule> {
+        let mut threads = BTreeMap::new();
+        for entry in std::fs::read_dir(format!("/proc/{process}/task"))? {
+            let entry = entry?;
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(entry.path().join("schedstat")).unwrap_or_default();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            threads.extend(Schedule::read(&text).map(|times| (name, times)));
+        }
+        Ok(Schedule(threads))
+    }
+
+    fn read(text: &str) -> Option<(u64, u64)> {
+        let mut fields = text.split_whitespace().map_while(|field| field.parse().ok());
+        Some((fields.next()?, fields.next()?))
+    }
+
+    /// What those waited that had most to do: a thread that sleeps between its work holds up no packet.
+    fn waited_since(&self, earlier: &Schedule) -> u64 {
+        let since = self.0.iter().map(|(thread, (run, waited))| {
+            let (ran, had_waited) = earlier.0.get(thread).copied().unwrap_or_default();
+            (run.saturating_sub(ran), waited.saturating_sub(had_waited))
+        });
+        let since: Vec<(u64, u64)> = since.collect();
+        let busiest = since.iter().map(|(run, waited)| run + waited).max().unwrap_or(0);
+        since.iter().filter(|(run, waited)| (run + waited) * 2 > busiest).map(|(_, waited)| waited).sum()
     }
 }
 
@@ -266,4 +323,27 @@ fn wait(whom: &str, mut there: impl FnMut() -> anyhow::Result<bool>) -> anyhow::
         std::thread::sleep(PAUSE);
     }
     bail!("{whom} does not come up")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_counts_of_the_threads_that_work() {
+        let schedule = |threads: &[(&str, &str)]| {
+            let read = |(name, text): &(&str, &str)| Some(((*name).to_owned(), Schedule::read(text)?));
+            Schedule(threads.iter().filter_map(read).collect())
+        };
+        let before = schedule(&[("1", "100 5000000 7\n"), ("2", "1000 2000 3\n"), ("4", "")]);
+        assert_eq!(before.0.len(), 2, "a thread that has ended says nothing");
+        let after = schedule(&[
+            // Sleeps, and waited long once.
+            ("1", "200 5400000 8\n"),
+            ("2", "90001000 302000 9\n"),
+            ("3", "80000000 50000 1\n"),
+        ]);
+        assert_eq!(after.waited_since(&before), 350_000);
+        assert_eq!(before.waited_since(&before), 0);
+    }
 }

@@ -11,9 +11,10 @@ use dataplane::io::{BURST, Burst, PacketBuf, PacketIo};
 use dataplane::parse::{Packet, parse};
 use dataplane::steering::{Seat, Steering};
 use dpdk::{DpdkIo, Mbuf};
-use hdrhistogram::Histogram;
 
-use super::template::{Read, Template, read, since, stamp};
+use super::stops::{Account, STOP, Watch};
+use super::tally::{LEAD, Load};
+use super::template::{Read, Template, flow_of, read, since, stamp};
 use crate::peer::Peers;
 use crate::scenario::{Kind, Scenario};
 use crate::tsc;
@@ -29,52 +30,8 @@ const SILENCE: u64 = 400_000_000;
 /// Nanoseconds without a packet after which those that are still missing at the end are lost: longer than a process has to
 /// wait for a processor that it shares.
 const DRAIN: u64 = 300_000_000;
-/// The longest latency that is told apart from longer ones.
-const LONGEST: u64 = 30_000_000_000;
-
-/// What became of the packets of one run.
-#[derive(Clone, Debug)]
-pub struct Load {
-    /// Packets that were to be sent.
-    pub scheduled: u64,
-    /// Of these, packets that the wire had no room for.
-    pub refused: u64,
-    /// Packets that came back.
-    pub received: u64,
-    /// From the intended time of sending to receiving, nanoseconds, of packets with a payload.
-    pub latency: Histogram<u64>,
-    /// How long it was sent, nanoseconds.
-    pub nanoseconds: u64,
-}
-
-impl Load {
-    /// Nothing yet.
-    pub fn new() -> anyhow::Result<Load> {
-        let latency = Histogram::new_with_bounds(1, LONGEST, 3)?;
-        Ok(Load { scheduled: 0, refused: 0, received: 0, latency, nanoseconds: 0 })
-    }
-
-    /// Packets per second that came back.
-    #[must_use]
-    pub fn rate(&self) -> f64 {
-        self.received as f64 * 1e9 / (self.nanoseconds as f64).max(1.0)
-    }
-
-    /// The share of packets that did not come back.
-    #[must_use]
-    pub fn loss(&self) -> f64 {
-        1.0 - self.received as f64 / (self.scheduled as f64).max(1.0)
-    }
-
-    /// Counts another run in.
-    pub fn add(&mut self, other: &Load) -> anyhow::Result<()> {
-        self.scheduled += other.scheduled;
-        self.refused += other.refused;
-        self.received += other.received;
-        self.nanoseconds += other.nanoseconds;
-        self.latency.add(&other.latency).context("histograms differ")
-    }
-}
+/// The same where it is only counted how many come back.
+const SHORT_DRAIN: u64 = 5_000_000;
 
 /// All end hosts of a scenario, on a port with as many queues as weir has workers.
 pub struct Generator {
@@ -88,7 +45,15 @@ pub struct Generator {
     each: usize,
     random: u64,
     next: usize,
+    /// Of 2^24 packets so many open a flow.
+    opening: u32,
+    opened: u32,
 }
+
+/// Packets of which a share is counted.
+const SHARES: f64 = (1 << 24) as f64;
+/// Numbers of flows that others open, beyond the established ones, before they come again.
+const NUMBERS: u32 = 14_000_000;
 
 impl Generator {
     /// On these queues of one port. `weir` is the link address of weir's port.
@@ -106,7 +71,16 @@ impl Generator {
             each: 1,
             random: 0x7765_6972,
             next: 0,
+            opening: 0,
+            opened: 0,
         })
+    }
+
+    /// From now on this share of the packets opens a flow, at random; the scenario has to be for that.
+    pub fn open_flows(&mut self, share: f64) -> anyhow::Result<()> {
+        ensure!(self.scenario.mixed || share == 0.0, "{} has no new flows", self.scenario.name);
+        self.opening = (share * SHARES) as u32;
+        Ok(())
     }
 
     /// Opens all flows of the scenario; weir has to run meanwhile.
@@ -151,7 +125,7 @@ impl Generator {
     /// Sends the frames of another generator, whose flows are established: for something that knows no flows.
     pub fn imitate(&mut self, other: &Generator) {
         self.templates = other.templates.clone();
-        self.each = other.each;
+        (self.each, self.opening) = (other.each, other.opening);
         let queues = self.queues.len().max(1) as u8;
         self.templates.iter_mut().for_each(|template| template.queue %= queues);
     }
@@ -232,33 +206,53 @@ impl Generator {
     pub fn run(&mut self, rate: Option<f64>, nanoseconds: u64) -> anyhow::Result<Load> {
         ensure!(!self.templates.is_empty(), "no flow is established");
         let mut load = Load::new()?;
-        let begin = tsc::nanoseconds();
+        let mut watch = Watch::new(STOP, Account::now());
         loop {
-            let elapsed = tsc::nanoseconds() - begin;
-            if elapsed >= nanoseconds {
+            let now = tsc::nanoseconds();
+            watch.pass(now, Account::now);
+            let elapsed = now - load.begin;
+            if elapsed >= LEAD + nanoseconds {
                 load.nanoseconds = elapsed;
                 break;
             }
-            let due = match rate {
-                Some(rate) => (elapsed as f64 * rate / 1e9) as u64,
-                None => load.scheduled + BURST as u64,
-            };
-            for _ in 0..due.saturating_sub(load.scheduled).min(BURST as u64) {
-                let intended = rate.map_or(elapsed, |rate| (load.scheduled as f64 * 1e9 / rate) as u64);
-                load.scheduled += 1;
-                load.refused += u64::from(!self.stage(stamp(begin + intended)));
-            }
-            load.refused += self.flush();
+            self.send_due(&mut load, rate, elapsed);
             self.listen(&mut load)?;
         }
+        load.gaps = watch.into_gaps();
+        self.drain(&mut load, if rate.is_some() { DRAIN } else { SHORT_DRAIN })?;
+        Ok(load)
+    }
+
+    /// Sends what is to have left by now, but no more than a burst.
+    fn send_due(&mut self, load: &mut Load, rate: Option<f64>, elapsed: u64) {
+        let due = match rate {
+            Some(rate) => (elapsed as f64 * rate / 1e9) as u64,
+            None => load.scheduled + BURST as u64,
+        };
+        let packets = due.saturating_sub(load.scheduled).min(BURST as u64);
+        let intended = |number: u64| rate.map_or(elapsed, |rate| (number as f64 * 1e9 / rate) as u64);
+        if elapsed >= LEAD && packets > 0 {
+            let late = elapsed.saturating_sub(intended(load.scheduled)).max(1);
+            load.late.saturating_record_n(late, packets);
+        }
+        for _ in 0..packets {
+            let intended = load.begin + intended(load.scheduled);
+            load.scheduled += 1;
+            load.refused += u64::from(!self.stage(stamp(intended)));
+        }
+        load.refused += self.flush();
+    }
+
+    /// Listens until all is there, or nothing has come for so long.
+    fn drain(&mut self, load: &mut Load, patience: u64) -> anyhow::Result<()> {
         let (mut last, mut received) = (tsc::nanoseconds(), load.received);
-        while load.received < load.scheduled - load.refused && tsc::nanoseconds() - last < DRAIN {
-            self.listen(&mut load)?;
+        while load.received < load.scheduled - load.refused && tsc::nanoseconds() - last < patience {
+            self.listen(load)?;
             if load.received > received {
                 (last, received) = (tsc::nanoseconds(), load.received);
             }
         }
-        Ok(load)
+        Ok(())
     }
 
     /// The next frame, into the burst of its queue; `false` if there is no buffer.
@@ -266,8 +260,23 @@ impl Generator {
         let flows = (self.templates.len() / self.each) as u64;
         self.random = self.random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         let flow = (((self.random >> 32) * flows) >> 32) as usize;
+        if ((self.random >> 8) as u32 & 0xff_ffff) < self.opening {
+            return self.first_packet().is_some_and(|template| self.stage_template(&template, stamp));
+        }
         self.next = (self.next + 1) % self.each;
-        let Some(template) = self.templates.get(flow * self.each + self.next) else { return false };
+        let template = self.templates.get(flow * self.each + self.next).copied();
+        template.is_some_and(|template| self.stage_template(&template, stamp))
+    }
+
+    /// Of a flow that nobody has heard of for long.
+    fn first_packet(&mut self) -> Option<Template> {
+        let number = self.scenario.flows + self.opened;
+        self.opened = (self.opened + 1) % NUMBERS;
+        let frame = self.peers.datagram(number).ok()?.to_vec();
+        self.template(&frame).ok()
+    }
+
+    fn stage_template(&mut self, template: &Template, stamp: u32) -> bool {
         let place = usize::from(template.queue);
         let (Some(queue), Some(staged)) = (self.queues.get_mut(place), self.staged.get_mut(place)) else {
             return false;
@@ -304,14 +313,14 @@ impl Generator {
             let now = tsc::nanoseconds();
             for mbuf in burst.drain(..) {
                 match read(mbuf.bytes()) {
-                    Read::Stamped(sent) => load.latency.saturating_record(since(sent, now).max(1)),
-                    Read::Bare => {}
-                    Read::Other => {
-                        self.peers.receive(mbuf.bytes())?;
-                        continue;
+                    Read::Stamped(sent) => {
+                        let is_opened = |number| number >= self.scenario.flows;
+                        let is_first = self.opening > 0 && flow_of(mbuf.bytes()).is_some_and(is_opened);
+                        load.receive(since(sent, now), now, is_first);
                     }
+                    Read::Bare => load.received += 1,
+                    Read::Other => self.peers.receive(mbuf.bytes())?,
                 }
-                load.received += 1;
             }
         }
         while let Some(answer) = self.peers.next_answer() {

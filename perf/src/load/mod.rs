@@ -1,13 +1,28 @@
 //! Latency and loss at a given load: an open-loop generator against weir in this process (`near`) or in one of its own
 //! (`far`), each beside a bare device loop in weir's place.
+//!
+//! Runs are short and the subjects take turns, so that what the machine does meets all of them alike, and each pair of weir and
+//! bare loop gives a difference of its own (`rounds`). What took a processor away meanwhile is noted by the loops at both
+//! ends (`stops`), and rounds in which nothing did are shown beside all of them (`table`).
 
 pub mod far;
 pub mod generator;
 pub mod near;
+pub mod rounds;
+pub mod stops;
+pub mod table;
+pub mod tally;
 pub mod template;
 
-use generator::Load;
-use serde_json::{Value, json};
+use rounds::{Level, Round, Run};
+use stops::{Gap, Stops, delay};
+use tally::Load;
+
+/// Nanoseconds of a run that finds the maximum; the best of several counts, because a stop only ever lowers it.
+const PROBE: u64 = 20_000_000;
+const PROBES: usize = 3;
+const WEIR: usize = 0;
+const BARE: usize = 1;
 
 /// How long, and at which loads.
 #[derive(Clone, Debug)]
@@ -18,121 +33,111 @@ pub struct Plan {
     pub nanoseconds: u64,
     /// Runs at each load and of each subject, in turn.
     pub rounds: usize,
+    /// The share of packets that open a flow.
+    pub new_flows: f64,
 }
 
 impl Plan {
-    /// The usual loads, with runs of a second or of a fifth of one.
+    /// The usual loads, in runs of a twentieth of a second: the shorter they are, the more of them nothing stops, and one
+    /// packet in a thousand is still dozens.
     #[must_use]
     pub fn new(quick: bool) -> Plan {
-        let (nanoseconds, rounds) = if quick { (200_000_000, 3) } else { (1_000_000_000, 5) };
-        Plan { loads: vec![10, 25, 50, 75, 90], nanoseconds, rounds }
+        let rounds = if quick { 15 } else { 61 };
+        Plan { loads: vec![10, 25, 50, 75, 90], nanoseconds: 50_000_000, rounds, new_flows: 0.0 }
     }
 }
 
 /// What stands at the other end of the wire.
 pub trait Subjects {
-    /// Their names; the first one is weir.
+    /// Their names; the first one is weir, the second the bare loop.
     fn names(&self) -> Vec<String>;
-    /// Sends to one of them, while the others rest.
-    fn run(&mut self, subject: usize, rate: Option<f64>, nanoseconds: u64) -> anyhow::Result<Load>;
+    /// Sends to one of them, while the others rest. Returns also the gaps of its loop.
+    fn run(
+        &mut self,
+        subject: usize,
+        rate: Option<f64>,
+        nanoseconds: u64,
+    ) -> anyhow::Result<(Load, Vec<Gap>)>;
+    /// The gaps of the processors while nobody does anything.
+    fn idle(&mut self, nanoseconds: u64) -> anyhow::Result<Vec<Gap>>;
 }
 
-/// One subject at one load.
-pub struct Point {
-    /// Packets per second that were to be sent.
-    pub offered: f64,
-    /// All rounds together.
-    pub load: Load,
+/// A time in which the processors only read the clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// Stops in it.
+    pub stops: usize,
+    /// By the quantiles of the runs: microseconds by which a packet would have been held up.
+    pub delay: [f64; 3],
 }
 
-/// One subject.
-pub struct Curve {
-    /// What it is.
-    pub name: String,
-    /// The most packets per second that came back: median, lowest and highest of the rounds.
-    pub most: [f64; 3],
+/// What was measured.
+pub struct Outcome {
+    /// The subjects.
+    pub names: Vec<String>,
+    /// The most packets per second that came back, by subject and round.
+    pub most: Vec<Vec<f64>>,
     /// By load.
-    pub points: Vec<Point>,
+    pub levels: Vec<Level>,
+    /// By round.
+    pub idle: Vec<Idle>,
 }
 
-/// Finds the maximum of each subject, then sends at parts of weir's to all of them, in turn.
-pub fn measure(subjects: &mut dyn Subjects, plan: &Plan) -> anyhow::Result<Vec<Curve>> {
-    let mut most: Vec<Vec<f64>> = vec![Vec::new(); subjects.names().len()];
-    for _ in 0..plan.rounds {
-        for (subject, rates) in most.iter_mut().enumerate() {
-            rates.push(subjects.run(subject, None, plan.nanoseconds / 2)?.rate());
+/// In each round and at each load: finds weir's maximum, and sends a part of it to all subjects in turn. Each round begins
+/// with another one.
+pub fn measure(subjects: &mut dyn Subjects, plan: &Plan) -> anyhow::Result<Outcome> {
+    let names = subjects.names();
+    let mut most = vec![Vec::new(); names.len()];
+    let mut levels: Vec<Level> =
+        plan.loads.iter().map(|percent| Level { percent: *percent, rounds: Vec::new() }).collect();
+    let mut idle = Vec::new();
+    for round in 0..plan.rounds {
+        for (subject, rates) in most.iter_mut().enumerate().skip(1) {
+            rates.push(maximum(subjects, subject)?);
         }
-    }
-    let mut curves: Vec<Curve> = subjects
-        .names()
-        .into_iter()
-        .zip(most)
-        .map(|(name, mut rates)| {
-            rates.sort_by(f64::total_cmp);
-            let at = |place: usize| rates.get(place).copied().unwrap_or(f64::NAN);
-            let most = [at(rates.len() / 2), at(0), at(rates.len().saturating_sub(1))];
-            Curve { name, most, points: Vec::new() }
-        })
-        .collect();
-    let full = curves.first().map_or(f64::NAN, |weir| weir.most[0]);
-    for percent in &plan.loads {
-        let offered = full * f64::from(*percent) / 100.0;
-        let mut loads = vec![Load::new()?; curves.len()];
-        for _ in 0..plan.rounds {
-            for (subject, load) in loads.iter_mut().enumerate() {
-                load.add(&subjects.run(subject, Some(offered), plan.nanoseconds)?)?;
+        for level in &mut levels {
+            let full = maximum(subjects, WEIR)?;
+            if let Some(rates) = most.get_mut(WEIR) {
+                rates.push(full);
             }
+            let offered = full * f64::from(level.percent) / 100.0;
+            level.rounds.push(turn(subjects, names.len(), round, offered, plan.nanoseconds)?);
         }
-        let points = loads.into_iter().map(|load| Point { offered, load });
-        curves.iter_mut().zip(points).for_each(|(curve, point)| curve.points.push(point));
+        idle.push(hiccups(&subjects.idle(plan.nanoseconds)?, plan.nanoseconds));
     }
-    Ok(curves)
+    Ok(Outcome { names, most, levels, idle })
 }
 
-/// The curves as a Markdown table.
-#[must_use]
-pub fn table(curves: &[Curve], plan: &Plan) -> String {
-    let mut text = String::from("| at the other end | most, Mpps (lowest-highest round) |\n|---|---|\n");
-    for Curve { name, most: [middle, lowest, highest], .. } in curves {
-        let [middle, lowest, highest] = [middle, lowest, highest].map(|rate| rate / 1e6);
-        text += &format!("| {name} | {middle:.2} ({lowest:.2}-{highest:.2}) |\n");
+fn maximum(subjects: &mut dyn Subjects, subject: usize) -> anyhow::Result<f64> {
+    let mut best = 0.0_f64;
+    for _ in 0..PROBES {
+        best = best.max(subjects.run(subject, None, PROBE)?.0.rate());
     }
-    text +=
-        "\n| load | Mpps | at the other end | p50 / p99 / p99.9 / most µs | lost |\n|---|---|---|---|---|\n";
-    for (place, percent) in plan.loads.iter().enumerate() {
-        for curve in curves {
-            let Some(Point { offered, load }) = curve.points.get(place) else { continue };
-            let micros = |quantile| load.latency.value_at_quantile(quantile) as f64 / 1000.0;
-            let [p50, p99, p999, most] = [0.5, 0.99, 0.999, 1.0].map(micros);
-            text += &format!(
-                "| {percent} % | {:.3} | {} | {p50:.1} / {p99:.1} / {p999:.1} / {most:.0} | {:.4} % |\n",
-                offered / 1e6,
-                curve.name,
-                load.loss() * 100.0
-            );
-        }
-    }
-    text
+    Ok(best)
 }
 
-/// The curves for programs.
-#[must_use]
-pub fn json(curves: &[Curve], plan: &Plan) -> Value {
-    let point = |(percent, Point { offered, load }): (&u32, &Point)| {
-        let nanoseconds = |quantile| load.latency.value_at_quantile(quantile);
-        json!({
-            "percent": percent, "offered": offered, "scheduled": load.scheduled, "refused": load.refused,
-            "received": load.received, "loss": load.loss(), "nanoseconds": load.nanoseconds,
-            "latency_nanoseconds": {
-                "p50": nanoseconds(0.5), "p90": nanoseconds(0.9), "p99": nanoseconds(0.99),
-                "p99.9": nanoseconds(0.999), "max": nanoseconds(1.0),
-            },
-        })
-    };
-    let curve = |curve: &Curve| {
-        let [middle, lowest, highest] = curve.most;
-        let points: Vec<Value> = plan.loads.iter().zip(&curve.points).map(point).collect();
-        json!({ "name": curve.name, "most": middle, "most_lowest": lowest, "most_highest": highest, "points": points })
-    };
-    curves.iter().map(curve).collect()
+/// A run of each subject.
+fn turn(
+    subjects: &mut dyn Subjects,
+    count: usize,
+    round: usize,
+    offered: f64,
+    nanoseconds: u64,
+) -> anyhow::Result<Round> {
+    let mut runs = Vec::new();
+    for place in 0..count {
+        let subject = (place + round) % count;
+        let (load, gaps) = subjects.run(subject, Some(offered), nanoseconds)?;
+        let until = load.begin + load.nanoseconds;
+        let stops = Stops::of(&load.gaps, &gaps, subject == BARE, until);
+        runs.push((subject, Run::new(&load, stops)));
+    }
+    runs.sort_by_key(|(subject, _)| *subject);
+    Ok(Round { offered, runs: runs.into_iter().map(|(_, run)| run).collect() })
+}
+
+fn hiccups(gaps: &[Gap], nanoseconds: u64) -> Idle {
+    let stops = gaps.iter().filter(|gap| gap.nanoseconds > stops::STOP).count();
+    let delay = rounds::QUANTILES.map(|(_, quantile)| delay(gaps, nanoseconds, quantile) as f64 / 1000.0);
+    Idle { stops, delay }
 }

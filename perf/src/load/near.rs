@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel as messages};
 
 use anyhow::{Context, anyhow, bail};
-use dataplane::channel::{Capacities, channel};
+use dataplane::channel::{Capacities, ControlEnd, channel};
 use dataplane::io::{Burst, PacketIo};
 use dataplane::mesh::Mesh;
 use dataplane::pipeline::Pipeline;
@@ -16,30 +17,43 @@ use dpdk::{DpdkIo, Mbuf};
 use scripting::LuaPolicy;
 use smoltcp::time::Instant;
 
-use super::generator::{Generator, Load};
-use super::{Curve, Plan, Subjects, measure};
+use super::generator::Generator;
+use super::stops::{self, Account, Gap, STOP, Watch};
+use super::tally::Load;
+use super::{Outcome, Plan, Subjects, measure};
 use crate::measure::Lab;
 use crate::scenario::Scenario;
 use crate::tsc;
 use crate::wire::PORT;
 
+/// Whose turn it is on the worker's side.
 const WEIR: usize = 0;
 const BARE: usize = 1;
-const STOP: usize = 2;
+/// Only the clock is read.
+const IDLE: usize = 2;
+/// Nothing, until the next one.
+const REST: usize = 3;
+const STOP_SERVING: usize = 4;
+
+/// What the worker's side says of a turn.
+enum Told {
+    Begun,
+    Ended(Vec<Gap>),
+}
 
 /// The worker's side.
 struct Far<'a> {
-    snapshot: Arc<Snapshot>,
-    mac: [u8; 6],
-    weir: DpdkIo,
+    worker: Worker<DpdkIo, LuaPolicy>,
     bare: DpdkIo,
     turn: &'a AtomicUsize,
+    told: Sender<Told>,
 }
 
 /// The generators, one for each wire.
 struct Near<'a> {
     generators: [Generator; 2],
     turn: &'a AtomicUsize,
+    told: Receiver<Told>,
 }
 
 impl Subjects for Near<'_> {
@@ -47,82 +61,159 @@ impl Subjects for Near<'_> {
         vec!["weir, in process".to_owned(), "bare device loop".to_owned()]
     }
 
-    fn run(&mut self, subject: usize, rate: Option<f64>, nanoseconds: u64) -> anyhow::Result<Load> {
-        self.turn.store(subject, Ordering::Release);
+    fn run(
+        &mut self,
+        subject: usize,
+        rate: Option<f64>,
+        nanoseconds: u64,
+    ) -> anyhow::Result<(Load, Vec<Gap>)> {
+        self.begin(subject)?;
         let Some(generator) = self.generators.get_mut(subject) else { bail!("no subject {subject}") };
-        generator.run(rate, nanoseconds)
+        let load = generator.run(rate, nanoseconds);
+        let gaps = self.end()?;
+        Ok((load?, gaps))
+    }
+
+    /// Of both threads: a packet meets either's.
+    fn idle(&mut self, nanoseconds: u64) -> anyhow::Result<Vec<Gap>> {
+        self.begin(IDLE)?;
+        let mut gaps = stops::idle(nanoseconds);
+        gaps.extend(self.end()?);
+        Ok(gaps)
     }
 }
 
-type Job<'a> = Box<dyn FnOnce() -> anyhow::Result<Vec<Curve>> + Send + 'a>;
+type Job<'a> = Box<dyn FnOnce() -> anyhow::Result<Option<Outcome>> + Send + 'a>;
 
 /// Measures a scenario; `lab` has two lcores.
-pub fn run(lab: &Lab, scenario: Scenario, plan: &Plan) -> anyhow::Result<Vec<Curve>> {
+pub fn run(lab: &Lab, scenario: Scenario, plan: &Plan) -> anyhow::Result<Outcome> {
     let (weir, mac, peers) = lab.wire("wire")?;
     let (bare, _, bare_peers) = lab.wire("bare")?;
     let config = config::parse(&scenario.config(), "scenario", std::path::Path::new("."));
     let snapshot = config.map_err(|errors| anyhow!(errors.render(false)))?.snapshot;
-    let turn = &AtomicUsize::new(WEIR);
-    let far = Far { snapshot, mac, weir, bare, turn };
+    let turn = &AtomicUsize::new(REST);
     let generators =
         [Generator::new(vec![peers], mac, scenario)?, Generator::new(vec![bare_peers], mac, scenario)?];
-    let mut near = Near { generators, turn };
+    let (tell, told) = messages();
+    let mut near = Near { generators, turn, told };
     let generate: Job<'_> = Box::new(move || {
-        let curves = near.establish().and_then(|()| measure(&mut near, plan));
-        turn.store(STOP, Ordering::Release);
-        curves
+        let outcome = near.establish(plan.new_flows).and_then(|()| measure(&mut near, plan));
+        turn.store(STOP_SERVING, Ordering::Release);
+        outcome.map(Some)
     });
-    let serve: Job<'_> = Box::new(move || far.serve().map(|()| Vec::new()));
+    let serve: Job<'_> = Box::new(move || {
+        // Its Lua state must not leave this thread, and the other end of its channel has to be there.
+        let (worker, _control) = worker(snapshot, weir, mac)?;
+        Far { worker, bare, turn, told: tell }.serve();
+        Ok(None)
+    });
     let results = lab.eal().run_on_lcores(vec![generate, serve])?;
-    let mut curves = Vec::new();
+    let mut outcome = None;
     for result in results {
-        curves.extend(result?);
+        outcome = outcome.or(result?);
     }
-    Ok(curves)
+    outcome.context("nothing was measured")
 }
 
 impl Near<'_> {
-    fn establish(&mut self) -> anyhow::Result<()> {
+    fn establish(&mut self, new_flows: f64) -> anyhow::Result<()> {
+        self.begin(WEIR)?;
         let [weir, bare] = &mut self.generators;
         weir.establish().context("while flows were opened")?;
+        weir.open_flows(new_flows)?;
         bare.imitate(weir);
-        Ok(())
+        self.end().map(|_| ())
     }
-}
 
-impl Far<'_> {
-    /// Serves whose turn it is until there is nobody left; around weir's rounds is what `weir run` has there.
-    fn serve(mut self) -> anyhow::Result<()> {
-        // The other end of the channel takes no records and asks nothing: it only has to be there.
-        let (end, _control) = channel(Capacities::default());
-        let policy = LuaPolicy::new(&self.snapshot, tsc::nanoseconds)
-            .map_err(|errors| anyhow!(errors.iter().map(ToString::to_string).collect::<String>()))?;
-        let mut now = tsc::nanoseconds();
-        let pipeline =
-            Pipeline::new(self.snapshot, Seat::ALONE, &[self.mac], policy, 0x7765_6972, instant(now))?;
-        let mut worker = Worker::new(self.weir, pipeline, end, Mesh::alone())
-            .map_err(|error| anyhow!("histogram: {error:?}"))?;
-        loop {
-            match self.turn.load(Ordering::Acquire) {
-                WEIR => {
-                    let round = worker.run_once(instant(now));
-                    let done = tsc::nanoseconds();
-                    if round.received > 0 {
-                        worker.record_latency(done - now, round.received);
-                    }
-                    now = done;
-                }
-                BARE => {
-                    reflect(&mut self.bare);
-                    now = tsc::nanoseconds();
-                }
-                _ => return Ok(()),
-            }
+    /// Waits until the other side is at it.
+    fn begin(&self, turn: usize) -> anyhow::Result<()> {
+        self.turn.store(turn, Ordering::Release);
+        match self.told.recv().context("the worker has ended")? {
+            Told::Begun => Ok(()),
+            Told::Ended(_) => bail!("a turn ended before it began"),
+        }
+    }
+
+    fn end(&self) -> anyhow::Result<Vec<Gap>> {
+        self.turn.store(REST, Ordering::Release);
+        match self.told.recv().context("the worker has ended")? {
+            Told::Ended(gaps) => Ok(gaps),
+            Told::Begun => bail!("a turn began twice"),
         }
     }
 }
 
-/// A turn of the bare loop, with the clock read as often as in weir's.
+fn worker(
+    snapshot: Arc<Snapshot>,
+    io: DpdkIo,
+    mac: [u8; 6],
+) -> anyhow::Result<(Worker<DpdkIo, LuaPolicy>, ControlEnd)> {
+    let (end, control) = channel(Capacities::default());
+    let policy = LuaPolicy::new(&snapshot, tsc::nanoseconds)
+        .map_err(|errors| anyhow!(errors.iter().map(ToString::to_string).collect::<String>()))?;
+    let now = instant(tsc::nanoseconds());
+    let pipeline = Pipeline::new(snapshot, Seat::ALONE, &[mac], policy, 0x7765_6972, now)?;
+    let worker = Worker::new(io, pipeline, end, Mesh::alone());
+    Ok((worker.map_err(|error| anyhow!("histogram: {error:?}"))?, control))
+}
+
+impl Far<'_> {
+    /// Serves whose turn it is until there is nobody left.
+    fn serve(mut self) {
+        loop {
+            match self.turn.load(Ordering::Acquire) {
+                REST => std::hint::spin_loop(),
+                STOP_SERVING => return,
+                turn => {
+                    // Nobody listens only when the generator has failed, and then the turn is over.
+                    let _ = self.told.send(Told::Begun);
+                    let gaps = match turn {
+                        WEIR => self.weir(),
+                        BARE => self.bare(),
+                        _ => self.idle(),
+                    };
+                    let _ = self.told.send(Told::Ended(gaps));
+                }
+            }
+        }
+    }
+
+    /// Around weir's rounds is what `weir run` has there.
+    fn weir(&mut self) -> Vec<Gap> {
+        let mut watch = Watch::new(STOP, Account::now());
+        let mut now = tsc::nanoseconds();
+        while self.turn.load(Ordering::Acquire) == WEIR {
+            let round = self.worker.run_once(instant(now));
+            let done = tsc::nanoseconds();
+            if round.received > 0 {
+                self.worker.record_latency(done - now, round.received);
+            }
+            watch.pass(done, Account::now);
+            now = done;
+        }
+        watch.into_gaps()
+    }
+
+    /// With the clock read as often as in weir's turn.
+    fn bare(&mut self) -> Vec<Gap> {
+        let mut watch = Watch::new(STOP, Account::now());
+        while self.turn.load(Ordering::Acquire) == BARE {
+            reflect(&mut self.bare);
+            watch.pass(tsc::nanoseconds(), Account::now);
+        }
+        watch.into_gaps()
+    }
+
+    fn idle(&mut self) -> Vec<Gap> {
+        let mut watch = Watch::new(stops::HICCUP, Account::now());
+        while self.turn.load(Ordering::Acquire) == IDLE {
+            watch.pass(tsc::nanoseconds(), Account::now);
+        }
+        watch.into_gaps()
+    }
+}
+
+/// A turn of the bare loop.
 pub fn reflect(io: &mut DpdkIo) {
     let mut burst: Burst<Mbuf> = Burst::new();
     io.rx_burst(PORT, &mut burst);

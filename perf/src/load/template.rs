@@ -20,6 +20,9 @@ pub struct Template {
     pub queue: u8,
 }
 
+/// Nanoseconds by which a time that was carried may be wrong.
+pub const STEP: u64 = 8;
+
 /// A time in nanoseconds as frames carry it: steps of 8 ns, again the same after 34 s.
 #[must_use]
 pub fn stamp(nanoseconds: u64) -> u32 {
@@ -121,6 +124,13 @@ pub fn read(frame: &[u8]) -> Read {
     bytes.map_or(Read::Bare, |bytes| Read::Stamped(u32::from_be_bytes(*bytes)))
 }
 
+/// The flow's number in a frame that carries a time.
+#[must_use]
+pub fn flow_of(frame: &[u8]) -> Option<u32> {
+    let place = stamp_place(frame)?.checked_sub(STAMP)?;
+    frame.get(place..)?.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use dataplane::parse::{Packet, parse};
@@ -146,6 +156,7 @@ mod tests {
                     let mut written = vec![0; template.len()];
                     assert!(template.write(&mut written, stamp(time)));
                     assert_eq!(read(&written), Read::Stamped(stamp(time)));
+                    assert_eq!(flow_of(&written), Some(number));
                     assert!(matches!(parse(&written, None), Ok(Packet::Transport(_))));
                     assert!(is_sound(&written), "{written:02x?}");
                 }
@@ -155,7 +166,7 @@ mod tests {
             assert!(!Template::new(&bare, 0).unwrap().write(&mut written, 7));
             assert_eq!((read(&written), written), (Read::Bare, bare));
         }
-        assert_eq!(read(&[0xff; 60]), Read::Other);
+        assert_eq!((read(&[0xff; 60]), flow_of(&[0xff; 60])), (Read::Other, None));
     }
 
     #[test]
