@@ -25,6 +25,7 @@ impl From<ApiError> for Refusal {
 macro_rules! natives {
     (
         described { $( $type:ident = $described:ident => $function:path; )* }
+        kept { $( $kept:ident = $kept_described:ident => $kept_function:path, $last:ident for $key:path; )* }
         others { $( $other:ident = $name:literal => $other_function:path; )* }
     ) => {
         $(
@@ -40,6 +41,20 @@ macro_rules! natives {
             }
         )*
         $(
+            struct $kept;
+            impl Native for $kept {
+                const NAME: &'static str = described::$kept_described.name;
+                fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+                    $kept_function(arguments, slot)
+                }
+                #[inline]
+                fn kept(slot: &mut Slot) -> Option<(&mut u64, u64)> {
+                    let key = $key(slot)?;
+                    Some((&mut slot.$last, key))
+                }
+            }
+        )*
+        $(
             struct $other;
             impl Native for $other {
                 const NAME: &'static str = $name;
@@ -50,7 +65,7 @@ macro_rules! natives {
         )*
         /// All functions of this file.
         pub(crate) fn entries() -> Vec<Entry> {
-            vec![$( Entry::of::<$type>(), )* $( Entry::of::<$other>(), )*]
+            vec![$( Entry::of::<$type>(), )* $( Entry::of::<$kept>(), )* $( Entry::of::<$other>(), )*]
         }
     };
 }
@@ -66,8 +81,6 @@ natives! {
         CloseConn = CLOSE_CONN => close_conn;
         ClientIp = CLIENT_IP => client_ip;
         ClientPort = CLIENT_PORT => client_port;
-        VipIp = VIP_IP => vip_ip;
-        VipPort = VIP_PORT => vip_port;
         ServiceName = SERVICE_NAME => service_name;
         Persist = PERSIST => persist;
         TableInsert = TABLE_INSERT => table_insert;
@@ -81,6 +94,10 @@ natives! {
         ServerInfo = SERVER_INFO => server_info;
         SelectPool = SELECT_POOL => select_pool;
         SelectGroup = SELECT_GROUP => select_group;
+    }
+    kept {
+        VipIp = VIP_IP => vip_ip, vip_kept for vip_ip_key;
+        VipPort = VIP_PORT => vip_port, port_kept for vip_port_key;
     }
     others {
         Variable = "avi.vs.reqvar" => variable;
@@ -224,6 +241,19 @@ fn vip_port<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     written(slot, |out| text::decimal(vip.port(), out))
 }
 
+/// What the text of an IPv4 VIP depends on. Those of one service are few.
+fn vip_ip_key(slot: &Slot) -> Option<u64> {
+    match slot.context().ok()?.vip().ip() {
+        IpAddr::V4(address) => Some(u64::from(address.to_bits()) + 1),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// What the text of a port depends on.
+fn vip_port_key(slot: &Slot) -> Option<u64> {
+    Some(u64::from(slot.context().ok()?.vip().port()) + 1)
+}
+
 fn service_name<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     Ok(Reply::One(Value::Bytes(slot.context()?.service_name().as_bytes())))
 }
@@ -276,21 +306,28 @@ fn table_insert<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> 
 }
 
 fn table_lookup<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+    // Most calls.
+    if arguments.count() == 1
+        && let Argument::String(key) = arguments.at(1)
+    {
+        return looked_up(slot, None, key, None);
+    }
     let at = key_positions(arguments)?;
     let table = table_name(arguments, &at)?;
     let exten = lifetime(arguments, at.key + 1)?;
     let Some(key) = stored(arguments, at.key)? else { return Ok(Reply::One(Value::Nil)) };
-    let mut value = std::mem::take(&mut slot.scratch);
-    value.clear();
-    let seconds = slot.with_context(|context| {
-        let entry = context.table_lookup(table.as_deref(), &key, exten)?;
+    looked_up(slot, table.as_deref(), &key, exten)
+}
+
+fn looked_up<'s>(slot: &'s mut Slot, table: Option<&[u8]>, key: &[u8], exten: Option<f64>) -> Answer<'s> {
+    let seconds = slot.with_context_and_scratch(|context, value| {
+        let entry = context.table_lookup(table, key, exten)?;
         Ok::<_, ApiError>(entry.map(|(stored, seconds)| {
             value.extend_from_slice(stored);
             seconds
         }))
-    });
-    slot.scratch = value;
-    let Some(seconds) = seconds?? else { return Ok(Reply::One(Value::Nil)) };
+    })??;
+    let Some(seconds) = seconds else { return Ok(Reply::One(Value::Nil)) };
     let seconds = count(usize::try_from(seconds).unwrap_or(usize::MAX));
     Ok(Reply::Two(Value::Bytes(&slot.scratch), Value::Number(seconds)))
 }
@@ -390,6 +427,13 @@ fn server_info<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
 
 fn select_pool<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     let set = slot.set();
+    // Most calls.
+    if arguments.count() == 1
+        && let Argument::String(pool) = arguments.at(1)
+        && slot.with_context(|context| context.select_attached_pool(set, pool))?
+    {
+        return Ok(Reply::Nothing);
+    }
     let pool = name(arguments, 1)?;
     let server = optional_name(arguments, 2)?;
     let port = port(arguments, 3)?;

@@ -22,11 +22,13 @@ pub(crate) struct Arguments<'s> {
 
 impl<'s> Arguments<'s> {
     /// Number of arguments given.
+    #[inline]
     pub(crate) fn count(self) -> usize {
         usize::try_from(self.count).unwrap_or(0)
     }
 
     /// The argument at `position`, counted from 1.
+    #[inline]
     pub(crate) fn at(self, position: usize) -> Argument<'s> {
         let Ok(index) = c_int::try_from(position) else { return Argument::Missing };
         if index < 1 || index > self.count {
