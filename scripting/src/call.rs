@@ -100,13 +100,18 @@ pub(crate) enum Step {
     /// To a `collect` of so many bytes.
     Waiting(Coroutine, usize),
     /// To an error.
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 impl Step {
+    /// An error. In a box, since it is rare and long.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Step::Failed(Box::new(failure))
+    }
+
     /// What a coroutine comes to that is not there any more.
     pub(crate) fn dead() -> Self {
-        Step::Failed(Failure::Error("the run is not there any more".to_owned()))
+        Step::failed(Failure::Error("the run is not there any more".to_owned()))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::call::{Clock, Coroutine, Failure, Step};
 use crate::compile::compile_error;
 use crate::raw::{Compiled, Machine, Modules};
 use crate::script::Script;
-use crate::source::{ScriptError, chunk_name, wrapped};
+use crate::source::{ScriptError, chunk_name, wrapped, wrapped_contained};
 use crate::{api, strings};
 use waiting::{Slab, Waiting};
 
@@ -23,6 +23,13 @@ const GARBAGE_STEP: usize = 64 << 10;
 
 /// A garbage collection starts when the memory in use has grown by this since the last one, in bytes, and by half.
 const GARBAGE_CYCLE: usize = 256 << 10;
+
+/// Time in Lua after which the memory in use is looked at, in nanoseconds: some ten kilobytes at most can be taken meanwhile
+/// for each microsecond.
+const UNSEEN: u64 = 16_000;
+
+/// What a run counts for beside its time, so that there are looks where the clock stands still.
+const RUN: u64 = 1_000;
 
 /// Runs the DataScripts of a configuration: one per worker, made on the worker's own thread.
 ///
@@ -43,6 +50,8 @@ pub struct LuaPolicy {
     /// Memory in use at the end of the last complete collection, and whether one is under way.
     live: usize,
     collecting: bool,
+    /// Time in Lua of the runs since the last look at the memory in use, in nanoseconds, at least [`RUN`] each.
+    unseen: u64,
     /// The script of which a profile is made, by its place in `scripts`.
     profiled: Option<usize>,
     /// What the next configuration needs.
@@ -107,6 +116,7 @@ impl LuaPolicy {
             collected: used,
             live: used,
             collecting: false,
+            unseen: 0,
             profiled: None,
             prepared: None,
         })
@@ -145,7 +155,7 @@ impl LuaPolicy {
                     return self.suspend(index, place, coroutine, need, context);
                 }
                 Step::Failed(failure) => {
-                    let (kind, text) = match failure {
+                    let (kind, text) = match *failure {
                         Failure::Error(text) => (ScriptFailure::Error, text),
                         Failure::Budget(text) => (ScriptFailure::Budget, text),
                         Failure::Memory(text) => (ScriptFailure::Memory, text),
@@ -210,6 +220,15 @@ impl LuaPolicy {
         if let Some(trace) = &mut context.record.trace {
             trace.end(failure, place.spent);
         }
+        self.unseen = self.unseen.saturating_add(place.spent).saturating_add(RUN);
+        if failure.is_some() || self.unseen > UNSEEN {
+            self.look_at_memory(failure);
+        }
+    }
+
+    /// Collects garbage if the last runs have left enough of it.
+    fn look_at_memory(&mut self, failure: Option<ScriptFailure>) {
+        self.unseen = 0;
         let used = self.machine.memory();
         if failure == Some(ScriptFailure::Memory) || used > self.memory / 4 * 3 {
             self.machine.collect_all();
@@ -391,6 +410,11 @@ fn compile_set(
 }
 
 fn compile_script(machine: &Machine, source: &Source, modules: &Modules) -> mlua::Result<Compiled> {
-    let contained = script_check::contained(&source.text);
-    machine.compile(&chunk_name(source), &wrapped(&source.text), modules, contained)
+    let name = chunk_name(source);
+    match script_check::contained_calls(&source.text) {
+        Some((contained, calls)) => {
+            machine.compile_contained(&name, &wrapped_contained(&source.text, &calls), contained)
+        }
+        None => machine.compile(&name, &wrapped(&source.text), modules),
+    }
 }

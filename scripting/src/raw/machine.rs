@@ -170,19 +170,22 @@ impl Machine {
         Ok(Modules(table))
     }
 
-    /// Compiles a script, wrapped like a module; `contained` is what is known of a contained one.
-    pub(crate) fn compile(
+    /// Compiles a contained script, of which calling the compiled text gives the main function.
+    pub(crate) fn compile_contained(
         &self,
         name: &str,
         text: &[u8],
-        modules: &Modules,
-        contained: Option<Contained>,
+        Contained { indexes, straight }: Contained,
     ) -> mlua::Result<Compiled> {
         let outer = self.function(name, text)?;
-        if let (Some(Contained { indexes, straight }), Some(contain)) = (contained, &self.contain) {
-            let main = self.reference(contain.call((outer, indexes))?)?;
-            return Ok(Compiled::Contained { main, indexes, watched: !straight });
-        }
+        let contain = self.contain.as_ref().ok_or_else(|| mlua::Error::runtime("there is no sandbox"))?;
+        let main = self.reference(contain.call((outer, indexes))?)?;
+        Ok(Compiled::Contained { main, indexes, watched: !straight })
+    }
+
+    /// Compiles a script, wrapped like a module.
+    pub(crate) fn compile(&self, name: &str, text: &[u8], modules: &Modules) -> mlua::Result<Compiled> {
+        let outer = self.function(name, text)?;
         let script = self.lua.create_table()?;
         script.raw_set("outer", outer)?;
         script.raw_set("modules", &modules.0)?;

@@ -28,7 +28,7 @@ impl Machine {
         context: &mut Context<'_>,
     ) -> (Step, u64) {
         let Some(coroutine) = self.coroutine() else {
-            return (Step::Failed(Failure::Memory("no memory for a coroutine".to_owned())), 0);
+            return (Step::failed(Failure::Memory("no memory for a coroutine".to_owned())), 0);
         };
         let (driver, argument, watched) = match script {
             Compiled::Any(script) => (Some(self.driver), script, true),
@@ -155,7 +155,7 @@ impl Machine {
                 // SAFETY: the coroutine is dead but still anchored, its error value on top of its stack.
                 let text = unsafe { describe(thread) };
                 self.discard(coroutine);
-                Step::Failed(match status {
+                Step::failed(match status {
                     _ if overrun => Failure::Budget(text),
                     ffi::LUA_ERRMEM => Failure::Memory(text),
                     _ => Failure::Error(text),
