@@ -56,6 +56,22 @@ pub(crate) enum Reply<'s> {
     Wait,
 }
 
+/// What a usual call comes to: small enough to be handed on in registers.
+pub(crate) enum Quick {
+    /// It is not a usual one, and nothing is done yet.
+    Other,
+    /// No result.
+    Nothing,
+    /// `nil`.
+    Nil,
+    /// A number.
+    Number(f64),
+    /// What is in the slot's scratch, as a string.
+    Text,
+    /// The same, and a number.
+    TextAndNumber(f64),
+}
+
 /// Why a function gives no results.
 #[derive(Debug)]
 pub(crate) enum Refusal {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dataplane::policy::{Context, Event, Outcome, Policy, RunId, ScriptFailure, ScriptReport};
 use dataplane::script_profile::ScriptProfile;
-use dataplane::script_trace::ScriptStep;
+use dataplane::script_trace::{ScriptStep, ScriptTrace};
 use dataplane::snapshot::{ScriptSet, ScriptSetId, ServiceId, Snapshot, Source};
 
 use crate::call::{Clock, Coroutine, Failure, Step};
@@ -154,27 +154,29 @@ impl LuaPolicy {
                     note(context, || ScriptStep::Wait { need });
                     return self.suspend(index, place, coroutine, need, context);
                 }
-                Step::Failed(failure) => {
-                    let (kind, text) = match *failure {
-                        Failure::Error(text) => (ScriptFailure::Error, text),
-                        Failure::Budget(text) => (ScriptFailure::Budget, text),
-                        Failure::Memory(text) => (ScriptFailure::Memory, text),
-                    };
-                    context.record.error = Some(text);
-                    self.finish(index, &place, Some(kind), context);
-                    return Outcome::Failed(kind);
-                }
+                Step::Failed(failure) => return self.fail(index, &place, *failure, context),
             }
             place = Place { turn: place.turn + 1, budget: self.budget, spent: 0, ..place };
         }
         Outcome::Done
     }
 
+    #[cold]
+    fn fail(&mut self, index: usize, place: &Place, failure: Failure, context: &mut Context<'_>) -> Outcome {
+        let (kind, text) = match failure {
+            Failure::Error(text) => (ScriptFailure::Error, text),
+            Failure::Budget(text) => (ScriptFailure::Budget, text),
+            Failure::Memory(text) => (ScriptFailure::Memory, text),
+        };
+        context.record.error = Some(text);
+        self.finish(index, place, Some(kind), context);
+        Outcome::Failed(kind)
+    }
+
     fn begin(&mut self, index: usize, place: &mut Place, context: &mut Context<'_>) -> Result<Step, Outcome> {
         let Some(script) = self.scripts.get_mut(index) else { return Ok(Step::Done) };
         if !script.admit(context.now) {
-            context.record.error = Some(format!("{}: quarantined after repeated overruns", script.name));
-            return Err(Outcome::Failed(ScriptFailure::Quarantined));
+            return Err(refused(script, context));
         }
         let (compiled, set) = (script.compiled, script.set);
         note(context, || ScriptStep::Begin { script: script.name.clone(), event: place.event });
@@ -184,6 +186,7 @@ impl LuaPolicy {
         Ok(step)
     }
 
+    #[inline(never)]
     fn suspend(
         &mut self,
         index: usize,
@@ -227,6 +230,7 @@ impl LuaPolicy {
     }
 
     /// Collects garbage if the last runs have left enough of it.
+    #[inline(never)]
     fn look_at_memory(&mut self, failure: Option<ScriptFailure>) {
         self.unseen = 0;
         let used = self.machine.memory();
@@ -258,9 +262,20 @@ impl LuaPolicy {
 
 /// Notes a step in the flow's trace, if it has one.
 fn note(context: &mut Context<'_>, step: impl FnOnce() -> ScriptStep) {
-    if let Some(trace) = &mut context.record.trace {
+    #[cold]
+    fn push(trace: &mut ScriptTrace, step: impl FnOnce() -> ScriptStep) {
         trace.push(step());
     }
+    if let Some(trace) = &mut context.record.trace {
+        push(trace, step);
+    }
+}
+
+/// What becomes of a run of a script in quarantine.
+#[cold]
+fn refused(script: &Script, context: &mut Context<'_>) -> Outcome {
+    context.record.error = Some(format!("{}: quarantined after repeated overruns", script.name));
+    Outcome::Failed(ScriptFailure::Quarantined)
 }
 
 impl Place {

@@ -147,6 +147,7 @@ impl<'a> Context<'a> {
 
     /// `avi.pool.select` of a pool by its name alone, where that is one of those attached to the set. False where it is not,
     /// and where pools cannot be selected: [`Context::select_pool`] knows more, and says why not.
+    #[inline]
     pub fn select_attached_pool(&mut self, set: ScriptSetId, name: &[u8]) -> bool {
         let named = |id: &&PoolId| {
             let pool = self.snapshot.pools.get(id.index());

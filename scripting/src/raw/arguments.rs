@@ -57,6 +57,12 @@ impl<'s> Arguments<'s> {
         }
     }
 
+    /// The argument of a call with one; else, and where there are more, as if none were given.
+    #[inline]
+    pub(crate) fn only(self) -> Argument<'s> {
+        if self.count == 1 { self.at(1) } else { Argument::Missing }
+    }
+
     /// The number that a string spells as Lua reads it (`"10"`, `" 0x1f "`), or the number itself.
     pub(crate) fn number_at(self, position: usize) -> Option<f64> {
         let index = c_int::try_from(position).ok().filter(|i| (1..=self.count).contains(i))?;

@@ -42,18 +42,31 @@ impl Thread {
         // without allocating.
         unsafe {
             if self.held.script.get() != script {
-                ffi::lua_settop(self.state, 0);
-                if let Some(driver) = driver {
-                    ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, driver);
-                }
-                ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, script);
-                self.held = Held { script: Cell::new(script), values: arguments + 1 };
+                self.hold(driver, script);
             }
-            for position in 1..=self.held.values {
-                ffi::lua_pushvalue(self.state, position);
+            ffi::lua_pushvalue(self.state, 1);
+            if self.held.values > 1 {
+                ffi::lua_pushvalue(self.state, 2);
             }
         }
         arguments
+    }
+
+    /// Fetches what a run starts with, to be kept.
+    ///
+    /// # Safety
+    /// As for [`Thread::load`].
+    #[inline(never)]
+    unsafe fn hold(&mut self, driver: Option<c_int>, script: c_int) {
+        // SAFETY: the caller's.
+        unsafe {
+            ffi::lua_settop(self.state, 0);
+            if let Some(driver) = driver {
+                ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, driver);
+            }
+            ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, script);
+        }
+        self.held = Held { script: Cell::new(script), values: c_int::from(driver.is_some()) + 1 };
     }
 
     /// Forgets a script whose reference is given back: it may become another one's.
@@ -75,9 +88,14 @@ impl Machine {
 
     /// One that can run.
     pub(super) fn coroutine(&mut self) -> Option<Coroutine> {
-        if let Some(coroutine) = self.idle.pop() {
-            return Some(coroutine);
+        match self.idle.pop() {
+            Some(coroutine) => Some(coroutine),
+            None => self.new_coroutine(),
         }
+    }
+
+    #[cold]
+    fn new_coroutine(&mut self) -> Option<Coroutine> {
         let place = self.vacant.pop().unwrap_or(Coroutine(self.coroutines.len()));
         let mut request = NewThread {
             anchors: self.anchors,

@@ -9,7 +9,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::watch::{HOOK_INSTRUCTIONS, SLOW_HOOK_INSTRUCTIONS, UNWATCHED, look_every, stop};
 use super::{Arguments, SANDBOX, Slot, slot, trace};
-use crate::call::{Answer, Refusal, Reply, Value, captured, count};
+use crate::call::{Answer, Quick, Refusal, Reply, Value, captured, count};
 
 /// A function that scripts can call.
 pub(crate) trait Native {
@@ -19,6 +19,11 @@ pub(crate) trait Native {
     const NAMED: bool = true;
     /// Does the work. Must not touch Lua.
     fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s>;
+    /// Does the work of the usual calls, before [`Native::call`] and instead of it. Must not touch Lua.
+    #[inline]
+    fn quick(_arguments: Arguments<'_>, _slot: &mut Slot) -> Quick {
+        Quick::Other
+    }
     /// What the result depends on, if it is one string that is kept: what it was for the last time, and what it is now,
     /// never 0.
     fn kept(_slot: &mut Slot) -> Option<(&mut u64, u64)> {
@@ -68,7 +73,7 @@ fn attempt<'s, N: Native>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Done<
     match answer {
         Ok(Ok(reply)) => Done::Reply(reply),
         Ok(Err(refusal)) => refused(refusal),
-        Err(_panic) => refused(Refusal::text("internal error")),
+        Err(_panic) => refused(Refusal::text(PANICKED)),
     }
 }
 
@@ -109,6 +114,11 @@ unsafe extern "C-unwind" fn enter<N: Native>(state: *mut lua_State) -> c_int {
             return 1;
         }
         let arguments = Arguments { state, count: ffi::lua_gettop(state), stack: PhantomData };
+        if !(*slot).traced
+            && let Some(results) = quick::<N>(arguments, slot)
+        {
+            return results;
+        }
         match attempt::<N>(arguments, &mut *slot) {
             Done::Reply(Reply::Nothing) => 0,
             Done::Reply(Reply::One(value)) => {
@@ -129,6 +139,44 @@ unsafe extern "C-unwind" fn enter<N: Native>(state: *mut lua_State) -> c_int {
         }
     }
 }
+
+/// Does a usual call; the number of its results. `None`: it is not a usual one.
+///
+/// # Safety
+/// As for [`give`].
+#[inline]
+unsafe fn quick<N: Native>(arguments: Arguments<'_>, slot: *mut Slot) -> Option<c_int> {
+    let state = arguments.state;
+    // SAFETY: the caller's; the slot is not borrowed any more when results are pushed.
+    unsafe {
+        let Ok(done) = catch_unwind(AssertUnwindSafe(|| N::quick(arguments, &mut *slot))) else {
+            return Some(raise(state, PANICKED.as_ptr(), PANICKED.len()));
+        };
+        let results = match done {
+            Quick::Other => return None,
+            Quick::Nothing => return Some(0),
+            Quick::Nil => {
+                ffi::lua_pushnil(state);
+                return Some(1);
+            }
+            Quick::Number(number) => {
+                ffi::lua_pushnumber(state, number);
+                return Some(1);
+            }
+            Quick::Text => 1,
+            Quick::TextAndNumber(_) => 2,
+        };
+        let text: *const Vec<u8> = &raw const (*slot).scratch;
+        ffi::lua_pushlstring_(state, (*text).as_ptr().cast(), (*text).len());
+        if let Quick::TextAndNumber(number) = done {
+            ffi::lua_pushnumber(state, number);
+        }
+        Some(results)
+    }
+}
+
+/// What a function says whose code has panicked.
+const PANICKED: &str = "internal error";
 
 /// What a function says that is called while no script runs.
 const OUTSIDE: &str = "called outside of a run";

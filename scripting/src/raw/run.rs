@@ -151,17 +151,20 @@ impl Machine {
                 }
                 Step::Waiting(coroutine, need)
             }
-            _ => {
-                // SAFETY: the coroutine is dead but still anchored, its error value on top of its stack.
-                let text = unsafe { describe(thread) };
-                self.discard(coroutine);
-                Step::failed(match status {
-                    _ if overrun => Failure::Budget(text),
-                    ffi::LUA_ERRMEM => Failure::Memory(text),
-                    _ => Failure::Error(text),
-                })
-            }
+            _ => self.failed(coroutine, thread, status, overrun),
         }
+    }
+
+    #[cold]
+    fn failed(&mut self, coroutine: Coroutine, thread: *mut lua_State, status: c_int, overrun: bool) -> Step {
+        // SAFETY: the coroutine is dead but still anchored, its error value on top of its stack.
+        let text = unsafe { describe(thread) };
+        self.discard(coroutine);
+        Step::failed(match status {
+            _ if overrun => Failure::Budget(text),
+            ffi::LUA_ERRMEM => Failure::Memory(text),
+            _ => Failure::Error(text),
+        })
     }
 
     /// Begins a profile, or ends one and gives it.

@@ -78,16 +78,13 @@ impl Slot {
         Ok(f(context))
     }
 
-    /// Calls `f` with the context of the run, and an empty text for what is to be given back.
-    pub(crate) fn with_context_and_scratch<R>(
-        &mut self,
-        f: impl FnOnce(&mut Context<'_>, &mut Vec<u8>) -> R,
-    ) -> Result<R, Refusal> {
+    /// Calls `f` with the context of the run, and an empty text for what is to be given back; `None` outside of a run.
+    #[inline]
+    pub(crate) fn in_run<R>(&mut self, f: impl FnOnce(&mut Context<'_>, &mut Vec<u8>) -> R) -> Option<R> {
         self.scratch.clear();
         // SAFETY: as in `with_context`; the text is no part of the context.
-        let context =
-            unsafe { self.context.as_mut() }.ok_or_else(|| Refusal::text("called outside of a run"))?;
-        Ok(f(context, &mut self.scratch))
+        let context = unsafe { self.context.as_mut() }?;
+        Some(f(context, &mut self.scratch))
     }
 
     /// The DataScript set whose script runs.
