@@ -4,13 +4,13 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use dataplane::api::ApiError;
+use dataplane::api::{self, ApiError};
 use dataplane::policy::{self, Event, Record};
 use script_check::api as described;
 use tcp::Side;
 
 use crate::arguments::{absent, byte_count, kind, lifetime, name, optional_name, port, stored};
-use crate::call::{Answer, Argument, Refusal, Reply, Value, count};
+use crate::call::{Answer, Argument, Quick, Refusal, Reply, Value, count};
 use crate::number;
 use crate::raw::{Arguments, Entry, Native, Slot};
 use crate::text;
@@ -24,7 +24,8 @@ impl From<ApiError> for Refusal {
 /// Declares the functions of the API by their descriptions in [`script_check::api`], and what else scripts reach.
 macro_rules! natives {
     (
-        described { $( $type:ident = $described:ident => $function:path; )* }
+        described { $( $type:ident = $described:ident => $function:path $(, quick $quick:path)?; )* }
+        kept { $( $kept:ident = $kept_described:ident => $kept_function:path, $last:ident for $key:path; )* }
         others { $( $other:ident = $name:literal => $other_function:path; )* }
     ) => {
         $(
@@ -36,6 +37,26 @@ macro_rules! natives {
                         only_in_request(slot)?;
                     }
                     $function(arguments, slot)
+                }
+                $(
+                    #[inline]
+                    fn quick(arguments: Arguments<'_>, slot: &mut Slot) -> Quick {
+                        $quick(arguments, slot)
+                    }
+                )?
+            }
+        )*
+        $(
+            struct $kept;
+            impl Native for $kept {
+                const NAME: &'static str = described::$kept_described.name;
+                fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
+                    $kept_function(arguments, slot)
+                }
+                #[inline]
+                fn kept(slot: &mut Slot) -> Option<(&mut u64, u64)> {
+                    let key = $key(slot)?;
+                    Some((&mut slot.$last, key))
                 }
             }
         )*
@@ -50,7 +71,7 @@ macro_rules! natives {
         )*
         /// All functions of this file.
         pub(crate) fn entries() -> Vec<Entry> {
-            vec![$( Entry::of::<$type>(), )* $( Entry::of::<$other>(), )*]
+            vec![$( Entry::of::<$type>(), )* $( Entry::of::<$kept>(), )* $( Entry::of::<$other>(), )*]
         }
     };
 }
@@ -58,20 +79,18 @@ macro_rules! natives {
 natives! {
     described {
         Read = READ => read;
-        Collect = COLLECT => collect;
+        Collect = COLLECT => collect, quick collected;
         L4Done = L4_DONE => done;
         VsDone = VS_DONE => done;
         Log = LOG => log;
         DebugLog = DEBUG_LOG => debug_log;
         CloseConn = CLOSE_CONN => close_conn;
-        ClientIp = CLIENT_IP => client_ip;
-        ClientPort = CLIENT_PORT => client_port;
-        VipIp = VIP_IP => vip_ip;
-        VipPort = VIP_PORT => vip_port;
+        ClientIp = CLIENT_IP => client_ip, quick client_ip_text;
+        ClientPort = CLIENT_PORT => client_port, quick client_port_text;
         ServiceName = SERVICE_NAME => service_name;
         Persist = PERSIST => persist;
         TableInsert = TABLE_INSERT => table_insert;
-        TableLookup = TABLE_LOOKUP => table_lookup;
+        TableLookup = TABLE_LOOKUP => table_lookup, quick looked_up;
         TableRefresh = TABLE_REFRESH => table_refresh;
         TableRemove = TABLE_REMOVE => table_remove;
         ServerStatus = SERVER_STATUS => server_status;
@@ -79,8 +98,12 @@ natives! {
         ServerIp = SERVER_IP => server_ip;
         GetServerIp = GET_SERVER_IP => server_ip;
         ServerInfo = SERVER_INFO => server_info;
-        SelectPool = SELECT_POOL => select_pool;
+        SelectPool = SELECT_POOL => select_pool, quick selected_pool;
         SelectGroup = SELECT_GROUP => select_group;
+    }
+    kept {
+        VipIp = VIP_IP => vip_ip, vip_kept for vip_ip_key;
+        VipPort = VIP_PORT => vip_port, port_kept for vip_port_key;
     }
     others {
         Variable = "avi.vs.reqvar" => variable;
@@ -153,6 +176,16 @@ fn collect<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     Ok(Reply::Wait)
 }
 
+/// What is buffered, where that is as much as is asked for.
+fn collected(arguments: Arguments<'_>, slot: &mut Slot) -> Quick {
+    let Argument::Number(n) = arguments.at(1) else { return Quick::Other };
+    let buffered = slot.in_run(|context, _| count(context.buffered()));
+    match buffered {
+        Some(buffered) if n >= 0.0 && n <= buffered && n <= count(api::READ_BYTES) => Quick::Number(buffered),
+        _ => Quick::Other,
+    }
+}
+
 fn done<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     slot.with_context(|context| context.done())?;
     Ok(Reply::Nothing)
@@ -214,6 +247,16 @@ fn client_port<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     written(slot, |out| text::decimal(client.port(), out))
 }
 
+fn client_ip_text(_: Arguments<'_>, slot: &mut Slot) -> Quick {
+    let text = slot.in_run(|context, out| text::address(context.client().ip(), out));
+    text.map_or(Quick::Other, |()| Quick::Text)
+}
+
+fn client_port_text(_: Arguments<'_>, slot: &mut Slot) -> Quick {
+    let text = slot.in_run(|context, out| text::decimal(context.client().port(), out));
+    text.map_or(Quick::Other, |()| Quick::Text)
+}
+
 fn vip_ip<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     let vip = slot.context()?.vip();
     address(slot, vip.ip())
@@ -222,6 +265,19 @@ fn vip_ip<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
 fn vip_port<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     let vip = slot.context()?.vip();
     written(slot, |out| text::decimal(vip.port(), out))
+}
+
+/// What the text of an IPv4 VIP depends on. Those of one service are few.
+fn vip_ip_key(slot: &Slot) -> Option<u64> {
+    match slot.context().ok()?.vip().ip() {
+        IpAddr::V4(address) => Some(u64::from(address.to_bits()) + 1),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// What the text of a port depends on.
+fn vip_port_key(slot: &Slot) -> Option<u64> {
+    Some(u64::from(slot.context().ok()?.vip().port()) + 1)
 }
 
 fn service_name<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
@@ -280,19 +336,30 @@ fn table_lookup<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> 
     let table = table_name(arguments, &at)?;
     let exten = lifetime(arguments, at.key + 1)?;
     let Some(key) = stored(arguments, at.key)? else { return Ok(Reply::One(Value::Nil)) };
-    let mut value = std::mem::take(&mut slot.scratch);
-    value.clear();
-    let seconds = slot.with_context(|context| {
+    let looked_up = slot.in_run(|context, value| {
         let entry = context.table_lookup(table.as_deref(), &key, exten)?;
-        Ok::<_, ApiError>(entry.map(|(stored, seconds)| {
-            value.extend_from_slice(stored);
-            seconds
-        }))
+        Ok::<_, ApiError>(entry.map(|entry| taken(entry, value)))
     });
-    slot.scratch = value;
-    let Some(seconds) = seconds?? else { return Ok(Reply::One(Value::Nil)) };
-    let seconds = count(usize::try_from(seconds).unwrap_or(usize::MAX));
+    let seconds = looked_up.ok_or_else(|| Refusal::text("called outside of a run"))??;
+    let Some(seconds) = seconds else { return Ok(Reply::One(Value::Nil)) };
     Ok(Reply::Two(Value::Bytes(&slot.scratch), Value::Number(seconds)))
+}
+
+/// Copies the value of an entry; the seconds that it has left.
+fn taken((stored, seconds): (&[u8], u64), value: &mut Vec<u8>) -> f64 {
+    value.extend_from_slice(stored);
+    count(usize::try_from(seconds).unwrap_or(usize::MAX))
+}
+
+/// A key of the default table, whose life is extended as usual.
+fn looked_up(arguments: Arguments<'_>, slot: &mut Slot) -> Quick {
+    let Argument::String(key) = arguments.only() else { return Quick::Other };
+    let found = slot.in_run(|context, value| match context.table_lookup(None, key, None) {
+        Ok(Some(entry)) => Quick::TextAndNumber(taken(entry, value)),
+        Ok(None) => Quick::Nil,
+        Err(_) => Quick::Other,
+    });
+    found.unwrap_or(Quick::Other)
 }
 
 fn table_refresh<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
@@ -398,6 +465,16 @@ fn select_pool<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
     }
     slot.with_context(|context| context.select_pool(set, &pool, server.as_deref(), port))??;
     Ok(Reply::Nothing)
+}
+
+/// A pool that is attached to the set, by its name.
+fn selected_pool(arguments: Arguments<'_>, slot: &mut Slot) -> Quick {
+    let Argument::String(pool) = arguments.only() else { return Quick::Other };
+    let set = slot.set();
+    match slot.in_run(|context, _| context.select_attached_pool(set, pool)) {
+        Some(true) => Quick::Nothing,
+        _ => Quick::Other,
+    }
 }
 
 fn select_group<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::call::{Argument, Refusal};
+use crate::call::{Argument, Refusal, count};
 use crate::number;
 use crate::raw::Arguments;
 
@@ -51,12 +51,16 @@ pub(crate) fn integer(arguments: Arguments<'_>, position: usize) -> Result<i64, 
 
 /// A number of bytes; `None` where the argument is missing or nil. A fraction is rounded up.
 pub(crate) fn byte_count(arguments: Arguments<'_>, position: usize) -> Result<Option<usize>, Refusal> {
-    if absent(arguments.at(position)) {
-        return Ok(None);
-    }
-    let Some(n) = arguments.number_at(position) else {
-        return Err(wrong(position, "number", arguments.at(position)));
+    let n = match arguments.at(position) {
+        Argument::Missing | Argument::Nil => return Ok(None),
+        Argument::Number(n) => n,
+        other => arguments.number_at(position).ok_or_else(|| wrong(position, "number", other))?,
     };
+    // Most are whole. A negative one becomes 0 here.
+    let whole = integer_of(n);
+    if count(whole) == n {
+        return Ok(Some(whole.min(u32::MAX as usize)));
+    }
     if n.is_nan() || n < 0.0 {
         return Err(Refusal::Text(format!("bad argument #{position} (must not be {})", number::text(n))));
     }

@@ -56,6 +56,22 @@ pub(crate) enum Reply<'s> {
     Wait,
 }
 
+/// What a usual call comes to: small enough to be handed on in registers.
+pub(crate) enum Quick {
+    /// It is not a usual one, and nothing is done yet.
+    Other,
+    /// No result.
+    Nothing,
+    /// `nil`.
+    Nil,
+    /// A number.
+    Number(f64),
+    /// What is in the slot's scratch, as a string.
+    Text,
+    /// The same, and a number.
+    TextAndNumber(f64),
+}
+
 /// Why a function gives no results.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -100,13 +116,18 @@ pub(crate) enum Step {
     /// To a `collect` of so many bytes.
     Waiting(Coroutine, usize),
     /// To an error.
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 impl Step {
+    /// An error. In a box, since it is rare and long.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Step::Failed(Box::new(failure))
+    }
+
     /// What a coroutine comes to that is not there any more.
     pub(crate) fn dead() -> Self {
-        Step::Failed(Failure::Error("the run is not there any more".to_owned()))
+        Step::failed(Failure::Error("the run is not there any more".to_owned()))
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use dataplane::policy::{Context, Event, Outcome, Policy, RunId, ScriptFailure, ScriptReport};
 use dataplane::script_profile::ScriptProfile;
-use dataplane::script_trace::ScriptStep;
+use dataplane::script_trace::{ScriptStep, ScriptTrace};
 use dataplane::snapshot::{ScriptSet, ScriptSetId, ServiceId, Snapshot, Source};
 
 use crate::call::{Clock, Coroutine, Failure, Step};
 use crate::compile::compile_error;
 use crate::raw::{Compiled, Machine, Modules};
 use crate::script::Script;
-use crate::source::{ScriptError, chunk_name, wrapped};
+use crate::source::{ScriptError, chunk_name, wrapped, wrapped_contained};
 use crate::{api, strings};
 use waiting::{Slab, Waiting};
 
@@ -23,6 +23,13 @@ const GARBAGE_STEP: usize = 64 << 10;
 
 /// A garbage collection starts when the memory in use has grown by this since the last one, in bytes, and by half.
 const GARBAGE_CYCLE: usize = 256 << 10;
+
+/// Time in Lua after which the memory in use is looked at, in nanoseconds: some ten kilobytes at most can be taken meanwhile
+/// for each microsecond.
+const UNSEEN: u64 = 16_000;
+
+/// What a run counts for beside its time, so that there are looks where the clock stands still.
+const RUN: u64 = 1_000;
 
 /// Runs the DataScripts of a configuration: one per worker, made on the worker's own thread.
 ///
@@ -43,6 +50,8 @@ pub struct LuaPolicy {
     /// Memory in use at the end of the last complete collection, and whether one is under way.
     live: usize,
     collecting: bool,
+    /// Time in Lua of the runs since the last look at the memory in use, in nanoseconds, at least [`RUN`] each.
+    unseen: u64,
     /// The script of which a profile is made, by its place in `scripts`.
     profiled: Option<usize>,
     /// What the next configuration needs.
@@ -107,6 +116,7 @@ impl LuaPolicy {
             collected: used,
             live: used,
             collecting: false,
+            unseen: 0,
             profiled: None,
             prepared: None,
         })
@@ -144,27 +154,29 @@ impl LuaPolicy {
                     note(context, || ScriptStep::Wait { need });
                     return self.suspend(index, place, coroutine, need, context);
                 }
-                Step::Failed(failure) => {
-                    let (kind, text) = match failure {
-                        Failure::Error(text) => (ScriptFailure::Error, text),
-                        Failure::Budget(text) => (ScriptFailure::Budget, text),
-                        Failure::Memory(text) => (ScriptFailure::Memory, text),
-                    };
-                    context.record.error = Some(text);
-                    self.finish(index, &place, Some(kind), context);
-                    return Outcome::Failed(kind);
-                }
+                Step::Failed(failure) => return self.fail(index, &place, *failure, context),
             }
             place = Place { turn: place.turn + 1, budget: self.budget, spent: 0, ..place };
         }
         Outcome::Done
     }
 
+    #[cold]
+    fn fail(&mut self, index: usize, place: &Place, failure: Failure, context: &mut Context<'_>) -> Outcome {
+        let (kind, text) = match failure {
+            Failure::Error(text) => (ScriptFailure::Error, text),
+            Failure::Budget(text) => (ScriptFailure::Budget, text),
+            Failure::Memory(text) => (ScriptFailure::Memory, text),
+        };
+        context.record.error = Some(text);
+        self.finish(index, place, Some(kind), context);
+        Outcome::Failed(kind)
+    }
+
     fn begin(&mut self, index: usize, place: &mut Place, context: &mut Context<'_>) -> Result<Step, Outcome> {
         let Some(script) = self.scripts.get_mut(index) else { return Ok(Step::Done) };
         if !script.admit(context.now) {
-            context.record.error = Some(format!("{}: quarantined after repeated overruns", script.name));
-            return Err(Outcome::Failed(ScriptFailure::Quarantined));
+            return Err(refused(script, context));
         }
         let (compiled, set) = (script.compiled, script.set);
         note(context, || ScriptStep::Begin { script: script.name.clone(), event: place.event });
@@ -174,6 +186,7 @@ impl LuaPolicy {
         Ok(step)
     }
 
+    #[inline(never)]
     fn suspend(
         &mut self,
         index: usize,
@@ -210,6 +223,16 @@ impl LuaPolicy {
         if let Some(trace) = &mut context.record.trace {
             trace.end(failure, place.spent);
         }
+        self.unseen = self.unseen.saturating_add(place.spent).saturating_add(RUN);
+        if failure.is_some() || self.unseen > UNSEEN {
+            self.look_at_memory(failure);
+        }
+    }
+
+    /// Collects garbage if the last runs have left enough of it.
+    #[inline(never)]
+    fn look_at_memory(&mut self, failure: Option<ScriptFailure>) {
+        self.unseen = 0;
         let used = self.machine.memory();
         if failure == Some(ScriptFailure::Memory) || used > self.memory / 4 * 3 {
             self.machine.collect_all();
@@ -239,9 +262,20 @@ impl LuaPolicy {
 
 /// Notes a step in the flow's trace, if it has one.
 fn note(context: &mut Context<'_>, step: impl FnOnce() -> ScriptStep) {
-    if let Some(trace) = &mut context.record.trace {
+    #[cold]
+    fn push(trace: &mut ScriptTrace, step: impl FnOnce() -> ScriptStep) {
         trace.push(step());
     }
+    if let Some(trace) = &mut context.record.trace {
+        push(trace, step);
+    }
+}
+
+/// What becomes of a run of a script in quarantine.
+#[cold]
+fn refused(script: &Script, context: &mut Context<'_>) -> Outcome {
+    context.record.error = Some(format!("{}: quarantined after repeated overruns", script.name));
+    Outcome::Failed(ScriptFailure::Quarantined)
 }
 
 impl Place {
@@ -391,6 +425,11 @@ fn compile_set(
 }
 
 fn compile_script(machine: &Machine, source: &Source, modules: &Modules) -> mlua::Result<Compiled> {
-    let contained = script_check::contained(&source.text);
-    machine.compile(&chunk_name(source), &wrapped(&source.text), modules, contained)
+    let name = chunk_name(source);
+    match script_check::contained_calls(&source.text) {
+        Some((contained, calls)) => {
+            machine.compile_contained(&name, &wrapped_contained(&source.text, &calls), contained)
+        }
+        None => machine.compile(&name, &wrapped(&source.text), modules),
+    }
 }

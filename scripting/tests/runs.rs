@@ -263,3 +263,17 @@ fn short_scripts_are_seen_too() {
     assert_eq!(profile.runs, 1000);
     assert!(profile.lines.iter().any(|line| line.line == 1 && line.samples > 10), "{profile:?}");
 }
+
+#[test]
+fn a_function_of_the_api_is_in_tracebacks_by_its_last_name() {
+    // The first is contained, the second is not.
+    for script in ["avi.vs.log(1)\navi.pool.select('nowhere')", "x = 1\navi.pool.select('nowhere')"] {
+        let text = World::new(script).failed(ScriptFailure::Error);
+        let frames: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(
+            frames,
+            ["stack traceback:", "    [C]: in function 'select'", "    request.lua:2: in main chunk"],
+            "{text}"
+        );
+    }
+}

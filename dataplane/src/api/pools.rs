@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::{ApiError, argument};
-use crate::policy::{Context, Record, Selection};
+use crate::policy::{Context, Event, Record, Selection};
 use crate::snapshot::{
     Pool, PoolGroupId, PoolId, ScriptSet, ScriptSetId, ServerId, ServiceId, Snapshot, Target,
 };
@@ -143,6 +143,22 @@ impl<'a> Context<'a> {
             ),
         });
         Ok(())
+    }
+
+    /// `avi.pool.select` of a pool by its name alone, where that is one of those attached to the set. False where it is not,
+    /// and where pools cannot be selected: [`Context::select_pool`] knows more, and says why not.
+    #[inline]
+    pub fn select_attached_pool(&mut self, set: ScriptSetId, name: &[u8]) -> bool {
+        let named = |id: &&PoolId| {
+            let pool = self.snapshot.pools.get(id.index());
+            pool.is_some_and(|pool| pool.name.as_bytes() == name)
+        };
+        let attached = self.set(set).and_then(|set| set.pools.iter().find(named));
+        let selected = attached.filter(|_| self.event == Event::Request);
+        if let Some(pool) = selected {
+            self.record.selection = Some(Selection::Pool(*pool));
+        }
+        selected.is_some()
     }
 
     /// `avi.poolgroup.select`: the flow goes to this group, by priority and ratio.

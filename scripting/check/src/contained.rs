@@ -5,7 +5,7 @@
 use crate::api::{self, SIGNIFICANT, VARIABLES, in_library};
 use crate::lower;
 use crate::source::{body, parseable};
-use crate::tree::{Block, Body, Call, Expr, Node, Statement};
+use crate::tree::{Block, Body, Call, Expr, Node, Span, Statement};
 
 /// Most statements, expressions and names in a straight script. One takes one or two instructions of LuaJIT, so that all of
 /// them are fewer than there are between two looks at the clock in any other script.
@@ -53,13 +53,24 @@ pub struct Contained {
 /// differ.
 #[must_use]
 pub fn contained(text: &[u8]) -> Option<Contained> {
+    contained_calls(text).map(|(contained, _)| contained)
+}
+
+/// As [`contained`], with where the script names functions of `avi` outside of functions of its own: bytes of its
+/// [`body`], in order.
+#[must_use]
+pub fn contained_calls(text: &[u8]) -> Option<(Contained, Vec<Span>)> {
     if text.len() > BYTES || !is_plainly_spelled(body(text)) {
         return None;
     }
     let tree = lower::tree(&parseable(text)).ok()?;
-    let mut walk = Walk { steps: 0, again: false, indexes: false, depth: 0 };
-    let straight = |walk: &Walk| !walk.again && walk.steps <= STEPS;
-    walk.block(&tree.block).then(|| Contained { indexes: walk.indexes, straight: straight(&walk) })
+    let mut walk = Walk { steps: 0, again: false, indexes: false, depth: 0, functions: Vec::new() };
+    if !walk.block(&tree.block) {
+        return None;
+    }
+    let straight = !walk.again && walk.steps <= STEPS;
+    walk.functions.sort_by_key(|span| span.start);
+    Some((Contained { indexes: walk.indexes, straight }, walk.functions))
 }
 
 /// ASCII without control characters, line ends of one or two bytes, and no escapes but those that all Luas have.
@@ -90,6 +101,8 @@ struct Walk {
     indexes: bool,
     /// Functions around what is looked at.
     depth: usize,
+    /// Where functions of `avi` are named, outside of functions of the script.
+    functions: Vec<Span>,
 }
 
 impl Walk {
@@ -181,6 +194,9 @@ impl Walk {
     /// A field: of the API or a library if its name says so, else of a value of the script, which may be a string.
     fn field(&mut self, whole: &Expr, base: &Expr, key: &Expr) -> bool {
         if let Some(path) = path(whole).filter(|path| is_known(path)) {
+            if self.depth == 0 && api::function(&path).is_some() {
+                self.functions.push(whole.span.clone());
+            }
             let again = path.starts_with("table.") && path != "table.concat";
             return self.step(2) && (!again || self.again());
         }
@@ -272,6 +288,17 @@ mod tests {
             assert_eq!(contained(script.as_bytes()), straight(indexes), "{script}");
         }
         assert_eq!(contained("avi.vs.log(1) ".repeat(50).as_bytes()), straight(false));
+    }
+
+    #[test]
+    fn functions_of_the_api_are_found_where_the_script_itself_names_them() {
+        let script = "\u{feff}local log = avi.vs.log\r\nlog(avi . vs.port(), avi.SIG_ENABLE, string.len('avi.vs.ip'))\n\
+            avi.vs.reqvar.x = avi.vs.ip() ; local f = function() return avi.vs.name() end\n\
+            do local avi = {} log(avi.vs) end";
+        let (_, found) = contained_calls(script.as_bytes()).unwrap();
+        let text = std::str::from_utf8(body(script.as_bytes())).unwrap();
+        let found: Vec<&str> = found.into_iter().map(|span| &text[span]).collect();
+        assert_eq!(found, ["avi.vs.log", "avi . vs.port", "avi.vs.ip"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod visit;
 mod walk;
 
 pub use check::{Role, Settings, check, check_names};
-pub use contained::{Contained, contained};
+pub use contained::{Contained, contained, contained_calls};
 pub use finding::{Finding, Rule, Severity, Shown};
 pub use names::{Group, Names, Pool, Server};
 pub use nearest::nearest;

@@ -22,11 +22,13 @@ pub(crate) struct Arguments<'s> {
 
 impl<'s> Arguments<'s> {
     /// Number of arguments given.
+    #[inline]
     pub(crate) fn count(self) -> usize {
         usize::try_from(self.count).unwrap_or(0)
     }
 
     /// The argument at `position`, counted from 1.
+    #[inline]
     pub(crate) fn at(self, position: usize) -> Argument<'s> {
         let Ok(index) = c_int::try_from(position) else { return Argument::Missing };
         if index < 1 || index > self.count {
@@ -53,6 +55,12 @@ impl<'s> Arguments<'s> {
                 other => Argument::Other(type_name(other)),
             }
         }
+    }
+
+    /// The argument of a call with one; else, and where there are more, as if none were given.
+    #[inline]
+    pub(crate) fn only(self) -> Argument<'s> {
+        if self.count == 1 { self.at(1) } else { Argument::Missing }
     }
 
     /// The number that a string spells as Lua reads it (`"10"`, `" 0x1f "`), or the number itself.

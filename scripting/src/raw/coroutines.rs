@@ -1,5 +1,6 @@
 //! The coroutines that scripts run in: made once, used again.
 
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
 
@@ -13,6 +14,67 @@ pub(super) struct Thread {
     pub(super) state: *mut lua_State,
     /// What runs in it needs looks at the clock.
     pub(super) watched: bool,
+    /// What stands at the bottom of its stack from run to run.
+    held: Held,
+}
+
+/// The values that start a script, kept by a coroutine for the next run of the same one.
+struct Held {
+    /// Registry reference of the last of them; none once the script is let go. A waiting run's script may be.
+    script: Cell<c_int>,
+    /// How many there are: a function, and what it is called with.
+    values: c_int,
+}
+
+impl Thread {
+    fn new(state: *mut lua_State) -> Self {
+        Thread { state, watched: true, held: Held { script: Cell::new(ffi::LUA_NOREF), values: 0 } }
+    }
+
+    /// Puts the function of a script, or a driver and the script that it is called with, on the stack. Tells how many
+    /// arguments there are.
+    ///
+    /// # Safety
+    /// The coroutine must be an idle one, the references must be alive.
+    pub(super) unsafe fn load(&mut self, driver: Option<c_int>, script: c_int) -> c_int {
+        let arguments = c_int::from(driver.is_some());
+        // SAFETY: an idle coroutine is alive (anchored), and nothing but the held values is on its stack; these push
+        // without allocating.
+        unsafe {
+            if self.held.script.get() != script {
+                self.hold(driver, script);
+            }
+            ffi::lua_pushvalue(self.state, 1);
+            if self.held.values > 1 {
+                ffi::lua_pushvalue(self.state, 2);
+            }
+        }
+        arguments
+    }
+
+    /// Fetches what a run starts with, to be kept.
+    ///
+    /// # Safety
+    /// As for [`Thread::load`].
+    #[inline(never)]
+    unsafe fn hold(&mut self, driver: Option<c_int>, script: c_int) {
+        // SAFETY: the caller's.
+        unsafe {
+            ffi::lua_settop(self.state, 0);
+            if let Some(driver) = driver {
+                ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, driver);
+            }
+            ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, script);
+        }
+        self.held = Held { script: Cell::new(script), values: c_int::from(driver.is_some()) + 1 };
+    }
+
+    /// Forgets a script whose reference is given back: it may become another one's.
+    pub(super) fn forget(&self, script: c_int) {
+        if self.held.script.get() == script {
+            self.held.script.set(ffi::LUA_NOREF);
+        }
+    }
 }
 
 /// Finished coroutines that are kept for the next runs.
@@ -26,9 +88,14 @@ impl Machine {
 
     /// One that can run.
     pub(super) fn coroutine(&mut self) -> Option<Coroutine> {
-        if let Some(coroutine) = self.idle.pop() {
-            return Some(coroutine);
+        match self.idle.pop() {
+            Some(coroutine) => Some(coroutine),
+            None => self.new_coroutine(),
         }
+    }
+
+    #[cold]
+    fn new_coroutine(&mut self) -> Option<Coroutine> {
         let place = self.vacant.pop().unwrap_or(Coroutine(self.coroutines.len()));
         let mut request = NewThread {
             anchors: self.anchors,
@@ -50,8 +117,8 @@ impl Machine {
             return None;
         }
         match self.coroutines.get_mut(place.0) {
-            Some(thread) => thread.state = request.thread,
-            None => self.coroutines.push(Thread { state: request.thread, watched: true }),
+            Some(thread) => *thread = Thread::new(request.thread),
+            None => self.coroutines.push(Thread::new(request.thread)),
         }
         Some(place)
     }
@@ -62,9 +129,13 @@ impl Machine {
             self.discard(coroutine);
             return;
         }
-        if let Some((thread, _)) = self.thread(coroutine) {
+        if let Some(thread) = self.coroutines.get(coroutine.0).filter(|thread| !thread.state.is_null()) {
             // SAFETY: a finished coroutine is alive; what the script returned is dropped.
-            unsafe { ffi::lua_settop(thread, 0) };
+            unsafe {
+                if ffi::lua_gettop(thread.state) != thread.held.values {
+                    ffi::lua_settop(thread.state, thread.held.values);
+                }
+            }
             self.idle.push(coroutine);
         }
     }

@@ -14,7 +14,7 @@ use super::arguments::significant_address;
 use super::coroutines::Thread;
 use super::native::Entry;
 use super::slot::Slot;
-use super::watch::{SLOT_KEY, UNWATCHED};
+use super::watch::UNWATCHED;
 use crate::call::{Clock, Coroutine};
 use crate::pattern::Captures;
 
@@ -77,6 +77,8 @@ impl Machine {
             sampled: false,
             overrun_text: ffi::LUA_NOREF,
             scratch: Vec::new(),
+            vip_kept: 0,
+            port_kept: 0,
             captures: Captures::new(),
         })));
         let mut machine = Machine {
@@ -99,15 +101,8 @@ impl Machine {
     fn prepare(&mut self, source: &str, entries: &[Entry]) -> mlua::Result<()> {
         let slot: *mut Slot = self.slot.as_ptr();
         let main = &mut self.main;
-        // SAFETY: `exec_raw` runs the closure protected, with free stack positions; nothing in it has a destructor.
-        unsafe {
-            self.lua.exec_raw::<()>((), |state| {
-                *main = state;
-                ffi::lua_pushlightuserdata(state, (&raw const SLOT_KEY).cast_mut().cast());
-                ffi::lua_pushlightuserdata(state, slot.cast());
-                ffi::lua_rawset(state, ffi::LUA_REGISTRYINDEX);
-            })?;
-        }
+        // SAFETY: `exec_raw` runs the closure protected; nothing in it has a destructor.
+        unsafe { self.lua.exec_raw::<()>((), |state| *main = state)? };
         let text = self.lua.create_string("the time budget of the run is over")?;
         let text = self.reference(LuaValue::String(text))?;
         // SAFETY: no Lua code runs now, so this is the only use of the slot.
@@ -136,11 +131,10 @@ impl Machine {
     }
 
     fn closure(&self, entry: Entry) -> mlua::Result<Function> {
-        let slot: *mut Slot = self.slot.as_ptr();
-        // SAFETY: as in `prepare`; `enter` expects the slot as its first upvalue.
+        // SAFETY: as in `prepare`, with free stack positions; `enter` keeps a result in its upvalue.
         unsafe {
             self.lua.exec_raw((), |state| {
-                ffi::lua_pushlightuserdata(state, slot.cast());
+                ffi::lua_pushnil(state);
                 ffi::lua_pushcclosure(state, entry.function, 1);
             })
         }
@@ -176,19 +170,22 @@ impl Machine {
         Ok(Modules(table))
     }
 
-    /// Compiles a script, wrapped like a module; `contained` is what is known of a contained one.
-    pub(crate) fn compile(
+    /// Compiles a contained script, of which calling the compiled text gives the main function.
+    pub(crate) fn compile_contained(
         &self,
         name: &str,
         text: &[u8],
-        modules: &Modules,
-        contained: Option<Contained>,
+        Contained { indexes, straight }: Contained,
     ) -> mlua::Result<Compiled> {
         let outer = self.function(name, text)?;
-        if let (Some(Contained { indexes, straight }), Some(contain)) = (contained, &self.contain) {
-            let main = self.reference(contain.call((outer, indexes))?)?;
-            return Ok(Compiled::Contained { main, indexes, watched: !straight });
-        }
+        let contain = self.contain.as_ref().ok_or_else(|| mlua::Error::runtime("there is no sandbox"))?;
+        let main = self.reference(contain.call((outer, indexes))?)?;
+        Ok(Compiled::Contained { main, indexes, watched: !straight })
+    }
+
+    /// Compiles a script, wrapped like a module.
+    pub(crate) fn compile(&self, name: &str, text: &[u8], modules: &Modules) -> mlua::Result<Compiled> {
+        let outer = self.function(name, text)?;
         let script = self.lua.create_table()?;
         script.raw_set("outer", outer)?;
         script.raw_set("modules", &modules.0)?;
@@ -200,6 +197,7 @@ impl Machine {
     /// Lets a script go that nobody starts any more; runs of it that wait go on.
     pub(crate) fn release(&self, script: Compiled) {
         let (Compiled::Any(reference) | Compiled::Contained { main: reference, .. }) = script;
+        self.coroutines.iter().for_each(|thread| thread.forget(reference));
         // SAFETY: as in `reference`, whose reference is given back once: `Compiled` is not used again. It does not fail.
         let _ = unsafe {
             self.lua.exec_raw::<()>((), |state| {
@@ -245,9 +243,7 @@ pub(crate) struct Modules(Table);
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The functions that hold the slot's address go with the state; nothing runs any of them any more: the
-        // sandbox has no finalizers. So the slot may go first.
-        // SAFETY: made by `Box::leak` in `new`, freed only here.
+        // SAFETY: made by `Box::leak` in `new`, freed only here. It is the active one only within `go`.
         drop(unsafe { Box::from_raw(self.slot.as_ptr()) });
     }
 }

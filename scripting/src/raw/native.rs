@@ -8,8 +8,8 @@ use std::ptr;
 use mlua::ffi::{self, lua_State};
 
 use super::watch::{HOOK_INSTRUCTIONS, SLOW_HOOK_INSTRUCTIONS, UNWATCHED, look_every, stop};
-use super::{Arguments, SANDBOX, Slot, trace};
-use crate::call::{Answer, Refusal, Reply, Value, captured, count};
+use super::{Arguments, SANDBOX, Slot, slot, trace};
+use crate::call::{Answer, Quick, Refusal, Reply, Value, captured, count};
 
 /// A function that scripts can call.
 pub(crate) trait Native {
@@ -19,6 +19,16 @@ pub(crate) trait Native {
     const NAMED: bool = true;
     /// Does the work. Must not touch Lua.
     fn call<'s>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s>;
+    /// Does the work of the usual calls, before [`Native::call`] and instead of it. Must not touch Lua.
+    #[inline]
+    fn quick(_arguments: Arguments<'_>, _slot: &mut Slot) -> Quick {
+        Quick::Other
+    }
+    /// What the result depends on, if it is one string that is kept: what it was for the last time, and what it is now,
+    /// never 0.
+    fn kept(_slot: &mut Slot) -> Option<(&mut u64, u64)> {
+        None
+    }
 }
 
 /// A [`Native`] as Lua takes it.
@@ -58,56 +68,141 @@ fn attempt<'s, N: Native>(arguments: Arguments<'s>, slot: &'s mut Slot) -> Done<
             answer
         }
     }));
-    let refusal = match answer {
-        Ok(Ok(reply)) => return Done::Reply(reply),
-        Ok(Err(refusal)) => refusal,
-        Err(_panic) => Refusal::text("internal error"),
-    };
+    // SAFETY: the call is over and its answer holds no borrow where it is a refusal, so this is the only use of the slot.
+    let refused = |refusal| refused::<N>(refusal, unsafe { &mut *shared });
+    match answer {
+        Ok(Ok(reply)) => Done::Reply(reply),
+        Ok(Err(refusal)) => refused(refusal),
+        Err(_panic) => refused(Refusal::text(PANICKED)),
+    }
+}
+
+/// Puts the text of a refusal where it is raised from.
+#[cold]
+fn refused<'s, N: Native>(refusal: Refusal, slot: &mut Slot) -> Done<'s> {
     let Refusal::Text(text) = refusal else { return Done::Overrun };
-    // SAFETY: as below.
-    let over = unsafe { &*shared }.deadline();
+    let over = slot.deadline();
     if text.len() > LONG_ERROR && over() {
         return Done::Overrun;
     }
-    // SAFETY: the call is over and its answer holds no borrow, so this is the only use of the slot.
-    let scratch = unsafe { &mut (*shared).scratch };
-    scratch.clear();
+    slot.scratch.clear();
     if N::NAMED {
-        scratch.extend_from_slice(N::NAME.as_bytes());
-        scratch.extend_from_slice(b": ");
+        slot.scratch.extend_from_slice(N::NAME.as_bytes());
+        slot.scratch.extend_from_slice(b": ");
     }
-    scratch.extend_from_slice(text.as_bytes());
+    slot.scratch.extend_from_slice(text.as_bytes());
     Done::Raise
 }
 
-/// The C function of a [`Native`]; its first upvalue is the slot.
+/// The C function of a [`Native`]; its upvalue is the last result where that is kept.
 unsafe extern "C-unwind" fn enter<N: Native>(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this with a valid state whose stack holds the arguments; the upvalue was set by `closure`
-    // and the slot outlives the state. No other borrow of the slot is alive: functions do not call Lua, and the
-    // machine does not touch the slot while Lua runs. Only plain data is alive where the calls below may raise.
+    let slot = slot::active();
+    if slot.is_null() {
+        // SAFETY: Lua calls this with a valid state.
+        return unsafe { raise(state, OUTSIDE.as_ptr(), OUTSIDE.len()) };
+    }
+    // SAFETY: Lua calls this with a valid state whose stack holds the arguments. The slot is that of the machine that
+    // runs. No other borrow of it is alive: functions do not call Lua, and the machine does not touch the slot while
+    // Lua runs. Only plain data is alive where the calls below may raise.
     unsafe {
-        let slot: *mut Slot = ffi::lua_touserdata(state, ffi::lua_upvalueindex(1)).cast();
+        let kept = N::kept(&mut *slot).map(|(last, key)| (ptr::from_mut(last), key));
+        if let Some((last, key)) = kept
+            && *last == key
+            && !(*slot).traced
+        {
+            ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
+            return 1;
+        }
         let arguments = Arguments { state, count: ffi::lua_gettop(state), stack: PhantomData };
+        if !(*slot).traced
+            && let Some(results) = quick::<N>(arguments, slot)
+        {
+            return results;
+        }
         match attempt::<N>(arguments, &mut *slot) {
-            Done::Reply(Reply::Wait) => ffi::lua_yield(state, 0),
-            Done::Reply(Reply::Watch) => {
+            Done::Reply(Reply::Nothing) => 0,
+            Done::Reply(Reply::One(value)) => {
+                push(state, value);
+                if let Some((last, key)) = kept {
+                    ffi::lua_pushvalue(state, -1);
+                    ffi::lua_replace(state, ffi::lua_upvalueindex(1));
+                    *last = key;
+                }
+                1
+            }
+            Done::Reply(reply) => give(state, slot, reply),
+            Done::Raise => {
+                let text: *const Vec<u8> = &raw const (*slot).scratch;
+                raise(state, (*text).as_ptr(), (*text).len())
+            }
+            Done::Overrun => stop(state, slot),
+        }
+    }
+}
+
+/// Does a usual call; the number of its results. `None`: it is not a usual one.
+///
+/// # Safety
+/// As for [`give`].
+#[inline]
+unsafe fn quick<N: Native>(arguments: Arguments<'_>, slot: *mut Slot) -> Option<c_int> {
+    let state = arguments.state;
+    // SAFETY: the caller's; the slot is not borrowed any more when results are pushed.
+    unsafe {
+        let Ok(done) = catch_unwind(AssertUnwindSafe(|| N::quick(arguments, &mut *slot))) else {
+            return Some(raise(state, PANICKED.as_ptr(), PANICKED.len()));
+        };
+        let results = match done {
+            Quick::Other => return None,
+            Quick::Nothing => return Some(0),
+            Quick::Nil => {
+                ffi::lua_pushnil(state);
+                return Some(1);
+            }
+            Quick::Number(number) => {
+                ffi::lua_pushnumber(state, number);
+                return Some(1);
+            }
+            Quick::Text => 1,
+            Quick::TextAndNumber(_) => 2,
+        };
+        let text: *const Vec<u8> = &raw const (*slot).scratch;
+        ffi::lua_pushlstring_(state, (*text).as_ptr().cast(), (*text).len());
+        if let Quick::TextAndNumber(number) = done {
+            ffi::lua_pushnumber(state, number);
+        }
+        Some(results)
+    }
+}
+
+/// What a function says whose code has panicked.
+const PANICKED: &str = "internal error";
+
+/// What a function says that is called while no script runs.
+const OUTSIDE: &str = "called outside of a run";
+
+/// Does what a reply asks for; the number of its results.
+///
+/// # Safety
+/// `state` must be running a C function, `slot` valid and not borrowed but by the reply. May raise.
+unsafe fn give(state: *mut lua_State, slot: *mut Slot, reply: Reply<'_>) -> c_int {
+    // SAFETY: the caller's; setting a hook touches nothing that a reply borrows.
+    unsafe {
+        match reply {
+            Reply::Wait => ffi::lua_yield(state, 0),
+            Reply::Watch => {
                 (*slot).watched = true;
                 if (*slot).interval == UNWATCHED {
                     look_every(state, slot, HOOK_INSTRUCTIONS);
                 }
                 0
             }
-            Done::Reply(Reply::LookOften) => {
+            Reply::LookOften => {
                 (*slot).watched = true;
                 look_every(state, slot, SLOW_HOOK_INSTRUCTIONS);
                 0
             }
-            Done::Reply(reply) => push_reply(state, reply),
-            Done::Raise => {
-                let text: *const Vec<u8> = &raw const (*slot).scratch;
-                raise(state, (*text).as_ptr(), (*text).len())
-            }
-            Done::Overrun => stop(state, slot),
+            reply => push_reply(state, reply),
         }
     }
 }

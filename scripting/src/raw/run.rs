@@ -12,7 +12,7 @@ use mlua::ffi::{self, lua_State};
 use super::machine::{Compiled, Machine};
 use super::traceback::describe;
 use super::watch::{HOOK_INSTRUCTIONS, UNWATCHED, look_every};
-use super::{profile, trace};
+use super::{profile, slot, trace};
 use crate::call::{Coroutine, Failure, Step, count};
 
 /// Runs in a row that need no hook after which it is taken off: that is as dear as some runs with it.
@@ -28,7 +28,7 @@ impl Machine {
         context: &mut Context<'_>,
     ) -> (Step, u64) {
         let Some(coroutine) = self.coroutine() else {
-            return (Step::Failed(Failure::Memory("no memory for a coroutine".to_owned())), 0);
+            return (Step::failed(Failure::Memory("no memory for a coroutine".to_owned())), 0);
         };
         let (driver, argument, watched) = match script {
             Compiled::Any(script) => (Some(self.driver), script, true),
@@ -42,14 +42,9 @@ impl Machine {
         };
         thread.watched = watched;
         let state = thread.state;
-        // SAFETY: an idle coroutine is alive (anchored) and its stack is empty; these push without allocating.
-        unsafe {
-            if let Some(driver) = driver {
-                ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, driver);
-            }
-            ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, argument);
-        }
-        self.go(coroutine, (state, watched), c_int::from(driver.is_some()), (set, budget), context)
+        // SAFETY: the coroutine is idle, and who has a `Compiled` has not released it.
+        let arguments = unsafe { thread.load(driver, argument) };
+        self.go(coroutine, (state, watched), arguments, (set, budget), context)
     }
 
     /// Goes on after a `collect`, which returns `buffered`. Tells what it took, too.
@@ -65,6 +60,24 @@ impl Machine {
         // SAFETY: a waiting coroutine is alive (anchored); a number is pushed without allocating.
         unsafe { ffi::lua_pushnumber(state, count(buffered)) };
         self.go(coroutine, (state, watched), 1, (set, budget), context)
+    }
+
+    /// Sets the hook that the next part of a run needs.
+    ///
+    /// # Safety
+    /// `thread` must be alive, the slot set up but for its hook and for `lines`.
+    #[inline(never)]
+    unsafe fn watch(&mut self, thread: *mut lua_State) {
+        let slot = self.slot.as_ptr();
+        // SAFETY: the caller's; no Lua code runs while the machine is borrowed, so this is the only use of the slot.
+        unsafe {
+            if (*slot).lines != (trace::detail(slot) == Some(Detail::Lines)) {
+                (*slot).lines = !(*slot).lines;
+                (*slot).interval = -1;
+            }
+            let interval = self.interval((*slot).watched);
+            look_every(thread, slot, interval);
+        }
     }
 
     /// VM instructions between two looks at the clock for the next part of a run.
@@ -104,15 +117,15 @@ impl Machine {
             (*slot).looked = began;
             (*slot).deadline = began.saturating_add(budget);
             (*slot).overrun = false;
-            let detail = trace::detail(slot);
-            (*slot).traced = detail.is_some();
-            if (*slot).lines != (detail == Some(Detail::Lines)) {
-                (*slot).lines = !(*slot).lines;
-                (*slot).interval = -1;
-            }
+            (*slot).traced = context.record.trace.is_some();
             (*slot).watched = watched;
-            look_every(thread, slot, self.interval(watched));
+            let unseen = !watched & !(*slot).traced & !(*slot).lines & (*slot).profile.is_none();
+            if !unseen | ((*slot).interval != UNWATCHED) {
+                self.watch(thread);
+            }
+            slot::activate(slot);
             let status = ffi::lua_resume_(thread, arguments);
+            slot::activate(ptr::null_mut());
             if (*slot).lines {
                 trace::count(slot);
             }
@@ -138,17 +151,20 @@ impl Machine {
                 }
                 Step::Waiting(coroutine, need)
             }
-            _ => {
-                // SAFETY: the coroutine is dead but still anchored, its error value on top of its stack.
-                let text = unsafe { describe(thread) };
-                self.discard(coroutine);
-                Step::Failed(match status {
-                    _ if overrun => Failure::Budget(text),
-                    ffi::LUA_ERRMEM => Failure::Memory(text),
-                    _ => Failure::Error(text),
-                })
-            }
+            _ => self.failed(coroutine, thread, status, overrun),
         }
+    }
+
+    #[cold]
+    fn failed(&mut self, coroutine: Coroutine, thread: *mut lua_State, status: c_int, overrun: bool) -> Step {
+        // SAFETY: the coroutine is dead but still anchored, its error value on top of its stack.
+        let text = unsafe { describe(thread) };
+        self.discard(coroutine);
+        Step::failed(match status {
+            _ if overrun => Failure::Budget(text),
+            ffi::LUA_ERRMEM => Failure::Memory(text),
+            _ => Failure::Error(text),
+        })
     }
 
     /// Begins a profile, or ends one and gives it.

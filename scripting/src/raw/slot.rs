@@ -1,6 +1,8 @@
 //! What the functions of the API share with the machine that runs them.
 
+use std::cell::Cell;
 use std::ffi::c_int;
+use std::ptr;
 
 use dataplane::policy::Context;
 use dataplane::script_profile::ScriptProfile;
@@ -8,6 +10,22 @@ use dataplane::snapshot::ScriptSetId;
 
 use crate::call::{Clock, Refusal};
 use crate::pattern::Captures;
+
+thread_local! {
+    /// The slot of the machine that runs a script on this thread; null while none does. A thread-local costs a function of
+    /// the API two instructions, an upvalue fifty.
+    static ACTIVE: Cell<*mut Slot> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// The slot of the machine that runs a script on this thread, null while none does.
+pub(super) fn active() -> *mut Slot {
+    ACTIVE.get()
+}
+
+/// Makes a slot the active one, or none.
+pub(super) fn activate(slot: *mut Slot) {
+    ACTIVE.set(slot);
+}
 
 /// What the functions of the API share with the machine that runs them.
 pub(crate) struct Slot {
@@ -35,6 +53,9 @@ pub(crate) struct Slot {
     pub(super) overrun_text: c_int,
     /// Bytes of results and error texts, so that nothing with a destructor is alive while they are pushed.
     pub(crate) scratch: Vec<u8>,
+    /// The keys of the last texts of VIP and VS port ([`super::Native::kept`]).
+    pub(crate) vip_kept: u64,
+    pub(crate) port_kept: u64,
     /// Captures of the last match.
     pub(crate) captures: Captures,
 }
@@ -55,6 +76,15 @@ impl Slot {
         let context =
             unsafe { self.context.as_mut() }.ok_or_else(|| Refusal::text("called outside of a run"))?;
         Ok(f(context))
+    }
+
+    /// Calls `f` with the context of the run, and an empty text for what is to be given back; `None` outside of a run.
+    #[inline]
+    pub(crate) fn in_run<R>(&mut self, f: impl FnOnce(&mut Context<'_>, &mut Vec<u8>) -> R) -> Option<R> {
+        self.scratch.clear();
+        // SAFETY: as in `with_context`; the text is no part of the context.
+        let context = unsafe { self.context.as_mut() }?;
+        Some(f(context, &mut self.scratch))
     }
 
     /// The DataScript set whose script runs.

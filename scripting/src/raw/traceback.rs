@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_int};
 use mlua::ffi::{self, lua_State};
 
 use super::{SANDBOX, type_name};
+use crate::source::DOT;
 
 /// Frames that a traceback shows.
 const TRACEBACK_FRAMES: c_int = 16;
@@ -71,7 +72,11 @@ unsafe fn frame(ar: &ffi::lua_Debug, message: &str) -> Option<String> {
         }
     }
     let function = match name {
-        Some(name) => format!("in function '{}'", name.to_string_lossy()),
+        Some(name) => {
+            // A function of the API, as an upvalue; else it would be known by its last name, too.
+            let name = name.to_string_lossy();
+            format!("in function '{}'", name.rsplit(DOT).next().unwrap_or(&name))
+        }
         None if ar.linedefined <= 1 => "in main chunk".to_owned(),
         None => format!("in function <line {}>", ar.linedefined),
     };

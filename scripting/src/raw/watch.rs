@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
 
-use super::slot::Slot;
+use super::slot::{self, Slot};
 use super::{profile, trace};
 
 /// VM instructions between two looks at the clock, some microseconds apart.
@@ -17,9 +17,6 @@ const SLOW: u64 = 100_000; // nanoseconds
 
 /// No hook at all, as the number of instructions between two looks at the clock.
 pub(super) const UNWATCHED: c_int = 0;
-
-/// The address of this is the registry key of the [`Slot`].
-pub(super) static SLOT_KEY: u8 = 0;
 
 /// Lets the hook look at the clock after each so many instructions. Setting it is dear, so it stays from run to run; it is
 /// one for all coroutines.
@@ -56,13 +53,13 @@ pub(super) unsafe fn stop(state: *mut lua_State, slot: *mut Slot) -> c_int {
 
 /// The count hook: compares the clock with the run's deadline.
 unsafe extern "C-unwind" fn hook(state: *mut lua_State, ar: *mut ffi::lua_Debug) {
-    // SAFETY: Lua calls hooks with free stack positions. The registry entry is set by `Machine::new`, and the slot
-    // is not borrowed: hooks run between instructions, never inside a function of the API.
+    let slot = slot::active();
+    if slot.is_null() {
+        return;
+    }
+    // SAFETY: Lua calls hooks with free stack positions. The slot is that of the machine that runs, and it is not
+    // borrowed: hooks run between instructions, never inside a function of the API.
     unsafe {
-        ffi::lua_pushlightuserdata(state, (&raw const SLOT_KEY).cast_mut().cast());
-        ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
-        let slot: *mut Slot = ffi::lua_touserdata(state, -1).cast();
-        ffi::lua_settop(state, -2);
         if (*slot).lines && trace::on_hook(state, ar, slot) {
             return;
         }
