@@ -140,7 +140,7 @@ impl Balancer {
     /// True if the pool has a server for such a flow.
     pub(super) fn has_eligible(&self, snapshot: &Snapshot, pool: PoolId, wanted: &Wanted<'_>) -> bool {
         let Some(state) = self.pools.get(pool.index()) else { return false };
-        if wanted.client.family.choose(state.up) == 0 {
+        if wanted.client.family.choose(state.turns.each_ref()).is_empty() {
             return false;
         }
         if wanted.exclude.is_empty() && !state.limited {
