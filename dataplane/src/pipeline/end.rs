@@ -132,9 +132,11 @@ impl<P: Policy> Pipeline<P> {
         if flow.idle(now) < idle_time(&flow, service) {
             return self.schedule_idle(now, id);
         }
+        if !flow.is_tcp() {
+            return self.end(now, id, Fate::NORMAL);
+        }
         let open = [Lifecycle::Established, Lifecycle::ClientFin, Lifecycle::ServerFin];
-        let lost = flow.is_tcp() && open.contains(&flow.lifecycle());
-        if lost && service.tcp.reset_on_idle {
+        if open.contains(&flow.lifecycle()) && service.tcp.reset_on_idle {
             self.reset_both(id);
         }
         self.end_by_lifecycle(now, id);
@@ -206,6 +208,18 @@ impl<P: Policy> Pipeline<P> {
         if let Some(server) = server {
             self.balancer.closed(server);
         }
+        if index != flow::NONE {
+            return self.conclude_connection(now, id, fate, index);
+        }
+        let told = self.tells_of(id, service, fate);
+        if told != (false, false) {
+            self.write_record(now, told, id, fate, None);
+        }
+    }
+
+    /// The same for a flow that has had a connection to the end.
+    fn conclude_connection(&mut self, now: Instant, id: FlowId, fate: Fate, index: u32) {
+        let Some(service) = self.flows.flow(id).map(|flow| ServiceId(flow.service)) else { return };
         let mut connection = self.connections.take(index);
         if let Some(connection) = connection.as_mut() {
             self.cancel_runs(connection);
@@ -214,17 +228,23 @@ impl<P: Policy> Pipeline<P> {
                 api::forget_persistence(now, &mut self.tables, service, &connection.record);
             }
         }
-        // Of an incomplete handshake nobody was there to be reported, and in a flood of SYNs there would be no end to it.
-        let begun = fate.termination.phase != Phase::Handshake;
-        self.counters.handshakes_incomplete += u64::from(!begun);
-        let (logged, traced) = (begun && self.is_logged(service), self.traces_end(id, fate));
-        if logged || traced {
-            self.write_record(now, (logged, traced), id, fate, connection.as_deref_mut());
+        let told = self.tells_of(id, service, fate);
+        if told != (false, false) {
+            self.write_record(now, told, id, fate, connection.as_deref_mut());
         }
         if let Some(connection) = connection {
             self.connections.put(index, connection);
             self.connections.release(index);
         }
+    }
+
+    /// Whether the end of a flow is logged, and whether it is told to whoever watches. Of an incomplete handshake nobody was
+    /// there to be reported, and in a flood of SYNs there would be no end to it.
+    #[inline]
+    fn tells_of(&mut self, id: FlowId, service: ServiceId, fate: Fate) -> (bool, bool) {
+        let begun = fate.termination.phase != Phase::Handshake;
+        self.counters.handshakes_incomplete += u64::from(!begun);
+        (begun && self.is_logged(service), self.traces_end(id, fate))
     }
 
     /// Forgets the runs that wait.
@@ -258,7 +278,7 @@ impl<P: Policy> Pipeline<P> {
             self.trace_ended(now, id, ended.clone());
         }
         match logged {
-            true if self.records.len() < QUEUE => self.records.push_back(ended),
+            true if self.records.len() < QUEUE => self.records.push(ended),
             true => self.counters.records_lost += 1,
             false => {}
         }

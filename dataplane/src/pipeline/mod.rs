@@ -55,7 +55,7 @@ use crate::io::{BURST, Burst, PacketBuf, PortId};
 use crate::mesh::News;
 use crate::neighbor::{NeighborId, Neighbors};
 use crate::parse::{self, Headers, Packet};
-use crate::policy::Policy;
+use crate::policy::{Policy, Record};
 use crate::route::Routes;
 use crate::snapshot::Snapshot;
 use crate::snat::SnatPorts;
@@ -122,13 +122,15 @@ pub struct Pipeline<P: Policy> {
     tables: TableStore,
     policy: P,
     connections: Connections,
+    /// Where a script decides on a datagram; empty in between.
+    blank: Option<Box<Record>>,
     counters: Counters,
     /// Flows that may have something to send, in the order in which they asked.
     dirty: VecDeque<FlowId>,
     /// Packets that weir makes without a binding.
     originated: VecDeque<Originated>,
     /// Records of ended flows, until the worker takes them.
-    records: VecDeque<EndedFlow>,
+    records: Vec<EndedFlow>,
     /// IP packets for the control thread, until the worker takes them.
     punted: VecDeque<Vec<u8>>,
     /// Neighbours that became known since the worker last asked.
@@ -204,10 +206,11 @@ impl<P: Policy> Pipeline<P> {
             tables: TableStore::new(&snapshot, seat),
             policy,
             connections: Connections::new(),
+            blank: None,
             counters: Counters::default(),
             dirty: VecDeque::with_capacity(QUEUE),
             originated: VecDeque::with_capacity(QUEUE),
-            records: VecDeque::with_capacity(QUEUE),
+            records: Vec::with_capacity(QUEUE),
             punted: VecDeque::new(),
             resolved: VecDeque::new(),
             embryonic: 0,
@@ -411,15 +414,10 @@ impl<P: Policy> Pipeline<P> {
         self.ports.get(port.index())
     }
 
-    /// The next ended flow that is to be recorded.
+    /// Takes the ended flows that are to be recorded, in the order of their ends.
     #[inline]
-    pub fn poll_record(&mut self) -> Option<EndedFlow> {
-        let record = self.records.pop_front();
-        if record.is_none() {
-            // From the beginning again, where the memory is still in the cache.
-            self.records.clear();
-        }
-        record
+    pub fn take_records(&mut self) -> impl Iterator<Item = EndedFlow> {
+        self.records.drain(..)
     }
 
     /// The next IP packet for the control thread.
