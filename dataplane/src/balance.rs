@@ -25,7 +25,7 @@ mod preference;
 use std::net::IpAddr;
 
 use crate::address::Address;
-use crate::snapshot::{Algorithm, FailAction, PoolId, ServerId, Snapshot};
+use crate::snapshot::{Algorithm, FailAction, Pool, PoolId, ServerId, Snapshot};
 use crate::steering::Seat;
 use crate::tokens::{Place, WorkerTokens};
 use maglev::Maglev;
@@ -139,9 +139,10 @@ struct ServerState {
 }
 
 impl PoolState {
-    /// The pool of these servers, before any of them is up.
-    fn of(members: &[ServerId]) -> Self {
-        PoolState { members: members.to_vec(), ..PoolState::default() }
+    /// This pool before any of its servers is up.
+    fn of(pool: &Pool) -> Self {
+        let rotates = pool.algorithm == Algorithm::RoundRobin;
+        PoolState { members: pool.servers.clone(), rotates, ..PoolState::default() }
     }
 }
 
@@ -171,6 +172,8 @@ struct PoolState {
     turn: usize,
     /// Hash tables by family, where the pool's algorithm and its servers ask for one.
     maglev: [Option<Maglev>; 2],
+    /// Its servers are chosen in turn.
+    rotates: bool,
     /// A server of it has a limit.
     limited: bool,
     /// Flows that were refused because its servers were full.
@@ -232,7 +235,7 @@ impl Balancer {
         }
         let mut balancer = Balancer {
             servers,
-            pools: snapshot.pools.iter().map(|pool| PoolState::of(&pool.servers)).collect(),
+            pools: snapshot.pools.iter().map(PoolState::of).collect(),
             group_credits: snapshot.pool_groups.iter().map(|g| vec![0; g.members.len()]).collect(),
             tokens: WorkerTokens::new(snapshot, seat),
             seat,

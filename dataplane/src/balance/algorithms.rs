@@ -105,7 +105,7 @@ impl Balancer {
 /// Every server that takes part is owed its weight per choice, the one that is owed most is chosen and pays the weights of
 /// all.
 #[inline]
-fn next_in_turn(turns: &mut [Turn], takes: impl Fn(ServerId) -> bool) -> Option<ServerId> {
+pub(super) fn next_in_turn(turns: &mut [Turn], takes: impl Fn(ServerId) -> bool) -> Option<ServerId> {
     let mut total = 0i64;
     let mut best: Option<&mut Turn> = None;
     for turn in turns {

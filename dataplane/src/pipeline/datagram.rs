@@ -39,13 +39,13 @@ impl<P: Policy> Pipeline<P> {
             Err(reason) => return Verdict::Drop(reason),
         };
         if scripted {
-            return self.decide_datagram(now, buf, headers, id, service);
+            return self.decide_datagram(now, buf, &headers, id, service);
         }
         self.keep_for_response(id, service);
         let decision = self.default_decision(service);
         match self.select_and_attach(now, id, decision) {
             Err(refusal) => self.refuse_datagram(now, id, refusal),
-            Ok(()) => self.first_datagram(now, buf, headers, id),
+            Ok(()) => self.first_datagram(now, buf, &headers, id),
         }
     }
 
@@ -55,7 +55,7 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        headers: &Headers,
         id: FlowId,
         service: ServiceId,
     ) -> Verdict {
@@ -66,7 +66,7 @@ impl<P: Policy> Pipeline<P> {
         let attached = match decision {
             Decision::Wait(waiting) => {
                 self.keep_record(id, record, |connection| connection.request = Some(waiting));
-                return self.wait_for_more(now, buf, headers, id);
+                return self.wait_for_more(now, buf, *headers, id);
             }
             Decision::Select(selection) => {
                 self.choose_for_first(now, (id, &(service, headers.key)), selection, &record)
@@ -140,13 +140,13 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        headers: &Headers,
         id: FlowId,
     ) -> Verdict {
         self.became_bound(now, id);
-        match self.open_shortcut(now, buf, &headers, id) {
+        match self.open_shortcut(now, buf, headers, id) {
             Some(out) => Verdict::Forward(out),
-            None => self.translate(now, buf, headers, id, Direction::FromClient),
+            None => self.translate(now, buf, *headers, id, Direction::FromClient),
         }
     }
 
