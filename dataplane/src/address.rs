@@ -7,9 +7,19 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::snapshot::Protocol;
 
 /// An IPv4 (as IPv4-mapped, RFC 4291 2.5.5.2) or IPv6 address: 16 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Address(pub [u8; 16]);
+
+impl PartialEq for Address {
+    /// As one number: without a call, which a flow would pay for some ten times.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        u128::from_ne_bytes(self.0) == u128::from_ne_bytes(other.0)
+    }
+}
+
+impl Eq for Address {}
 
 /// What comes before the four bytes of an IPv4 address, behind eight zeros.
 const MAPPED: [u8; 4] = [0, 0, 0xff, 0xff];

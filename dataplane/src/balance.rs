@@ -24,7 +24,8 @@ mod preference;
 
 use std::net::IpAddr;
 
-use crate::snapshot::{Algorithm, FailAction, PoolId, ServerId, Snapshot};
+use crate::address::Address;
+use crate::snapshot::{Algorithm, FailAction, Pool, PoolId, ServerId, Snapshot};
 use crate::steering::Seat;
 use crate::tokens::{Place, WorkerTokens};
 use maglev::Maglev;
@@ -58,7 +59,7 @@ impl Family {
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     /// What the client address hash is about.
-    address: IpAddr,
+    address: Address,
     /// Of the packets, and therefore of the server.
     family: Family,
 }
@@ -68,14 +69,21 @@ impl Client {
     /// names it.
     #[must_use]
     pub fn reached_at(address: IpAddr, vip: IpAddr) -> Self {
-        Client { address, family: Family::of(vip) }
+        Client { address: address.into(), family: Family::of(vip) }
+    }
+}
+
+impl From<Address> for Client {
+    /// Somebody whose packets come from this address.
+    fn from(address: Address) -> Self {
+        Client { address, family: if address.is_v4() { Family::V4 } else { Family::V6 } }
     }
 }
 
 impl From<IpAddr> for Client {
     /// Somebody whose packets come from this address.
     fn from(address: IpAddr) -> Self {
-        Client { address, family: Family::of(address) }
+        Client { address: address.into(), family: Family::of(address) }
     }
 }
 
@@ -124,12 +132,18 @@ struct ServerState {
     family: Family,
     /// 1 to 256.
     weight: u16,
-    /// What smooth weighted round robin owes this server.
-    credit: i64,
     /// Its tokens, if it has a limit.
     place: Option<Place>,
     /// It is one of its pool's servers: it was not removed from the configuration.
     member: bool,
+}
+
+impl PoolState {
+    /// This pool before any of its servers is up.
+    fn of(pool: &Pool) -> Self {
+        let rotates = pool.algorithm == Algorithm::RoundRobin;
+        PoolState { members: pool.servers.clone(), rotates, ..PoolState::default() }
+    }
 }
 
 impl ServerState {
@@ -138,15 +152,28 @@ impl ServerState {
     }
 }
 
+/// A server that is up, as smooth weighted round robin sees it.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// What it is owed.
+    credit: i64,
+    weight: u16,
+    server: ServerId,
+}
+
 /// A pool as this module sees it.
 #[derive(Clone, Debug, Default)]
 struct PoolState {
-    /// Servers up, by family.
-    up: [u16; 2],
+    /// Its servers, in the order of the configuration.
+    members: Vec<ServerId>,
+    /// Those that are up, by family, in the same order.
+    turns: [Vec<Turn>; 2],
     /// Place among the members at which least connections begins to look, so that ties are served in turn.
     turn: usize,
     /// Hash tables by family, where the pool's algorithm and its servers ask for one.
     maglev: [Option<Maglev>; 2],
+    /// Its servers are chosen in turn.
+    rotates: bool,
     /// A server of it has a limit.
     limited: bool,
     /// Flows that were refused because its servers were full.
@@ -196,7 +223,6 @@ impl Balancer {
                 pool: server.pool,
                 family: Family::of(server.address),
                 weight: server.weight.max(1),
-                credit: 0,
                 place: None,
                 member: false,
             }
@@ -209,7 +235,7 @@ impl Balancer {
         }
         let mut balancer = Balancer {
             servers,
-            pools: vec![PoolState::default(); snapshot.pools.len()],
+            pools: snapshot.pools.iter().map(PoolState::of).collect(),
             group_credits: snapshot.pool_groups.iter().map(|g| vec![0; g.members.len()]).collect(),
             tokens: WorkerTokens::new(snapshot, seat),
             seat,
@@ -255,11 +281,16 @@ impl Balancer {
         for pool in 0..self.pools.len() {
             self.refresh_pool(pool);
         }
-        for (own, its) in self.servers.iter_mut().zip(&other.servers) {
-            own.credit = its.credit;
-        }
         for (own, its) in self.pools.iter_mut().zip(&other.pools) {
             own.turn = its.turn;
+            for (turns, theirs) in own.turns.iter_mut().zip(&its.turns) {
+                // No server is up here that is not up there.
+                let mut theirs = theirs.iter();
+                for turn in turns {
+                    let same = theirs.by_ref().find(|their| their.server == turn.server);
+                    turn.credit = same.map_or(turn.credit, |same| same.credit);
+                }
+            }
         }
         self.group_credits.clone_from(&other.group_credits);
     }
@@ -297,17 +328,16 @@ impl Balancer {
     /// Brings what is kept per pool in line with the states of its servers.
     fn refresh_pool(&mut self, index: usize) {
         let Some(pool) = self.pools.get_mut(index) else { return };
-        pool.up = [0; 2];
-        let [up_v4, up_v6] = &mut pool.up;
-        for server in self.servers.iter_mut().filter(|s| s.pool.index() == index) {
-            if server.up() {
-                let count = server.family.choose([&mut *up_v4, &mut *up_v6]);
-                *count = count.saturating_add(1);
-            }
-        }
-        let of_pool = self.servers.iter_mut().filter(|server| server.pool.index() == index);
-        apart::begin_turns(self.seat, of_pool);
         let servers = &self.servers;
+        for family in [Family::V4, Family::V6] {
+            let turn = |id: &ServerId| {
+                let state = servers.get(id.index()).filter(|state| state.up() && state.family == family)?;
+                Some(Turn { credit: 0, weight: state.weight, server: *id })
+            };
+            let turns = family.choose(pool.turns.each_mut());
+            *turns = pool.members.iter().filter_map(turn).collect();
+            apart::begin_turns(self.seat, turns);
+        }
         for table in pool.maglev.iter_mut().flatten() {
             table.rebuild(|server| servers.get(server.index()).is_some_and(ServerState::up));
         }
@@ -329,8 +359,8 @@ impl Balancer {
     #[must_use]
     pub fn servers_up(&self, snapshot: &Snapshot, pool: PoolId) -> (usize, usize) {
         let total = snapshot.pools.get(pool.index()).map_or(0, |p| p.servers.len());
-        let [v4, v6] = self.pools.get(pool.index()).map_or([0; 2], |p| p.up);
-        (usize::from(v4) + usize::from(v6), total)
+        let up = self.pools.get(pool.index()).map_or(0, |pool| pool.turns.iter().map(Vec::len).sum());
+        (up, total)
     }
 
     /// True if the server is up and has room for a flow.

@@ -34,6 +34,13 @@ impl Spot {
     pub(crate) const NONE: Spot = Spot(u32::MAX);
 }
 
+/// The hashes of the keys of a flow: what it is found by in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hashes {
+    client: u64,
+    server: Option<u64>,
+}
+
 /// Why a flow or a key was not taken in. The table is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FlowTableError {
@@ -176,13 +183,15 @@ impl FlowTable {
         self.flows.prefetch_whole(index as usize);
     }
 
-    /// And then, for each of them: fetches where the index has its keys.
-    pub(crate) fn prefetch_keys(&self, index: u32) {
-        let Some(flow) = self.at(index as usize).filter(|flow| is_live(flow)) else { return };
-        self.index.prefetch(self.hash_of(flow, Direction::FromClient));
-        if flow.is_bound() {
-            self.index.prefetch(self.hash_of(flow, Direction::FromServer));
+    /// And then, for each of them: fetches where the index has its keys. The flow, and the hashes of its keys.
+    pub(crate) fn prefetch_keys(&self, index: u32) -> Option<(FlowId, Hashes)> {
+        let flow = self.at(index as usize).filter(|flow| is_live(flow))?;
+        let hashes = self.hashes_of(flow);
+        self.index.prefetch(hashes.client);
+        if let Some(server) = hashes.server {
+            self.index.prefetch(server);
         }
+        Some((FlowId { index, generation: flow.generation }, hashes))
     }
 
     /// Third stage for the fast path: the flow, if packets with this [narrow](FlowKey::narrow) key are to be translated
@@ -302,8 +311,15 @@ impl FlowTable {
     /// Ends a flow. `false` if it had ended before.
     pub fn remove(&mut self, id: FlowId) -> bool {
         let Some(flow) = self.flow(id) else { return false };
-        let client = self.hash_of(flow, Direction::FromClient);
-        let server = flow.is_bound().then(|| self.hash_of(flow, Direction::FromServer));
+        let hashes = self.hashes_of(flow);
+        self.remove_hashed(id, hashes)
+    }
+
+    /// As [`remove`](Self::remove) for a flow whose hashes are at hand.
+    pub(crate) fn remove_hashed(&mut self, id: FlowId, hashes: Hashes) -> bool {
+        let Some(flow) = self.flow(id) else { return false };
+        debug_assert!(hashes == self.hashes_of(flow));
+        let Hashes { client, server } = hashes;
         if let Some(server) = server {
             self.index.remove(server, entry(id.index, Direction::FromServer));
         }
@@ -369,6 +385,14 @@ impl FlowTable {
         match flow.narrow_key(direction) {
             Some(narrow) => self.hash_narrow(narrow),
             None => self.hash(&flow.key(direction)),
+        }
+    }
+
+    #[inline]
+    fn hashes_of(&self, flow: FlowRef<'_>) -> Hashes {
+        Hashes {
+            client: self.hash_of(flow, Direction::FromClient),
+            server: flow.is_bound().then(|| self.hash_of(flow, Direction::FromServer)),
         }
     }
 

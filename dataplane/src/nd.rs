@@ -100,7 +100,7 @@ pub fn reply<B: PacketBuf>(buf: &mut B, headers: &Headers, own: Mac) -> Result<(
     let target = Address(message.target);
     // Who asks without an address listens to all nodes.
     let (destination, destination_mac, flags) = match headers.key.source {
-        UNSPECIFIED => (ALL_NODES, multicast_mac(ALL_NODES), OVERRIDE),
+        source if source == UNSPECIFIED => (ALL_NODES, multicast_mac(ALL_NODES), OVERRIDE),
         source => (source, asker, SOLICITED | OVERRIDE),
     };
     let link = Link { source_mac: own, destination_mac, vlan };

@@ -138,12 +138,13 @@ pub fn l4_checksum_ok(frame: &[u8], headers: &Headers) -> bool {
     let pseudo = match (key.protocol, headers.family, l4) {
         (PROTOCOL_ICMP, ..) => Sum::default(),
         (PROTOCOL_UDP, Family::V4, [_, _, _, _, _, _, 0, 0, ..]) => return true,
-        _ => checksum::pseudo_header(
-            key.source,
-            key.destination,
-            key.protocol,
-            headers.end.saturating_sub(headers.l4),
-        ),
+        _ => {
+            let length = headers.end.saturating_sub(headers.l4);
+            match (key.source.v4(), key.destination.v4()) {
+                (Some(from), Some(to)) => checksum::pseudo_header_v4(from, to, key.protocol, length),
+                _ => checksum::pseudo_header(key.source, key.destination, key.protocol, length),
+            }
+        }
     };
     pseudo.bytes(l4).checksum() == 0
 }

@@ -58,46 +58,37 @@ impl SnatPorts {
         }
     }
 
-    /// Address and port from which a new flow of this IP protocol may go to `server`: the key of the packets that come back.
+    /// Address and port from which a new flow may go to a server. `key` is that of the packets that come back: with the
+    /// server as its source it goes in, and with the pair as its destination it comes out.
     ///
     /// `is_free` is asked with such keys; the pair is the first one for which it says yes. It may refuse a pair for other
     /// reasons than being in use, such as that replies to it would arrive at another worker.
     ///
-    /// `None`: all pairs that were tried are refused, or there is no address of the server's family.
+    /// `false`: all pairs that were tried are refused, or there is no address of the server's family.
     #[inline]
-    pub fn allocate(
-        &mut self,
-        protocol: u8,
-        (server, port): (Address, u16),
-        mut is_free: impl FnMut(&FlowKey) -> bool,
-    ) -> Option<FlowKey> {
+    pub fn allocate(&mut self, key: &mut FlowKey, mut is_free: impl FnMut(&FlowKey) -> bool) -> bool {
         let SnatPorts { v4, v6, hasher, tries, workers } = self;
         let (in_order, anywhere) = (IN_ORDER * *workers, ANYWHERE * *workers);
-        let pairs = if server.is_v4() { v4 } else { v6 };
+        let pairs = if key.source.is_v4() { v4 } else { v6 };
         let count = pairs.count;
-        let mut key = FlowKey {
-            source: server,
-            destination: server,
-            source_port: port,
-            protocol,
-            ..FlowKey::default()
-        };
-        let cursor = hasher.hash(&key) as usize % CURSORS;
-        let mut free = |pairs: &Pairs, place| {
-            (key.destination, key.destination_port) = pairs.pair(place)?;
-            is_free(&key).then_some(key)
+        (key.destination, key.destination_port) = (key.source, 0);
+        let cursor = hasher.hash(key) as usize % CURSORS;
+        let mut take = |pairs: &Pairs, place| {
+            let Some(pair) = pairs.pair(place) else { return false };
+            (key.destination, key.destination_port) = pair;
+            is_free(key)
         };
         let in_order = if count <= in_order + anywhere { count } else { in_order };
         for _ in 0..in_order {
             let place = pairs.advance(cursor);
-            if let Some(key) = free(pairs, place) {
-                return Some(key);
+            if take(pairs, place) {
+                return true;
             }
         }
         let anywhere = if in_order < count { anywhere } else { 0 };
-        (0..anywhere).find_map(|_| {
+        (0..anywhere).any(|_| {
             *tries = tries.wrapping_add(1);
-            free(pairs, hasher.hash_number(*tries) % count)
+            take(pairs, hasher.hash_number(*tries) % count)
         })
     }
 }
@@ -192,6 +183,19 @@ mod tests {
         (Address::from_v4([10, 1, 0, n]), 53)
     }
 
+    /// The key of a pair that is given for a flow to a server, if any is.
+    fn given(
+        ports: &mut SnatPorts,
+        protocol: u8,
+        (source, source_port): (Address, u16),
+        is_free: impl FnMut(&FlowKey) -> bool,
+    ) -> Option<FlowKey> {
+        let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
+        let given = ports.allocate(&mut key, is_free);
+        assert_eq!((key.source, key.source_port, key.protocol), (source, source_port, protocol));
+        given.then_some(key)
+    }
+
     /// What a flow table would know, and an allocator on it.
     struct Side {
         ports: SnatPorts,
@@ -207,13 +211,10 @@ mod tests {
         fn take(&mut self, server: (Address, u16)) -> Option<FlowKey> {
             self.asked = 0;
             let (used, asked) = (&self.used, &mut self.asked);
-            let given = self.ports.allocate(PROTOCOL_UDP, server, |key| {
+            let key = given(&mut self.ports, PROTOCOL_UDP, server, |key| {
                 *asked += 1;
                 !used.contains(key)
-            });
-            let key = given?;
-            let asked_for = (key.source, key.source_port, key.protocol);
-            assert_eq!(asked_for, (server.0, server.1, PROTOCOL_UDP));
+            })?;
             assert!(self.used.insert(key), "handed out twice: {key:?}");
             Some(key)
         }
@@ -311,7 +312,7 @@ mod tests {
         let mut ports = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1999), 1, 5);
         for _ in 0..100 {
             let odd = |key: &FlowKey| key.destination_port % 2 == 1;
-            assert_eq!(ports.allocate(PROTOCOL_TCP, server(1), odd).unwrap().destination_port % 2, 1);
+            assert_eq!(given(&mut ports, PROTOCOL_TCP, server(1), odd).unwrap().destination_port % 2, 1);
         }
     }
 
@@ -319,7 +320,7 @@ mod tests {
     fn the_family_of_the_server_decides() {
         let mut both = SnatPorts::new(&pool(&["10.0.0.1", "2001:db8::1"], 1000, 1001), 1, 3);
         let v6 = (Address::from("2001:db8::5".parse::<std::net::IpAddr>().unwrap()), 80);
-        let given = |ports: &mut SnatPorts, server| ports.allocate(PROTOCOL_TCP, server, |_| true);
+        let given = |ports: &mut SnatPorts, server| given(ports, PROTOCOL_TCP, server, |_| true);
         assert!(!given(&mut both, v6).unwrap().destination.is_v4());
         assert!(given(&mut both, server(1)).unwrap().destination.is_v4());
         let mut one = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1001), 1, 3);

@@ -1,6 +1,6 @@
 //! How one of the eligible servers, or of the pools of a group, is chosen.
 
-use super::{Balancer, ServerState, Wanted};
+use super::{Balancer, ServerState, Turn, Wanted};
 use crate::snapshot::{Algorithm, PoolGroupId, PoolId, ServerId, Snapshot};
 
 impl Balancer {
@@ -40,11 +40,14 @@ impl Balancer {
         wanted: &Wanted<'_>,
     ) -> Option<ServerId> {
         let config = snapshot.pools.get(pool.index())?;
+        if config.algorithm == Algorithm::RoundRobin {
+            return self.round_robin(pool, wanted);
+        }
         if !self.has_eligible(snapshot, pool, wanted) {
             return None;
         }
         match config.algorithm {
-            Algorithm::RoundRobin => self.round_robin(&config.servers, wanted),
+            Algorithm::RoundRobin => None,
             Algorithm::LeastConnections => self.least_connections(pool, &config.servers, wanted),
             Algorithm::SourceIpHash => self.by_hash(pool, &config.servers, wanted),
         }
@@ -57,29 +60,21 @@ impl Balancer {
         let takes = |id: ServerId| {
             self.servers.get(id.index()).is_some_and(|state| wanted.takes(state, id, &self.tokens))
         };
-        table.find(wanted.client.address, takes).or_else(|| members.iter().copied().find(|&id| takes(id)))
+        table
+            .find(wanted.client.address.ip(), takes)
+            .or_else(|| members.iter().copied().find(|&id| takes(id)))
     }
 
-    /// Smooth weighted round robin: every server is owed its weight per choice, the one that is owed most is
-    /// chosen and pays the weights of all.
-    fn round_robin(&mut self, members: &[ServerId], wanted: &Wanted<'_>) -> Option<ServerId> {
-        let mut total = 0i64;
-        let mut best: Option<(ServerId, i64)> = None;
-        for &id in members {
-            let Some(server) = self.servers.get_mut(id.index()) else { continue };
-            if !wanted.takes(server, id, &self.tokens) {
-                continue;
-            }
-            server.credit = server.credit.saturating_add(i64::from(server.weight));
-            total += i64::from(server.weight);
-            if best.is_none_or(|(_, most)| server.credit > most) {
-                best = Some((id, server.credit));
-            }
+    /// Smooth weighted round robin. Most flows take any server that is up: then nothing else is looked at.
+    #[inline]
+    fn round_robin(&mut self, pool: PoolId, wanted: &Wanted<'_>) -> Option<ServerId> {
+        let Balancer { servers, pools, tokens, .. } = self;
+        let state = pools.get_mut(pool.index())?;
+        let turns = wanted.client.family.choose(state.turns.each_mut());
+        if wanted.exclude.is_empty() && !state.limited {
+            return next_in_turn(turns, |_| true);
         }
-        let (id, _) = best?;
-        let chosen = self.servers.get_mut(id.index())?;
-        chosen.credit = chosen.credit.saturating_sub(total);
-        Some(id)
+        next_in_turn(turns, |id| servers.get(id.index()).is_some_and(|state| wanted.takes(state, id, tokens)))
     }
 
     /// The fewest open flows per weight; among equals the first one after the last choice.
@@ -105,6 +100,27 @@ impl Balancer {
         state.turn = if place + 1 < members.len() { place + 1 } else { 0 };
         Some(id)
     }
+}
+
+/// Every server that takes part is owed its weight per choice, the one that is owed most is chosen and pays the weights of
+/// all.
+#[inline]
+pub(super) fn next_in_turn(turns: &mut [Turn], takes: impl Fn(ServerId) -> bool) -> Option<ServerId> {
+    let mut total = 0i64;
+    let mut best: Option<&mut Turn> = None;
+    for turn in turns {
+        if !takes(turn.server) {
+            continue;
+        }
+        turn.credit = turn.credit.saturating_add(i64::from(turn.weight));
+        total += i64::from(turn.weight);
+        if best.as_ref().is_none_or(|best| turn.credit > best.credit) {
+            best = Some(turn);
+        }
+    }
+    let chosen = best?;
+    chosen.credit = chosen.credit.saturating_sub(total);
+    Some(chosen.server)
 }
 
 /// True if `a` has fewer open flows per weight than `b`.

@@ -1,7 +1,7 @@
 //! Workers that choose in turn begin at different servers: else the first flow of each would go to the same one, and again
 //! after every change of a server's state.
 
-use super::{Balancer, Family, ServerState};
+use super::{Balancer, Turn};
 use crate::snapshot::{PoolGroupMember, Snapshot};
 use crate::steering::Seat;
 
@@ -16,17 +16,13 @@ fn owed(chosen: usize, weights: impl Iterator<Item = i64>) -> impl Iterator<Item
     weights.enumerate().map(move |(place, weight)| if place < chosen { -weight } else { 0 })
 }
 
-/// Whose turn it is among the servers of a pool when their states have changed.
-pub(super) fn begin_turns<'a>(seat: Seat, servers: impl Iterator<Item = &'a mut ServerState>) {
-    let (up, down): (Vec<_>, Vec<_>) = servers.partition(|server| server.up());
-    down.into_iter().for_each(|server| server.credit = 0);
-    // A flow has servers of one family.
-    let (v4, v6): (Vec<_>, Vec<_>) = up.into_iter().partition(|server| server.family == Family::V4);
-    for mut up in [v4, v6] {
-        let weights: Vec<i64> = up.iter().map(|server| i64::from(server.weight)).collect();
-        let credits = owed(beginning(seat, weights.len()), weights.into_iter());
-        up.iter_mut().zip(credits).for_each(|(server, credit)| server.credit = credit);
-    }
+/// Whose turn it is among the servers of a pool and a family when their states have changed.
+pub(super) fn begin_turns(seat: Seat, turns: &mut [Turn]) {
+    let mut turns: Vec<&mut Turn> = turns.iter_mut().collect();
+    turns.sort_by_key(|turn| turn.server);
+    let weights: Vec<i64> = turns.iter().map(|turn| i64::from(turn.weight)).collect();
+    let credits = owed(beginning(seat, weights.len()), weights.into_iter());
+    turns.into_iter().zip(credits).for_each(|(turn, credit)| turn.credit = credit);
 }
 
 /// Whose turn it is among the pools of a group: those that take part together, by priority.

@@ -1,5 +1,6 @@
 //! The choice of a server: what was selected, pools and groups, and where a flow goes that its pool cannot take.
 
+use super::algorithms::next_in_turn;
 use super::{Balancer, Client, FAIL_ACTION_HOPS, NoPool, Pick, ServerState, Wanted};
 use crate::policy::Selection;
 use crate::snapshot::{FailAction, PoolGroupId, PoolId, ServerId, Snapshot, Target};
@@ -22,6 +23,18 @@ impl Balancer {
         exclude: &[ServerId],
     ) -> Pick {
         self.pick_among(snapshot, target, &Wanted { client: client.into(), exclude, known: None })
+    }
+
+    /// What [`Balancer::pick`] and then [`Balancer::take`] come to for most flows: any server of a pool that has its servers in
+    /// turn and no limits. `None`, and nothing done, where more has to be looked at.
+    #[inline]
+    pub fn take_next(&mut self, pool: PoolId, client: Client) -> Option<ServerId> {
+        let state = self.pools.get_mut(pool.index()).filter(|state| state.rotates && !state.limited)?;
+        let turns = client.family.choose(state.turns.each_mut());
+        let server = next_in_turn(turns, |_| true)?;
+        let status = &mut self.servers.get_mut(server.index())?.status;
+        status.flows = status.flows.saturating_add(1);
+        Some(server)
     }
 
     /// As [`Balancer::pick`], for what a script chose. A server that the script named is taken if it is up and not full, of
@@ -140,7 +153,7 @@ impl Balancer {
     /// True if the pool has a server for such a flow.
     pub(super) fn has_eligible(&self, snapshot: &Snapshot, pool: PoolId, wanted: &Wanted<'_>) -> bool {
         let Some(state) = self.pools.get(pool.index()) else { return false };
-        if wanted.client.family.choose(state.up) == 0 {
+        if wanted.client.family.choose(state.turns.each_ref()).is_empty() {
             return false;
         }
         if wanted.exclude.is_empty() && !state.limited {

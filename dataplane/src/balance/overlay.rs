@@ -1,7 +1,7 @@
 //! How a balancer takes over from the one of the configuration before.
 
 use super::{Balancer, PoolState, ServerState};
-use crate::snapshot::{PoolId, ServerId, Snapshot};
+use crate::snapshot::{ServerId, Snapshot};
 use crate::steering::Seat;
 
 impl Balancer {
@@ -25,6 +25,7 @@ impl Balancer {
             let same = is_same(&self.servers, &next.servers, index, old, new);
             let Some(state) = next.pools.get_mut(index) else { continue };
             match was {
+                // Whose turn it is, too.
                 Some(was) if same => {
                     let limited = state.limited;
                     *state = PoolState { limited, ..std::mem::take(was) };
@@ -33,9 +34,6 @@ impl Balancer {
                     state.refused = was.map_or(0, |was| was.refused);
                     next.prepare_pool(new, index);
                 }
-            }
-            if same {
-                keep_credits(&mut next.servers, &self.servers, index, new);
             }
         }
         for (index, (credits, was)) in next.group_credits.iter_mut().zip(&self.group_credits).enumerate() {
@@ -72,15 +70,6 @@ fn is_same(was: &[ServerState], now: &[ServerState], index: usize, old: &Snapsho
         _ => false,
     };
     before.algorithm == after.algorithm && before.servers == after.servers && after.servers.iter().all(alike)
-}
-
-fn keep_credits(servers: &mut [ServerState], was: &[ServerState], index: usize, new: &Snapshot) {
-    let pool = u16::try_from(index).ok().map(PoolId).and_then(|id| new.pools.get(id.index()));
-    for id in pool.into_iter().flat_map(|pool| &pool.servers) {
-        if let (Some(state), Some(was)) = (servers.get_mut(id.index()), was.get(id.index())) {
-            state.credit = was.credit;
-        }
-    }
 }
 
 #[cfg(test)]

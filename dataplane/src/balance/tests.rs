@@ -344,3 +344,42 @@ fn looking_ahead_takes_a_full_server_as_full() {
     assert_eq!(balancer.preference(&snapshot, Selection::Pool(pool), client).order, [ServerId(1)]);
     assert!(balancer.is_available(ServerId(1)), "the copy took no token");
 }
+
+#[test]
+fn the_short_way_chooses_as_the_long_one_does() {
+    let snapshot = one_pool(RoundRobin, THREE, &[3, 1, 2]);
+    let (mut short, mut long) = (Balancer::new(&snapshot), Balancer::new(&snapshot));
+    for step in 0..60 {
+        if step % 20 == 7 {
+            let up = step != 7;
+            for balancer in [&mut short, &mut long] {
+                balancer.set_health(ServerId(0), up);
+            }
+        }
+        let Pick::Server(expected) = long.pick(&snapshot, Target::Pool(PoolId(0)), client(), &[]) else {
+            panic!("no server at {step}");
+        };
+        assert!(long.take(expected));
+        assert_eq!(short.take_next(PoolId(0), client().into()), Some(expected), "at {step}");
+        assert_eq!(short.status(expected), long.status(expected), "at {step}");
+    }
+}
+
+#[test]
+fn the_short_way_is_for_pools_that_take_turns_without_limits() {
+    let of = |snapshot: &Snapshot, client: IpAddr| {
+        let mut balancer = Balancer::new(snapshot);
+        let taken = balancer.take_next(PoolId(0), client.into());
+        assert_eq!(balancer.status(ServerId(0)).flows, u32::from(taken.is_some()));
+        taken
+    };
+    assert_eq!(of(&one_pool(RoundRobin, THREE, &[]), client()), Some(ServerId(0)));
+    for algorithm in [LeastConnections, SourceIpHash] {
+        assert_eq!(of(&one_pool(algorithm, THREE, &[]), client()), None);
+    }
+    let mut limited = one_pool(RoundRobin, THREE, &[]);
+    limited.servers[2].max_connections = Some(9);
+    assert_eq!(of(&limited, client()), None);
+    assert_eq!(of(&one_pool(RoundRobin, THREE, &[]), ip("2001:db8::7")), None);
+    assert_eq!(Balancer::new(&limited).take_next(PoolId(1), client().into()), None);
+}

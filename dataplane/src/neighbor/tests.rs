@@ -233,3 +233,35 @@ fn a_long_life_leaks_no_timer() {
         assert!(table.poll_timeout().is_none_or(|next| next > now));
     }
 }
+
+/// Two tables with the same history, of which one holds and the other resolves and retains: unknown, asked for, known, not
+/// confirmed, let go, and forgotten.
+#[test]
+fn holding_is_resolving_and_retaining() {
+    let (mut short, mut long) = (Neighbors::new(2), Neighbors::new(2));
+    let alike = |short: &Neighbors, long: &Neighbors, when: i64| {
+        let timers = (short.poll_timeout(), long.poll_timeout());
+        assert_eq!(timers.0, timers.1, "at {when}");
+        assert_eq!(format!("{:?}", short.entries), format!("{:?}", long.entries), "at {when}");
+        assert_eq!(short.idle, long.idle, "at {when}");
+    };
+    for (when, neighbor) in
+        [(0, 1), (1, 1), (500, 2), (700, 1), (40_000, 1), (70_000, 2), (70_001, 3), (70_002, 3)]
+    {
+        let held = short.hold(at(when), hop(neighbor));
+        let resolved = long.resolve(at(when), hop(neighbor)).filter(|id| long.retain(*id));
+        assert_eq!(held, resolved, "at {when}");
+        alike(&short, &long, when);
+        for table in [&mut short, &mut long] {
+            while table.poll_transmit(at(when)).is_some() {}
+            table.learn(at(when), &advertised(Some(MAC), when == 700, true));
+            // One of two stays held, but for the last.
+            if let Some(id) = held.filter(|_| when != 1 && when < 70_001) {
+                table.release(at(when), id);
+            }
+        }
+        alike(&short, &long, when);
+    }
+    let references = short.entries.iter().map(|entry| entry.references).sum::<u32>();
+    assert_eq!((references, long.in_use()), (3, 2));
+}

@@ -94,15 +94,10 @@ impl<P: Policy> Pipeline<P> {
         self.ports.get(port.index())
     }
 
-    /// The next ended flow that is to be recorded.
+    /// Takes the ended flows that are to be recorded, in the order of their ends.
     #[inline]
-    pub fn poll_record(&mut self) -> Option<EndedFlow> {
-        let record = self.records.pop_front();
-        if record.is_none() {
-            // From the beginning again, where the memory is still in the cache.
-            self.records.clear();
-        }
-        record
+    pub fn take_records(&mut self) -> impl Iterator<Item = EndedFlow> {
+        self.records.drain(..)
     }
 
     /// The next IP packet for the control thread.

@@ -15,8 +15,8 @@ use crate::flow::{Direction, FlowState};
 use crate::flow_table::FlowId;
 use crate::io::PacketBuf;
 use crate::parse::{self, Headers};
-use crate::policy::{Event, FlowFacts, Policy, Selection};
-use crate::snapshot::{Fallback, Protocol, ServerId, ServiceId};
+use crate::policy::{Event, FlowFacts, Policy, Record, Selection};
+use crate::snapshot::{Fallback, PoolId, Protocol, ServerId, ServiceId};
 
 impl<P: Policy> Pipeline<P> {
     /// The first datagram of a client tuple, or any datagram of a service that balances each by itself.
@@ -39,13 +39,13 @@ impl<P: Policy> Pipeline<P> {
             Err(reason) => return Verdict::Drop(reason),
         };
         if scripted {
-            return self.decide_datagram(now, buf, headers, id, service);
+            return self.decide_datagram(now, buf, &headers, id, service);
         }
         self.keep_for_response(id, service);
         let decision = self.default_decision(service);
         match self.select_and_attach(now, id, decision) {
             Err(refusal) => self.refuse_datagram(now, id, refusal),
-            Ok(()) => self.first_datagram(now, buf, headers, id),
+            Ok(()) => self.first_datagram(now, buf, &headers, id),
         }
     }
 
@@ -55,43 +55,84 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        headers: &Headers,
         id: FlowId,
         service: ServiceId,
     ) -> Verdict {
         let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
-        let mut connection = self.connections.fresh();
+        let mut record = self.blank.take().unwrap_or_default();
         let run = client_run(Some(id), first_facts(&headers.key, service), payload, true, None);
-        let decision = self.decide(now, run, &mut connection.record);
-        if let Decision::Wait(waiting) = decision {
-            connection.request = Some(waiting);
-            self.keep(id, connection);
-            if self.waiting > self.snapshot.limits.waiting {
-                return self.refuse_datagram(now, id, Refusal::reset(DropReason::WaitingLimit));
+        let decision = self.decide(now, run, &mut record);
+        let attached = match decision {
+            Decision::Wait(waiting) => {
+                self.keep_record(id, record, |connection| connection.request = Some(waiting));
+                return self.wait_for_more(now, buf, *headers, id);
             }
-            self.schedule_decision(now, id);
-            return self.hold(now, buf, headers, id);
-        }
-        connection.request_ended = true;
-        let attached = match decision.selection() {
-            Ok(selection) => self.choose_and_attach(now, id, selection, Some(&mut connection)),
-            Err(refusal) => Err(refusal),
+            Decision::Select(selection) => {
+                self.choose_for_first(now, (id, &(service, headers.key)), selection, &record)
+            }
+            Decision::Close(reason, close) => Err(Refusal { reason, close }),
         };
-        if attached.is_err() || self.is_needed_later(service, &connection) {
-            self.keep(id, connection);
+        if attached.is_err() || self.is_needed_later(service, &record) {
+            self.keep_record(id, record, |connection| {
+                connection.request_ended = true;
+                connection.pool = attached.ok();
+                connection.milestones.decided = connection.pool.map(|_| now);
+            });
         } else {
-            self.connections.recycle(connection);
+            record.clear();
+            self.blank = Some(record);
         }
         match attached {
             Err(refusal) => self.refuse_datagram(now, id, refusal),
-            Ok(()) => self.first_datagram(now, buf, headers, id),
+            Ok(_) => self.first_datagram(now, buf, headers, id),
         }
     }
 
+    /// Stores what a run on a first datagram has said, with what else is known of the flow.
+    #[cold]
+    fn keep_record(&mut self, id: FlowId, mut record: Box<Record>, note: impl FnOnce(&mut Connection)) {
+        let mut connection = self.connections.fresh();
+        std::mem::swap(&mut connection.record, &mut record);
+        note(&mut connection);
+        self.keep(id, connection);
+        self.blank = Some(record);
+    }
+
+    /// The script waits for more than the first datagram.
+    #[cold]
+    fn wait_for_more<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: Headers,
+        id: FlowId,
+    ) -> Verdict {
+        if self.waiting > self.snapshot.limits.waiting {
+            return self.refuse_datagram(now, id, Refusal::reset(DropReason::WaitingLimit));
+        }
+        self.schedule_decision(now, id);
+        self.hold(now, buf, headers, id)
+    }
+
+    /// Chooses the server of a flow that has tried none, and gives it to the flow; the server's pool.
+    fn choose_for_first(
+        &mut self,
+        now: Instant,
+        (id, flow): (FlowId, &(ServiceId, FlowKey)),
+        selection: Selection,
+        record: &Record,
+    ) -> Result<PoolId, Refusal> {
+        let (service, key) = flow;
+        let chosen = self.choose_but((*service, key), selection, key.source.into(), (&[], Some(record)));
+        self.trace_choice(now, Some(id), (selection, 0), Some(record), &chosen);
+        self.attach_known(now, (id, flow), chosen?, Some(record))
+    }
+
     /// True if a script will run again on a flow, or has said something that is to be reported.
-    fn is_needed_later(&self, service: ServiceId, connection: &Connection) -> bool {
+    fn is_needed_later(&self, service: ServiceId, record: &Record) -> bool {
         let every = self.snapshot.services.get(service.index()).is_some_and(|s| s.datascript.every_payload);
-        every || !connection.record.is_silent() || self.policy.handles(service, Event::Response)
+        every || !record.is_silent() || self.policy.handles(service, Event::Response)
     }
 
     /// The flow has its server, and the datagram that opened it leaves.
@@ -99,13 +140,13 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        headers: &Headers,
         id: FlowId,
     ) -> Verdict {
         self.became_bound(now, id);
-        match self.open_shortcut(now, buf, &headers, id) {
+        match self.open_shortcut(now, buf, headers, id) {
             Some(out) => Verdict::Forward(out),
-            None => self.translate(now, buf, headers, id, Direction::FromClient),
+            None => self.translate(now, buf, *headers, id, Direction::FromClient),
         }
     }
 

@@ -152,6 +152,12 @@ impl<P: Policy> Pipeline<P> {
         client: Client,
         (tried, record): (&[ServerId], Option<&Record>),
     ) -> Result<ServerId, Refusal> {
+        if let (Selection::Pool(pool), []) = (selection, tried)
+            && !self.preserves(service)
+            && let Some(server) = self.balancer.take_next(pool, client)
+        {
+            return Ok(server);
+        }
         let claim = self.claim(service, client_key)?;
         let mut servers = Servers::but(tried);
         let mut pick = self.pick_and_take(selection, client, &mut servers, claim.as_ref());
@@ -282,8 +288,12 @@ impl<P: Policy> Pipeline<P> {
             hash = flows.hash(key);
             steering.is_here(key) && flows.find(hash, key).is_none()
         };
-        let key = self.snat.allocate(protocol, server, free);
-        Ok((key.ok_or(Refusal::reset(DropReason::SnatExhausted))?, hash))
+        let (source, source_port) = server;
+        let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
+        match self.snat.allocate(&mut key, free) {
+            true => Ok((key, hash)),
+            false => Err(Refusal::reset(DropReason::SnatExhausted)),
+        }
     }
 
     /// Takes the server away again, so that another one can be tried.

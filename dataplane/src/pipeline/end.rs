@@ -11,7 +11,7 @@ use crate::api;
 use crate::channel::{EndedBy, EndedFlow, Notes, Phase, Termination};
 use crate::counters::DropReason;
 use crate::flow::{self, Direction, Flow, FlowRef, FlowState};
-use crate::flow_table::FlowId;
+use crate::flow_table::{FlowId, Hashes};
 use crate::neighbor::NeighborId;
 use crate::policy::{Event, Policy};
 use crate::report;
@@ -67,14 +67,15 @@ impl<P: Policy> Pipeline<P> {
     /// Acts on timers that are due; bounded work per call.
     pub fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..EXPIRED_PER_BURST / TOGETHER {
-            let due = std::iter::from_fn(|| self.wheel.pop_expired(now)).take(TOGETHER);
-            let due: ArrayVec<u32, TOGETHER> = due.collect();
-            due.iter().for_each(|slot| self.flows.prefetch_slot(*slot));
-            due.iter().for_each(|slot| self.flows.prefetch_keys(*slot));
-            for slot in &due {
-                if let Some(id) = self.flows.flow_at(*slot) {
-                    self.flow_timeout(now, id);
-                }
+            let mut due = ArrayVec::<u32, TOGETHER>::new();
+            while let (false, Some(slot)) = (due.is_full(), self.wheel.pop_expired(now)) {
+                self.flows.prefetch_slot(slot);
+                due.push(slot);
+            }
+            let known: ArrayVec<_, TOGETHER> =
+                due.iter().filter_map(|slot| self.flows.prefetch_keys(*slot)).collect();
+            for (id, hashes) in known {
+                self.flow_timeout(now, id, hashes);
             }
             if !due.is_full() {
                 break;
@@ -84,10 +85,12 @@ impl<P: Policy> Pipeline<P> {
         self.expire_fragments(now);
     }
 
-    fn flow_timeout(&mut self, now: Instant, id: FlowId) {
+    /// A timer of a flow, whose hashes are at hand.
+    fn flow_timeout(&mut self, now: Instant, id: FlowId, hashes: Hashes) {
         let Some(flow) = self.flows.flow(id) else { return };
         match (flow.state(), flow.is_tcp()) {
-            (FlowState::Bound, _) => self.idle_timeout(now, id),
+            (FlowState::Bound, false) => self.idle_datagrams(now, id, hashes),
+            (FlowState::Bound, true) => self.idle_timeout(now, id),
             (_, true) => self.binding_timeout(now, id),
             (_, false) => self.held_timeout(now, id),
         }
@@ -126,15 +129,24 @@ impl<P: Policy> Pipeline<P> {
         self.wheel.hasten(id.index, due.map_or(idle, |due| due.min(idle)));
     }
 
-    /// The idle time of a bound flow may be over; packets have only moved `last_seen`.
+    /// The idle time of a bound UDP flow may be over; packets have only moved `last_seen`.
+    fn idle_datagrams(&mut self, now: Instant, id: FlowId, hashes: Hashes) {
+        let Some((flow, service)) = self.flow_and_service(id) else { return };
+        if flow.idle(now) < service.udp.idle_timeout {
+            return self.schedule_idle(now, id);
+        }
+        self.conclude(now, id, Fate::NORMAL);
+        self.leave(now, id, Some(hashes));
+    }
+
+    /// The same for a connection.
     fn idle_timeout(&mut self, now: Instant, id: FlowId) {
         let Some((flow, service)) = self.flow_and_service(id) else { return };
         if flow.idle(now) < idle_time(&flow, service) {
             return self.schedule_idle(now, id);
         }
         let open = [Lifecycle::Established, Lifecycle::ClientFin, Lifecycle::ServerFin];
-        let lost = flow.is_tcp() && open.contains(&flow.lifecycle());
-        if lost && service.tcp.reset_on_idle {
+        if open.contains(&flow.lifecycle()) && service.tcp.reset_on_idle {
             self.reset_both(id);
         }
         self.end_by_lifecycle(now, id);
@@ -181,6 +193,12 @@ impl<P: Policy> Pipeline<P> {
     /// The flow is no more.
     pub(super) fn end(&mut self, now: Instant, id: FlowId, fate: Fate) {
         self.conclude(now, id, fate);
+        self.leave(now, id, None);
+    }
+
+    /// What is left of a concluded flow goes, with all that it holds. Its hashes may be at hand.
+    #[inline]
+    fn leave(&mut self, now: Instant, id: FlowId, hashes: Option<Hashes>) {
         let Some(flow) = self.flows.flow(id) else { return };
         let (state, bound, hops) = (flow.state(), flow.is_bound(), [flow.client_hop, flow.server_hop]);
         self.wheel.cancel(id.index);
@@ -190,7 +208,10 @@ impl<P: Policy> Pipeline<P> {
         }
         self.attached = self.attached.saturating_sub(u32::from(bound));
         self.trace_forgotten(id);
-        self.flows.remove(id);
+        match hashes {
+            Some(hashes) => self.flows.remove_hashed(id, hashes),
+            None => self.flows.remove(id),
+        };
         self.counters.flows_ended += 1;
     }
 
@@ -206,6 +227,18 @@ impl<P: Policy> Pipeline<P> {
         if let Some(server) = server {
             self.balancer.closed(server);
         }
+        if index != flow::NONE {
+            return self.conclude_connection(now, id, fate, index);
+        }
+        let told = self.tells_of(id, service, fate);
+        if told != (false, false) {
+            self.write_record(now, told, id, fate, None);
+        }
+    }
+
+    /// The same for a flow that has had a connection to the end.
+    fn conclude_connection(&mut self, now: Instant, id: FlowId, fate: Fate, index: u32) {
+        let Some(service) = self.flows.flow(id).map(|flow| ServiceId(flow.service)) else { return };
         let mut connection = self.connections.take(index);
         if let Some(connection) = connection.as_mut() {
             self.cancel_runs(connection);
@@ -214,17 +247,23 @@ impl<P: Policy> Pipeline<P> {
                 api::forget_persistence(now, &mut self.tables, service, &connection.record);
             }
         }
-        // Of an incomplete handshake nobody was there to be reported, and in a flood of SYNs there would be no end to it.
-        let begun = fate.termination.phase != Phase::Handshake;
-        self.counters.handshakes_incomplete += u64::from(!begun);
-        let (logged, traced) = (begun && self.is_logged(service), self.traces_end(id, fate));
-        if logged || traced {
-            self.write_record(now, (logged, traced), id, fate, connection.as_deref_mut());
+        let told = self.tells_of(id, service, fate);
+        if told != (false, false) {
+            self.write_record(now, told, id, fate, connection.as_deref_mut());
         }
         if let Some(connection) = connection {
             self.connections.put(index, connection);
             self.connections.release(index);
         }
+    }
+
+    /// Whether the end of a flow is logged, and whether it is told to whoever watches. Of an incomplete handshake nobody was
+    /// there to be reported, and in a flood of SYNs there would be no end to it.
+    #[inline]
+    fn tells_of(&mut self, id: FlowId, service: ServiceId, fate: Fate) -> (bool, bool) {
+        let begun = fate.termination.phase != Phase::Handshake;
+        self.counters.handshakes_incomplete += u64::from(!begun);
+        (begun && self.is_logged(service), self.traces_end(id, fate))
     }
 
     /// Forgets the runs that wait.
@@ -247,18 +286,21 @@ impl<P: Policy> Pipeline<P> {
         connection: Option<&mut Connection>,
     ) {
         let Some(flow) = self.flows.flow(id) else { return };
-        // Of a logged flow whose script has decided on the first datagram, and had nothing else to say, no connection is left.
-        let service = ServiceId(flow.service);
-        let at_once = logged && connection.is_none() && !flow.is_tcp() && flow.server_id().is_some();
-        let mut ended = ended(now, flow, fate, connection);
-        if at_once && self.policy.handles(service, Event::Request) {
-            ended.decided = Some(ended.started);
+        let mut ended = ended(now, flow, fate);
+        match connection {
+            Some(connection) => tell_more(&mut ended, connection),
+            // Of a logged flow whose script has decided on the first datagram, and had nothing else to say, none is left.
+            None if logged && !flow.is_tcp() && ended.server.is_some() => {
+                let decided = self.policy.handles(ended.service, Event::Request);
+                ended.decided = decided.then_some(ended.started);
+            }
+            None => {}
         }
         if traced {
             self.trace_ended(now, id, ended.clone());
         }
         match logged {
-            true if self.records.len() < QUEUE => self.records.push_back(ended),
+            true if self.records.len() < QUEUE => self.records.push(ended),
             true => self.counters.records_lost += 1,
             false => {}
         }
@@ -349,10 +391,9 @@ fn reset(seq: SeqNumber) -> Segment<'static> {
     }
 }
 
-/// What is to be told of a flow that ends now.
+/// What is to be told of a flow that ends now, as far as its own record says.
 #[inline]
-fn ended(now: Instant, flow: FlowRef<'_>, fate: Fate, connection: Option<&mut Connection>) -> EndedFlow {
-    let times = connection.as_ref().map_or(Milestones::default(), |connection| connection.milestones);
+fn ended(now: Instant, flow: FlowRef<'_>, fate: Fate) -> EndedFlow {
     EndedFlow {
         service: ServiceId(flow.service),
         server: flow.server_id(),
@@ -362,13 +403,20 @@ fn ended(now: Instant, flow: FlowRef<'_>, fate: Fate, connection: Option<&mut Co
         server_key: flow.is_bound().then(|| flow.server_key()),
         started: now - flow.age(now),
         ended: now,
-        established: times.established,
-        decided: times.decided,
-        connected: times.connected,
+        established: None,
+        decided: None,
+        connected: None,
         from_client: report::traffic(&flow, Direction::FromClient),
         from_server: report::traffic(&flow, Direction::FromServer),
-        notes: connection.and_then(notes),
+        notes: None,
     }
+}
+
+/// What its connection says.
+fn tell_more(ended: &mut EndedFlow, connection: &mut Connection) {
+    let Milestones { established, decided, connected } = connection.milestones;
+    (ended.established, ended.decided, ended.connected) = (established, decided, connected);
+    ended.notes = notes(connection);
 }
 
 /// Ends a `ds_log` that was cut.

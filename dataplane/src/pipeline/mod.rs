@@ -59,7 +59,7 @@ use crate::io::{BURST, Burst, PacketBuf, PortId};
 use crate::mesh::News;
 use crate::neighbor::{NeighborId, Neighbors};
 use crate::parse::{self, Headers, Packet};
-use crate::policy::Policy;
+use crate::policy::{Policy, Record};
 use crate::route::Routes;
 use crate::snapshot::Snapshot;
 use crate::snat::SnatPorts;
@@ -128,13 +128,15 @@ pub struct Pipeline<P: Policy> {
     tables: TableStore,
     policy: P,
     connections: Connections,
+    /// Where a script decides on a datagram; empty in between.
+    blank: Option<Box<Record>>,
     counters: Counters,
     /// Flows that may have something to send, in the order in which they asked.
     dirty: VecDeque<FlowId>,
     /// Packets that weir makes without a binding.
     originated: VecDeque<Originated>,
     /// Records of ended flows, until the worker takes them.
-    records: VecDeque<EndedFlow>,
+    records: Vec<EndedFlow>,
     /// IP packets for the control thread, until the worker takes them.
     punted: VecDeque<Vec<u8>>,
     /// Neighbours that became known since the worker last asked.
@@ -211,10 +213,11 @@ impl<P: Policy> Pipeline<P> {
             tables: TableStore::new(&snapshot, seat),
             policy,
             connections: Connections::new(),
+            blank: None,
             counters: Counters::default(),
             dirty: VecDeque::with_capacity(QUEUE),
             originated: VecDeque::with_capacity(QUEUE),
-            records: VecDeque::with_capacity(QUEUE),
+            records: Vec::with_capacity(QUEUE),
             punted: VecDeque::new(),
             resolved: VecDeque::new(),
             embryonic: 0,

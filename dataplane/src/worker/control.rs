@@ -21,11 +21,9 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
 
     /// Records and packets for control.
     pub(super) fn hand_over(&mut self) {
-        while let Some(record) = self.pipeline.poll_record() {
-            if !self.end.record(record) {
-                self.pipeline.counters_mut().records_lost += 1;
-            }
-        }
+        let lost =
+            self.pipeline.take_records().map(|record| u64::from(!self.end.record(record))).sum::<u64>();
+        self.pipeline.counters_mut().records_lost += lost;
         while let Some(packet) = self.pipeline.poll_punted() {
             if !self.end.punt(&packet) {
                 let counters = self.pipeline.counters_mut();

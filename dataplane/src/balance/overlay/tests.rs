@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::balance::fixture::{icmp_monitor, ip};
 use crate::balance::{Pick, ServerStatus};
-use crate::snapshot::{Algorithm, Target};
+use crate::snapshot::{Algorithm, PoolId, Target};
 
 /// A pool in few numbers: its algorithm, whether it has a monitor, and for each server that is there weight, whether it is
 /// enabled, and its limit.
