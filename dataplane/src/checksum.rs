@@ -4,6 +4,7 @@
 //! does not depend on the byte order (RFC 1071, 2 B), so only the ends convert.
 
 use crate::address::Address;
+use crate::header::IPV4_LEN;
 
 /// A one's complement sum under way.
 ///
@@ -38,6 +39,13 @@ impl Sum {
         Sum(self.0 + halves(even) + halves(odd) + last)
     }
 
+    /// Adds an IPv4 header without options.
+    #[inline]
+    pub(crate) fn ipv4(self, header: [u8; IPV4_LEN]) -> Self {
+        let words: [u32; IPV4_LEN / 4] = zerocopy::transmute!(header);
+        Sum(words.iter().fold(self.0, |sum, word| sum + u64::from(*word)))
+    }
+
     /// Adds a number as its two bytes in network byte order.
     pub fn word(self, word: u16) -> Self {
         Sum(self.0 + u64::from(word.to_be()))
@@ -52,8 +60,13 @@ impl Sum {
 
 /// The sum of the pseudo header of RFC 9293, 3.1 or RFC 8200, 8.1. `length` is that of header and payload above IP.
 ///
-/// IPv4 addresses are summed with their mapping prefix, whose sum is 0xffff and so changes nothing.
+/// The mapping prefix of IPv4 addresses may be summed or not: its sum is 0xffff, which
+/// changes nothing.
+#[inline]
 pub fn pseudo_header(source: Address, destination: Address, protocol: u8, length: u16) -> Sum {
+    if let (Some(source), Some(destination)) = (source.v4(), destination.v4()) {
+        return pseudo_header_v4(source, destination, protocol, length);
+    }
     Sum::default().bytes(&source.0).bytes(&destination.0).word(u16::from(protocol)).word(length)
 }
 

@@ -136,7 +136,7 @@ fn header_v4(
         source,
         destination,
     };
-    header.checksum = U16::new(Sum::default().bytes(header.as_bytes()).checksum());
+    header.checksum = U16::new(Sum::default().ipv4(zerocopy::transmute!(header)).checksum());
     header
 }
 

@@ -10,6 +10,9 @@ pub struct TooManyHoles;
 /// So many ranges fit in the SACK option of a segment without other options.
 const REPORTED: usize = 4;
 
+/// Largest buffer that is kept for the stream of another connection.
+const REUSED: usize = 2048;
+
 /// A bounded buffer that takes segments of a stream in any order and gives the bytes from the first one on.
 ///
 /// Where segments overlap, the copy that came first stays: bytes that somebody may have looked at never change. The
@@ -104,6 +107,16 @@ impl Reassembly {
                 *at = at.saturating_sub(count) + bytes.len();
             }
         }
+    }
+
+    /// Nothing has come yet; the buffer goes on to be used if it is not larger than that.
+    pub(crate) fn clear(&mut self) {
+        if self.bytes.capacity() > REUSED {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.contiguous = 0;
+        self.beyond = None;
     }
 
     /// Room for `needed` bytes in all: at least doubling, but never more than `limit`.

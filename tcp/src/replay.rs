@@ -107,8 +107,17 @@ impl Replay {
         Some((seq, length))
     }
 
+    /// False if [`Replay::poll`] would give nothing and change nothing, whatever the window; `end` is that of its supply.
+    #[inline]
+    pub(crate) fn wants_poll(&self, end: SeqNumber) -> bool {
+        self.resend || self.nxt.is_before(end)
+    }
+
     /// How much may go out at `nxt`, silly windows avoided (RFC 9293, 3.8.6.2.1).
     fn sendable(&mut self, supply: Supply) -> u32 {
+        if !self.nxt.is_before(supply.end) {
+            return 0;
+        }
         if self.congestion.window == 0 {
             self.congestion.window = supply.mss.saturating_mul(INITIAL_SEGMENTS);
         }
@@ -117,7 +126,7 @@ impl Replay {
             window = window.max(1);
         }
         let in_flight = self.nxt.since(self.una);
-        let left = if self.nxt.is_before(supply.end) { supply.end.since(self.nxt) } else { 0 };
+        let left = supply.end.since(self.nxt);
         let length = left.min(window.saturating_sub(in_flight)).min(supply.mss);
         let worthwhile = length == left || length == supply.mss || in_flight == 0;
         if worthwhile { length } else { 0 }

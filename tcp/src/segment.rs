@@ -167,6 +167,7 @@ impl<'a> Segment<'a> {
     ///
     /// # Errors
     /// [`SegmentError::Truncated`], [`SegmentError::DataOffset`], [`SegmentError::OptionLength`].
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SegmentError> {
         let header = bytes.first_chunk::<HEADER>().ok_or(SegmentError::Truncated)?;
         let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1] = *header;
@@ -244,9 +245,10 @@ impl Options {
 }
 
 impl Timestamps {
-    /// The option where it is the only one, in its recommended layout: nearly always.
+    /// Those of a header whose options are nothing else, in the recommended layout behind two NOPs: nearly always.
     #[inline]
-    fn alone(options: &[u8]) -> Option<Timestamps> {
+    #[must_use]
+    pub fn alone(options: &[u8]) -> Option<Timestamps> {
         let &[NOP, NOP, TIMESTAMPS, 10, a, b, c, d, e, f, g, h] = options else { return None };
         Some(Timestamps { value: u32::from_be_bytes([a, b, c, d]), echo: u32::from_be_bytes([e, f, g, h]) })
     }

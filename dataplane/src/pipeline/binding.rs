@@ -14,7 +14,7 @@ use crate::api;
 use crate::balance::Client;
 use crate::channel::{EndedBy, Phase};
 use crate::counters::DropReason;
-use crate::flow::{Direction, FlowState};
+use crate::flow::{self, Direction, FlowState};
 use crate::flow_table::FlowId;
 use crate::io::PacketBuf;
 use crate::parse::{self, Headers};
@@ -27,18 +27,18 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        headers: &Headers,
         id: FlowId,
         direction: Direction,
     ) -> Verdict {
-        if !parse::l4_checksum_ok(buf.bytes(), &headers) {
+        if !parse::l4_checksum_ok(buf.bytes(), headers) {
             return Verdict::Drop(DropReason::L4Checksum);
         }
         let Some((index, mut connection)) = self.borrow_connection(id) else {
             return Verdict::Drop(DropReason::NoFlow);
         };
-        let segment = buf.bytes().get(headers.l4_range()).map(Segment::parse);
-        let (Some(Ok(segment)), Some(binding)) = (segment, connection.binding.as_mut()) else {
+        let segment = buf.bytes().get(headers.l4_range()).and_then(|bytes| Segment::parse(bytes).ok());
+        let (Some(segment), Some(binding)) = (segment, connection.binding.as_mut()) else {
             self.connections.put(index, connection);
             return Verdict::Drop(DropReason::Malformed);
         };
@@ -46,15 +46,12 @@ impl<P: Policy> Pipeline<P> {
         if binding.is_connected() {
             connection.milestones.connected.get_or_insert(now);
         }
-        match event {
-            TcpEvent::Forward | TcpEvent::Rejected => {}
-            _ => self.count_segment(now, id, direction, &headers),
-        }
+        let taken = !matches!(event, TcpEvent::Forward | TcpEvent::Rejected);
+        self.note_segment(now, id, direction, taken.then_some(headers));
         self.trace_binding(now, id, &connection, event);
         self.handle_event(now, id, &mut connection, event);
         let headless = connection.fate.is_some_and(|fate| fate.reason == Some(DropReason::ProxyHeader));
         self.connections.put(index, connection);
-        self.mark_dirty(id);
         match event {
             TcpEvent::Data(Side::Client) if headless => Verdict::Drop(DropReason::ProxyHeader),
             TcpEvent::Rejected => Verdict::Drop(DropReason::TcpUnacceptable),
@@ -63,11 +60,16 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Counts a segment that a binding took in.
-    fn count_segment(&mut self, now: Instant, id: FlowId, direction: Direction, headers: &Headers) {
-        if let Some(flow) = self.flows.flow_mut(id) {
+    /// A binding has seen a segment, and perhaps has something to say; `taken` is what it took in.
+    fn note_segment(&mut self, now: Instant, id: FlowId, direction: Direction, taken: Option<&Headers>) {
+        let Some(flow) = self.flows.flow_mut(id) else { return };
+        if let Some(headers) = taken {
             flow.touch(now);
             flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
+        }
+        if flow.flags & flow::DIRTY == 0 {
+            flow.flags |= flow::DIRTY;
+            self.dirty.push_back(id);
         }
     }
 
@@ -358,7 +360,7 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        headers: &Headers,
         id: FlowId,
         direction: Direction,
     ) -> Verdict {
@@ -370,7 +372,10 @@ impl<P: Policy> Pipeline<P> {
             flow.splice = binding.splice();
             flow.track = binding.track();
         }
-        self.translate(now, buf, headers, id, direction)
+        match self.segment_shortcut(now, buf, headers, id, direction) {
+            Some(verdict) => verdict,
+            None => self.translate(now, buf, *headers, id, direction),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        headers: &Headers,
         (id, direction): (FlowId, Direction),
     ) -> Verdict {
         let Some(flow) = self.flows.flow(id) else {
@@ -40,20 +40,20 @@ impl<P: Policy> Pipeline<P> {
         };
         let (bound, is_tcp) = (flow.state() == FlowState::Bound, flow.is_tcp());
         if bound && headers.tcp_flags & TURNING.0 != 0 {
-            if !parse::l4_checksum_ok(buf.bytes(), &headers) {
+            if !parse::l4_checksum_ok(buf.bytes(), headers) {
                 // What the end hosts will not believe must not change what weir thinks of them.
                 return Verdict::Drop(DropReason::L4Checksum);
             }
             if is_syn(headers.tcp_flags) && lingers(&flow, direction) {
-                return self.reopen(now, buf, headers, id);
+                return self.reopen(now, buf, *headers, id);
             }
         }
         match (bound, is_tcp) {
-            (true, _) if flow.flags & flow::INSPECT == 0 => self.translate(now, buf, headers, id, direction),
-            (true, true) => self.inspect_segment(now, buf, headers, id, direction),
-            (true, false) => self.inspect_datagram(now, buf, headers, id, direction),
+            (true, _) if flow.flags & flow::INSPECT == 0 => self.translate(now, buf, *headers, id, direction),
+            (true, true) => self.inspect_segment(now, buf, *headers, id, direction),
+            (true, false) => self.inspect_datagram(now, buf, *headers, id, direction),
             (false, true) => self.binding_segment(now, buf, headers, id, direction),
-            (false, false) => self.waiting_datagram(now, buf, headers, id),
+            (false, false) => self.waiting_datagram(now, buf, *headers, id),
         }
     }
 
@@ -141,11 +141,7 @@ impl<P: Policy> Pipeline<P> {
         flow.touch(now);
         flow.count(direction, u64::from(headers.end.saturating_sub(headers.payload)));
         if turning && flow.lifecycle() != before {
-            let both = flow.lifecycle() == Lifecycle::BothFin && flow.state() == FlowState::Bound;
-            self.schedule_idle(now, id);
-            if both {
-                self.conclude(now, id, Fate::NORMAL);
-            }
+            self.turned(now, id);
         }
         self.neighbors.want(now, hop);
         if split {
@@ -163,6 +159,18 @@ impl<P: Policy> Pipeline<P> {
     }
 }
 
+impl<P: Policy> Pipeline<P> {
+    /// The connection stands elsewhere than before. A binding that is still there has a timer of its own.
+    pub(super) fn turned(&mut self, now: Instant, id: FlowId) {
+        let Some(flow) = self.flows.flow(id).filter(|flow| flow.state() == FlowState::Bound) else { return };
+        let both = flow.lifecycle() == Lifecycle::BothFin;
+        self.schedule_idle(now, id);
+        if both {
+            self.conclude(now, id, Fate::NORMAL);
+        }
+    }
+}
+
 /// True for a packet that must not be fragmented: its sender, or IPv6, forbids it.
 #[cold]
 fn keeps_whole<B: PacketBuf>(buf: &B, headers: &Headers) -> bool {
@@ -170,7 +178,7 @@ fn keeps_whole<B: PacketBuf>(buf: &B, headers: &Headers) -> bool {
 }
 
 /// Flags that change where a connection stands.
-const TURNING: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0);
+pub(super) const TURNING: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0);
 
 /// SYN without ACK or RST.
 fn is_syn(flags: u8) -> bool {

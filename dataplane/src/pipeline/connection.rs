@@ -84,6 +84,8 @@ pub struct Connection {
     pub over: bool,
     /// How it ended, if that is settled.
     pub fate: Option<Fate>,
+    /// When the timer of the binding fires; it may have fired.
+    pub timer: Option<Instant>,
     client_seen: Option<SeqNumber>,
     server_seen: Option<SeqNumber>,
 }
@@ -110,6 +112,7 @@ impl Connection {
             spliced,
             over,
             fate,
+            timer,
             client_seen,
             server_seen,
         } = self;
@@ -119,6 +122,7 @@ impl Connection {
         tried.clear();
         (*binding, *endpoints, *request, *response) = (None, None, None, None);
         (*selection, *pool, *fate, *client_seen, *server_seen) = (None, None, None, None, None);
+        *timer = None;
         (*header_due, *request_ended, *response_ended) = (false, false, false);
         (*release, *spliced, *over) = (false, false, false);
         *milestones = Milestones::default();
@@ -128,6 +132,13 @@ impl Connection {
     #[must_use]
     pub fn is_releasing(&self) -> bool {
         self.release && !self.held.is_empty()
+    }
+
+    /// True if the timer fires before the binding wants to be looked at, or then. The idle time is no reason to set it anew:
+    /// what comes meanwhile only moves its end.
+    #[must_use]
+    pub fn fires_before(&self, due: Option<Instant>) -> bool {
+        self.timer.is_some_and(|timer| due.is_none_or(|due| timer <= due))
     }
 
     /// End of the data of a side that scripts of a spliced flow have seen.
@@ -158,9 +169,11 @@ pub struct Connections {
     free: Vec<u32>,
     #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
     spare: Vec<Box<Connection>>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
+    bindings: Vec<Box<Binding>>,
 }
 
-/// Cleared connections kept for reuse.
+/// Cleared connections kept for reuse, and as many bindings that are over, with at most 5 KB each.
 const MOST_SPARE: usize = 1024;
 
 impl Connections {
@@ -177,9 +190,25 @@ impl Connections {
 
     /// Gives back what [`Connections::fresh`] or [`Connections::take`] gave.
     pub fn recycle(&mut self, mut connection: Box<Connection>) {
+        if let Some(binding) = connection.binding.take() {
+            self.keep_binding(binding);
+        }
         if self.spare.len() < MOST_SPARE {
             connection.clear();
             self.spare.push(connection);
+        }
+    }
+
+    /// A binding that is over, to be used again.
+    pub fn spare_binding(&mut self) -> Option<Box<Binding>> {
+        self.bindings.pop()
+    }
+
+    /// Keeps a binding that is over.
+    pub fn keep_binding(&mut self, mut binding: Box<Binding>) {
+        if self.bindings.len() < MOST_SPARE {
+            binding.retire();
+            self.bindings.push(binding);
         }
     }
 
@@ -221,6 +250,11 @@ impl Connections {
     #[must_use]
     pub fn peek(&self, index: u32) -> Option<&Connection> {
         self.slots.get(index as usize)?.as_deref()
+    }
+
+    /// The same, to change it.
+    pub fn peek_mut(&mut self, index: u32) -> Option<&mut Connection> {
+        self.slots.get_mut(index as usize)?.as_deref_mut()
     }
 
     /// How many are in use.

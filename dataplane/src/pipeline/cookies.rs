@@ -91,7 +91,7 @@ impl<P: Policy> Pipeline<P> {
         self.counters.cookies_accepted += 1;
         let forgotten = self.cookies.use_up(now, headers.key.as_bytes(), isn);
         self.counters.cookies_forgotten += u64::from(forgotten);
-        Some(self.binding_segment(now, buf, *headers, id, Direction::FromClient))
+        Some(self.binding_segment(now, buf, headers, id, Direction::FromClient))
     }
 
     /// Remembers when a handshake that is kept began.

@@ -334,21 +334,22 @@ impl<P: Policy> Pipeline<P> {
 
     /// The binding has delivered everything: the end hosts talk to each other from now on.
     pub(super) fn complete_splice(&mut self, now: Instant, id: FlowId) {
-        let Some((index, mut connection)) = self.borrow_connection(id) else { return };
+        let Some(flow) = self.flows.flow_mut(id) else { return };
+        let Some(connection) = self.connections.peek_mut(flow.connection) else { return };
         connection.spliced = false;
-        if let Some((binding, flow)) = connection.binding.take().zip(self.flows.flow_mut(id)) {
-            // Scripts have seen what they were to see of it, a PROXY header excepted: it is nothing new when it comes again.
-            *connection.seen_mut(Side::Client) = Some(binding.track().acknowledged(Side::Client));
+        if let Some(binding) = connection.binding.take() {
             flow.splice = binding.splice();
             flow.track = binding.track();
+            // Scripts have seen what they were to see of it, a PROXY header excepted: it is nothing new when it comes again.
+            *connection.seen_mut(Side::Client) = Some(flow.track.acknowledged(Side::Client));
             flow.set_client_timestamp(binding.client_timestamp().unwrap_or(0));
             // What weir delivered itself; FINs that passed meanwhile are noted already.
             let delivered = [Side::Client, Side::Server].into_iter().filter(|side| binding.finished(*side));
             let lifecycle = delivered.fold(flow.lifecycle(), |phase, side| phase.observe(side, Flags::FIN));
             flow.set_lifecycle(lifecycle);
             flow.touch(now);
+            self.connections.keep_binding(binding);
         }
-        self.connections.put(index, connection);
         self.became_bound(now, id);
         if self.flows.flow(id).is_some_and(|flow| flow.lifecycle() == Lifecycle::BothFin) {
             self.conclude(now, id, Fate::NORMAL);

@@ -101,6 +101,7 @@ impl<P: Policy> Pipeline<P> {
         let Some((index, mut connection)) = self.borrow_connection(id) else {
             return self.end(now, id, Fate::NORMAL);
         };
+        connection.timer = None;
         if let Some(binding) = connection.binding.as_mut() {
             let event = binding.handle_timeout(now);
             self.trace_binding(now, id, &connection, event);
@@ -126,7 +127,12 @@ impl<P: Policy> Pipeline<P> {
         let Some((flow, service)) = self.flow_and_service(id) else { return };
         let left = service.tcp.idle_timeout.total_micros().saturating_sub(flow.idle(now).total_micros());
         let idle = now + Duration::from_micros(left.max(1));
-        self.wheel.hasten(id.index, due.map_or(idle, |due| due.min(idle)));
+        let at = due.map_or(idle, |due| due.min(idle));
+        let index = flow.connection;
+        self.wheel.hasten(id.index, at);
+        if let Some(connection) = self.connections.peek_mut(index) {
+            connection.timer = Some(at);
+        }
     }
 
     /// The idle time of a bound UDP flow may be over; packets have only moved `last_seen`.

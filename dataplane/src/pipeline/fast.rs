@@ -206,7 +206,7 @@ impl<P: Policy> Pipeline<P> {
     ) -> Option<PortId> {
         let glance = &lane.glance;
         let (flow, direction) = self.flows.plain_mut(lane.spot, glance.key)?;
-        cross::<LINK, B>(&self.neighbors, millis, buf, glance, (flow, direction))
+        cross::<LINK, B>(&self.neighbors, millis, buf, (glance, 0), (flow, direction))
     }
 
     /// The same for the datagram that has opened a flow; what [`Pipeline::translate`] would do.
@@ -223,8 +223,8 @@ impl<P: Policy> Pipeline<P> {
         let glance = Glance { key: (0, 0), total: headers.end.saturating_sub(headers.l3), above: UDP };
         let opened = (flow, Direction::FromClient);
         match headers.tagged() {
-            false => cross::<UNTAGGED, B>(&self.neighbors, milliseconds(now), buf, &glance, opened),
-            true => cross::<TAGGED, B>(&self.neighbors, milliseconds(now), buf, &glance, opened),
+            false => cross::<UNTAGGED, B>(&self.neighbors, milliseconds(now), buf, (&glance, 0), opened),
+            true => cross::<TAGGED, B>(&self.neighbors, milliseconds(now), buf, (&glance, 0), opened),
         }
     }
 
@@ -246,7 +246,10 @@ impl<P: Policy> Pipeline<P> {
         let glance = Glance { key: lane.key(), ..lane.glance };
         let headers = glance.headers::<LINK>(buf.bytes());
         if let Some(found) = self.flows.found(lane.spot, glance.key) {
-            return self.known(walk.now, buf, headers, found);
+            return match self.finish(walk.now, buf, &headers, found) {
+                Some(verdict) => verdict,
+                None => self.known(walk.now, buf, &headers, found),
+            };
         }
         match headers.key.source.v4().is_some_and(parse::is_host) {
             // 1 may stand for another hash.
@@ -259,13 +262,14 @@ impl<P: Policy> Pipeline<P> {
     }
 }
 
-/// Translates a packet of a bound flow in place. `None`, and nothing done, where that takes more.
+/// Translates a packet of a bound flow in place. `None`, and nothing done, where that takes more. `fin` is 1 for a segment
+/// that ends its side's stream.
 #[inline(always)]
-fn cross<const LINK: usize, B: PacketBuf>(
+pub(super) fn cross<const LINK: usize, B: PacketBuf>(
     neighbors: &Neighbors,
     millis: u32,
     buf: &mut B,
-    glance: &Glance,
+    (glance, fin): (&Glance, u32),
     (flow, direction): (&mut Flow, Direction),
 ) -> Option<PortId> {
     let (addresses, ports, hop) = flow.onward(direction);
@@ -283,7 +287,7 @@ fn cross<const LINK: usize, B: PacketBuf>(
         }
         let options = if glance.above == TCP_TIMESTAMPS { rest.first_chunk_mut() } else { None };
         let header = head.last_chunk_mut()?;
-        let length = u32::from(payload);
+        let length = u32::from(payload) + fin;
         above = Some(flow.splice.relay(&mut flow.track, side(direction), header, options, length));
     }
     rewrite::relabel(head, (addresses, ports), above);

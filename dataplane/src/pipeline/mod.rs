@@ -3,13 +3,13 @@
 //! A packet whose flow is not found may be another worker's: [`crate::steering`].
 //!
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
-//! path), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of
-//! a flow), `terms.rs` (what a client is offered), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the
-//! choice of a server), `destinations.rs` (where servers are), `binding.rs`
-//! (TCP before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `preserve.rs` (flows whose servers see the client's address), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND,
-//! ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs`
-//! (timers, and how flows end), `reload.rs` (another configuration), `traced.rs` (the same for somebody who watches);
-//! `access.rs` lends out the parts.
+//! path), `finish.rs` (FINs on it), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS),
+//! `open.rs` (the first packet of a flow), `terms.rs` (what a client is offered), `cookies.rs` (handshakes that are not
+//! kept), `decide.rs` (the script and the choice of a server), `destinations.rs` (where servers are), `binding.rs` (TCP before
+//! the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `inspect.rs` (scripts on bound flows), `preserve.rs` (flows whose servers
+//! see the client's address), `fragments.rs` (packets in pieces), `local.rs` (ARP, ND, ping, packets for control),
+//! `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end),
+//! `reload.rs` (another configuration), `traced.rs` (the same for somebody who watches); `access.rs` lends out the parts.
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.
@@ -25,6 +25,7 @@ mod destinations;
 mod end;
 mod errors;
 mod fast;
+mod finish;
 mod fragments;
 mod inspect;
 mod local;
@@ -311,7 +312,7 @@ impl<P: Policy> Pipeline<P> {
     /// A TCP or UDP packet: to its flow, to the worker that may have it, or to the service that opens one.
     fn transport<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: Headers, hash: u64) -> Verdict {
         if let Some(found) = self.flows.find(hash, &headers.key) {
-            return self.known(now, buf, headers, found);
+            return self.known(now, buf, &headers, found);
         }
         match self.steering.elsewhere(&headers.key) {
             Some(worker) => Verdict::HandOver(worker),

@@ -130,11 +130,17 @@ impl<P: Policy> Pipeline<P> {
     ) -> Result<FlowId, DropReason> {
         let terms = self.terms(headers, service).ok_or(DropReason::NoService)?;
         terms.fit(&mut syn);
-        let binding = Binding::accept(now, &syn, &terms.promise, &terms.limits, isn, timestamp_offset);
         let key = (headers.key, self.flows.hash(&headers.key));
         let id = self.new_flow(now, key, service, FlowState::Embryonic)?;
         let mut connection = self.connections.fresh();
-        connection.binding = Some(Box::new(binding));
+        let (promise, limits) = (&terms.promise, &terms.limits);
+        connection.binding = Some(match self.connections.spare_binding() {
+            Some(mut binding) => {
+                binding.accept_again(now, &syn, promise, limits, isn, timestamp_offset);
+                binding
+            }
+            None => Box::new(Binding::accept(now, &syn, promise, limits, isn, timestamp_offset)),
+        });
         connection.header_due = self.begins_with_header(service, headers.key.source.ip());
         self.keep(id, connection);
         Ok(id)

@@ -45,33 +45,33 @@ impl<P: Policy> Pipeline<P> {
     /// [`Pipeline::process`] and [`Pipeline::handle_timeout`].
     pub fn poll_transmit<B: PacketBuf>(&mut self, now: Instant, buf: &mut B) -> Option<Output> {
         loop {
+            let mut silent = None;
             let built = if self.neighbors_ask(now)
                 && let Some(question) = self.neighbors.poll_transmit(now)
             {
                 self.build_solicitation(&question, buf).map(Some)
             } else if let Some(originated) = self.originated.pop_front() {
                 self.build_originated(now, originated, buf).map(Some)
-            } else if let Some(cut) = self.outgoing.poll(buf) {
+            } else if !self.outgoing.is_empty()
+                && let Some(cut) = self.outgoing.poll(buf)
+            {
                 cut.and_then(|way| self.address_fragment(now, way, buf)).map(Some)
             } else {
                 let id = *self.dirty.front()?;
-                match self.transmit_flow(now, id, buf) {
-                    Some(built) => built,
-                    None => {
-                        self.dirty.pop_front();
-                        self.settle(now, id);
-                        continue;
-                    }
-                }
+                let (built, more) = self.transmit_flow(now, id, buf);
+                silent = (!more).then_some(id);
+                built
             };
+            if let (Ok(Some(output)), true) = (&built, self.tracer.is_some()) {
+                self.trace_output(now, *output, buf.bytes());
+            }
+            if let Some(id) = silent {
+                self.dirty.pop_front();
+                self.settle(now, id);
+            }
             match built {
-                Ok(Some(output)) => {
-                    if self.tracer.is_some() {
-                        self.trace_output(now, output, buf.bytes());
-                    }
-                    return Some(output);
-                }
-                // It was taken in pieces, which are next.
+                Ok(Some(output)) => return Some(output),
+                // There was nothing, or it was taken in pieces, which are next.
                 Ok(None) => {}
                 Err(_) => self.counters.originate_failed += 1,
             }
@@ -124,23 +124,30 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// The next packet of a flow, or `None` if it has no more.
+    /// The next packet of a flow, if it has one, and whether it may have more.
     fn transmit_flow<B: PacketBuf>(
         &mut self,
         now: Instant,
         id: FlowId,
         buf: &mut B,
-    ) -> Option<Result<Option<Output>, DropReason>> {
-        let (index, mut connection) = self.borrow_connection(id)?;
-        let built = match connection.binding.as_mut() {
-            Some(binding) => binding.poll_transmit(now).map(|transmit| {
-                self.counters.retransmitted += u64::from(transmit.again);
-                self.build_segment(now, id, transmit.to, &transmit.segment, buf).map(Some)
-            }),
-            None => next_held(&mut connection).map(|held| self.build_held(now, id, &held, buf)),
+    ) -> (Result<Option<Output>, DropReason>, bool) {
+        let Some((index, mut connection)) = self.borrow_connection(id) else { return (Ok(None), false) };
+        let turn = match connection.binding.as_mut() {
+            Some(binding) => match binding.poll_transmit(now) {
+                Some(transmit) => {
+                    self.counters.retransmitted += u64::from(transmit.again);
+                    let built = self.build_segment(now, id, transmit.to, &transmit.segment, buf).map(Some);
+                    (built, binding.wants_transmit())
+                }
+                None => (Ok(None), false),
+            },
+            None => match next_held(&mut connection) {
+                Some(held) => (self.build_held(now, id, &held, buf), true),
+                None => (Ok(None), false),
+            },
         };
         self.connections.put(index, connection);
-        built
+        turn
     }
 
     /// The flow has said all it had to say for now.
@@ -148,21 +155,22 @@ impl<P: Policy> Pipeline<P> {
         let Some(flow) = self.flows.flow_mut(id) else { return };
         flow.flags &= !flow::DIRTY;
         let state = flow.state();
-        let Some((index, mut connection)) = self.borrow_connection(id) else { return };
+        let Some(connection) = self.connections.peek_mut(flow.connection) else { return };
         let (over, spliced, fate) = (connection.over, connection.spliced, connection.fate);
         let released = connection.release && connection.held.is_empty();
         connection.release &= !released;
-        let bound_by_binding = connection.binding.is_some();
-        let due = connection.binding.as_ref().and_then(|binding| binding.poll_timeout());
-        self.connections.put(index, connection);
+        let binding = connection.binding.as_ref().filter(|_| !over && !spliced);
+        let due = binding.and_then(|binding| binding.poll_timeout());
         if over {
             self.end(now, id, fate.unwrap_or(Fate::NORMAL));
         } else if spliced {
             self.complete_splice(now, id);
         } else if due.is_some_and(|due| due <= now) {
             self.binding_timeout(now, id);
-        } else if bound_by_binding {
-            self.schedule_binding(id, now, due);
+        } else if binding.is_some() {
+            if !connection.fires_before(due) {
+                self.schedule_binding(id, now, due);
+            }
         } else if state == FlowState::Closing {
             self.end(now, id, fate.unwrap_or(Fate::NORMAL));
         } else if released {

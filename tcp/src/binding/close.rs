@@ -2,7 +2,7 @@
 
 use smoltcp::time::Instant;
 
-use super::half::{Half, Mode};
+use super::half::Mode;
 use super::leg::Reset;
 use super::{Binding, Phase};
 use crate::{Event, Segment, Side};
@@ -41,12 +41,12 @@ impl Binding {
         self.client.reset = None;
         self.client.ack_due = true;
         let deadline = now + self.limits.replay_timeout;
-        self.down = Half::new(self.send_next(Side::Client), 0, 0, 1);
+        self.down.begin(self.send_next(Side::Client), 0, 0, 1);
         self.down.finish();
         self.down.start_replay(deadline);
         if self.up.mode == Mode::Through {
             let unit = 1 << self.client.our_shift;
-            self.up = Half::new(self.up.next(), 0, self.limits.buffer, unit);
+            self.up.begin(self.up.next(), 0, self.limits.buffer, unit);
         }
         self.up.mode = Mode::Held;
         self.deadline = deadline;

@@ -3,7 +3,7 @@
 use smoltcp::time::Instant;
 
 use super::handshake::{DEFAULT_MSS, MIN_MSS};
-use super::{Binding, Half, Leg, Phase};
+use super::{Binding, Leg, Phase};
 use crate::splice::clock;
 use crate::{ConnectFailure, Event, Flags, Segment, SeqNumber};
 
@@ -50,7 +50,7 @@ impl Binding {
         };
         let first = segment.seq.advanced(1);
         let shift = self.isn.advanced(1).since(first);
-        self.down = Half::new(first, shift, self.server_room, 1 << self.server.our_shift);
+        self.down.begin(first, shift, self.server_room, 1 << self.server.our_shift);
         if !self.hold {
             self.down.pass_through(self.client.window);
         }

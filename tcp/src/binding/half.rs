@@ -50,13 +50,24 @@ impl Half {
     /// A stream whose first byte has the number `first`, of which `room` bytes are taken. `unit`: one step of the window
     /// field in bytes, by which an offer may be rounded up.
     pub(super) fn new(first: SeqNumber, shift: u32, room: u32, unit: u32) -> Self {
+        Half::with(Reassembly::default(), (first, shift), room, unit)
+    }
+
+    /// [`Half::new`] in the place of a stream that is over.
+    pub(super) fn begin(&mut self, first: SeqNumber, shift: u32, room: u32, unit: u32) {
+        let mut data = std::mem::take(&mut self.data);
+        data.clear();
+        *self = Half::with(data, (first, shift), room, unit);
+    }
+
+    fn with(data: Reassembly, (first, shift): (SeqNumber, u32), room: u32, unit: u32) -> Self {
         let room_end = first.advanced(room);
         Half {
             mode: Mode::Held,
             first,
             own: 0,
             shift,
-            data: Reassembly::default(),
+            data,
             fin: None,
             room_end,
             edge: room_end.advanced(unit.saturating_sub(1)),
@@ -200,6 +211,12 @@ impl Half {
     /// The destination's window in a stream that passes through. The edge never goes back.
     pub(super) fn widen(&mut self, window: u32) {
         self.edge = self.edge.later(self.replay.una.advanced(window));
+    }
+
+    /// False if [`Half::poll`] would give nothing and change nothing.
+    #[inline]
+    pub(super) fn wants_poll(&self) -> bool {
+        self.mode == Mode::Replaying && self.replay.wants_poll(self.assembled())
     }
 
     /// The next range to replay, and whether it ends with FIN.

@@ -48,6 +48,55 @@ impl Binding {
         }
     }
 
+    /// The connection is over or spliced, and the binding is kept for [`Binding::accept_again`]: with buffers of at most
+    /// 2 KiB per direction.
+    pub fn retire(&mut self) {
+        self.up.data.clear();
+        self.down.data.clear();
+    }
+
+    /// [`Binding::accept`] in the place of a binding that is over, with its memory: nothing is allocated, and small buffers
+    /// are used again.
+    pub fn accept_again(
+        &mut self,
+        now: Instant,
+        syn: &Segment<'_>,
+        new_promise: &Promise,
+        new_limits: &Limits,
+        new_isn: SeqNumber,
+        offset: u32,
+    ) {
+        let Binding {
+            phase,
+            limits,
+            promise,
+            client,
+            server,
+            up,
+            down,
+            isn,
+            timestamp_offset,
+            timestamp_delta,
+            retry,
+            deadline,
+            hold,
+            server_room,
+            established,
+            ending,
+            connected,
+            pending,
+        } = self;
+        *client = client_leg(syn, new_promise);
+        *server = Leg::default();
+        up.begin(syn.seq.advanced(1), 0, new_limits.buffer, 1 << client.our_shift);
+        down.begin(new_isn.advanced(1), 0, 0, 1);
+        (*limits, *promise, *isn) = (*new_limits, *new_promise, new_isn);
+        (*timestamp_offset, *timestamp_delta) = (offset, offset);
+        (*retry, *deadline) = (Retry::start(now), now + new_limits.handshake_timeout);
+        (*hold, *established, *connected, *server_room) = (false, false, false, 0);
+        (*phase, *ending, *pending) = (Phase::Handshake, End::Closed, None);
+    }
+
     /// A segment of the client in SYN-RECEIVED (RFC 9293, 3.10.7.4).
     pub(super) fn handle_handshake(&mut self, now: Instant, segment: &Segment<'_>) -> Event {
         let syn = segment.flags.contains(Flags::SYN) && !segment.flags.intersects(Flags::ACK | Flags::RST);

@@ -158,7 +158,10 @@ impl Bench {
     /// Everything that is to be sent now.
     fn sent(&mut self) -> Vec<Sent> {
         let mut all = Vec::new();
-        while let Some(transmit) = self.binding.poll_transmit(self.now) {
+        loop {
+            let wants = self.binding.wants_transmit();
+            let Some(transmit) = self.binding.poll_transmit(self.now) else { break };
+            assert!(wants, "{transmit:?} was not wanted");
             let segment = transmit.segment;
             all.push(Sent {
                 to: transmit.to,
@@ -202,4 +205,28 @@ fn timestamps(value: u32, echo: u32) -> Options {
 fn a_binding_is_as_small_as_it_says() {
     assert!(size_of::<Binding>() <= 704, "{}", size_of::<Binding>());
     assert_eq!(size_of::<crate::Splice>(), 20);
+}
+
+/// Whatever a binding went through before: it begins as a new one does.
+#[test]
+fn a_binding_that_accepts_again_is_as_good_as_new() {
+    let syn =
+        Segment { seq: 7.into(), flags: SYN, window: 500, options: plain_options(), ..Segment::default() };
+    let other = Promise { mss: 900, window_scale: None, sack: false, timestamps: false };
+    let limited = Limits { buffer: 3000, ..limits() };
+    let at = Instant::from_secs(50);
+    let new = Binding::accept(at, &syn, &other, &limited, 11.into(), 13);
+    let mut held = Bench::connected(full_options(), full_options(), b"bytes of the client", true);
+    held.server(server(0), client(0), ACK, b"a part of the answer");
+    held.server(server(100), client(0), ACK, b"beyond a hole");
+    let mut closing = Bench::established(plain_options());
+    closing.client(client(0), weir(0), ACK, &[b'x'; 3000]);
+    closing.binding.close(closing.now, false);
+    let fresh = Bench::with(full_options(), &promise(), &limits());
+    for mut bench in [held, closing, fresh] {
+        bench.sent();
+        bench.binding.retire();
+        bench.binding.accept_again(at, &syn, &other, &limited, 11.into(), 13);
+        assert_eq!(format!("{:?}", bench.binding), format!("{new:?}"));
+    }
 }

@@ -38,6 +38,16 @@ impl Binding {
         None
     }
 
+    /// False if [`Binding::poll_transmit`] would return `None` and change nothing.
+    #[inline]
+    #[must_use]
+    pub fn wants_transmit(&self) -> bool {
+        let says = self.client.reset.is_some() | self.server.reset.is_some() | self.client.last_ack_due;
+        let over = matches!(self.phase, Phase::Ended | Phase::TimedOut);
+        let owes = self.retry.due | self.client.ack_due | self.server.ack_due;
+        says || !over && (owes || self.up.wants_poll() || self.down.wants_poll())
+    }
+
     fn take_reset(&mut self) -> Option<(Side, Reset)> {
         let client = self.client.reset.take().map(|reset| (Side::Client, reset));
         if client.is_some() && self.phase == Phase::TimedOut {
