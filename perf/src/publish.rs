@@ -142,8 +142,10 @@ fn plot_latency(path: &Path, load: &Value) -> anyhow::Result<()> {
                 let micros = point.pointer(&format!("/{rounds}/latency/microseconds/{quantile}/middle"))?;
                 Some((point.pointer("/offered/middle")?.as_f64()? / 1e6, micros.as_f64()?))
             };
-            let points = array(curve.get("points")).iter().filter_map(point).collect();
-            lines.push(Line { name: format!("{name}, {quantile}{about}"), points });
+            let points: Vec<_> = array(curve.get("points")).iter().filter_map(point).collect();
+            if !points.is_empty() {
+                lines.push(Line { name: format!("{name}, {quantile}{about}"), points });
+            }
         }
     }
     let axes = Axes {
