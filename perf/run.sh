@@ -6,9 +6,9 @@ cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
 perf=$target/release/weir-perf
-quick=(); rounds=40; far=(--rounds 31); bench=()
+quick=(); rounds=40; fewer=(--rounds 31); bench=()
 if [ -n "${QUICK:-}" ]; then
-    quick=(--quick); rounds=10; far=()
+    quick=(--quick); rounds=10; fewer=()
     bench=(--warm-up-time 0.3 --measurement-time 0.5 --sample-size 10)
 fi
 results=$(mktemp -d)
@@ -28,7 +28,12 @@ step "cycles"
 step "latency and loss in process"
 "$perf" load "${quick[@]}" --json "$results/near.json" > "$results/near.md"
 step "latency and loss over memif"
-"$perf" load "${quick[@]}" "${far[@]}" --weir "$target/release/weir" --json "$results/far.json" > "$results/far.md"
+"$perf" load "${quick[@]}" "${fewer[@]}" --weir "$target/release/weir" --json "$results/far.json" > "$results/far.md"
+step "latency beside flows that begin"
+for share in 0% 1%; do
+    printf '\n### %s of the packets open flows\n\n' "$share"
+    "$perf" load "${quick[@]}" "${fewer[@]}" --at 50 --new-flows "$share"
+done > "$results/mixed.md"
 step "two workers"
 "$perf" pair --rounds "$rounds" > "$results/pair.md"
 step "stages"

@@ -7,13 +7,16 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (900, 480);
-const COLORS: [RGBColor; 6] = [
+const COLORS: [RGBColor; 9] = [
     RGBColor(0, 90, 180),
     RGBColor(200, 80, 0),
     RGBColor(0, 130, 80),
     RGBColor(150, 0, 110),
     RGBColor(110, 110, 110),
     RGBColor(180, 160, 0),
+    RGBColor(0, 170, 190),
+    RGBColor(90, 60, 20),
+    RGBColor(220, 90, 130),
 ];
 const FONT: &str = "sans-serif";
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::plot::{self, Axes, Line};
 
 /// Parts of a report: the file of the results that has its text, its heading, and what is said below that.
-const PARTS: [(&str, &str, &str); 6] = [
+const PARTS: [(&str, &str, &str); 7] = [
     (
         "bench.md",
         "Cycles per packet, flow and connection",
@@ -29,6 +29,13 @@ const PARTS: [(&str, &str, &str); 6] = [
         "The same with a weir process over memif",
         "`weir-perf load --weir`: weir as an operator runs it, on one core; the bare loop and testpmd's macswap took its \
          place in turn, with the same frames.",
+    ),
+    (
+        "mixed.md",
+        "Latency beside flows that begin",
+        "`weir-perf load --at 50 --new-flows`: in process, at half of the maximum, without and with packets that open UDP flows \
+         and for which a script runs. What established packets wait behind scripts is the difference of their rows in both \
+         tables.",
     ),
     (
         "pair.md",
@@ -142,8 +149,10 @@ fn plot_latency(path: &Path, load: &Value) -> anyhow::Result<()> {
                 let micros = point.pointer(&format!("/{rounds}/latency/microseconds/{quantile}/middle"))?;
                 Some((point.pointer("/offered/middle")?.as_f64()? / 1e6, micros.as_f64()?))
             };
-            let points = array(curve.get("points")).iter().filter_map(point).collect();
-            lines.push(Line { name: format!("{name}, {quantile}{about}"), points });
+            let points: Vec<_> = array(curve.get("points")).iter().filter_map(point).collect();
+            if !points.is_empty() {
+                lines.push(Line { name: format!("{name}, {quantile}{about}"), points });
+            }
         }
     }
     let axes = Axes {

@@ -82,7 +82,7 @@ pub enum Packets {
 /// Values of several rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// Their median.
+    /// Their median; of an even number of rounds the mean of both in the middle.
     pub middle: f64,
     /// The lowest.
     pub lowest: f64,
@@ -96,7 +96,8 @@ impl Spread {
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let values = sorted(values.into_iter().collect());
         let (lowest, highest) = (*values.first()?, *values.last()?);
-        Some(Spread { middle: middle(&values), lowest, highest })
+        let below = *values.get((values.len() - 1) / 2)?;
+        Some(Spread { middle: f64::midpoint(below, middle(&values)), lowest, highest })
     }
 }
 
@@ -221,7 +222,7 @@ mod tests {
     fn medians_are_over_rounds_not_over_packets() {
         let all = level().latency(0, Which::All, Packets::Established);
         let [p50, p99, p999] = all.latency.unwrap();
-        assert_eq!((all.rounds, p50.middle, p99.middle, p999.middle), (4, 23.0, 27.0, 40.0));
+        assert_eq!((all.rounds, p50.middle, p99.middle, p999.middle), (4, 18.0, 21.5, 34.5));
         assert_eq!((p999.lowest, p999.highest), (9.0, 900.0));
         let quiet = level().latency(0, Which::WithoutStop, Packets::Established);
         let [p50, _, p999] = quiet.latency.unwrap();
@@ -233,7 +234,7 @@ mod tests {
         let all = level().added(0, 1, Which::All, Packets::Established);
         let [p50, p99, p999] = all.latency.unwrap();
         // 1, 1, 3, 3 and 2, 2, 3, 1: that the rounds are 10 apart is in none of them.
-        assert_eq!((all.rounds, p50.middle, p50.lowest, p50.highest), (4, 3.0, 1.0, 3.0));
+        assert_eq!((all.rounds, p50.middle, p50.lowest, p50.highest), (4, 2.0, 1.0, 3.0));
         assert_eq!((p99.middle, p99.lowest, p99.highest), (2.0, 1.0, 3.0));
         assert_eq!((p999.lowest, p999.highest), (-6971.0, 882.0));
         let quiet = level().added(0, 1, Which::WithoutStop, Packets::Established);
@@ -261,7 +262,7 @@ mod tests {
         let mut level = level();
         level.rounds[0].runs[0] = Run { latency: None, late: None, ..run([0.0; 3], false, 0) };
         let latency = level.latency(0, Which::WithoutStop, Packets::Established);
-        assert_eq!((latency.rounds, latency.latency.unwrap()[0].lowest), (2, 23.0));
+        assert_eq!((latency.rounds, latency.latency.unwrap()[0].middle), (2, 28.5));
         assert_eq!(level.added(0, 1, Which::WithoutStop, Packets::Established).rounds, 1);
         assert!((level.loss(0, Which::WithoutStop) - 1010.0 / 3000.0).abs() < 1e-9);
     }

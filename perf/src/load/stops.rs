@@ -8,8 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::tsc;
 
-/// Nanoseconds after which a loop that did not come round was stopped. The generator and the bare loop never have a tenth of
-/// that to do in one turn.
+/// Nanoseconds after which a loop that did not come round was stopped. The generator and the bare loop have some 10 µs to do
+/// in a turn at most.
 pub const STOP: u64 = 100_000;
 /// Nanoseconds after which the processor time is noted again, so that a gap is not told what was missing long before.
 const AGAIN: u64 = 1_000_000;

@@ -218,14 +218,14 @@ mod tests {
         for line in [
             "| weir | 4.00 (4.00-4.00) |",
             "| 50 % | 2.000 (2.000-2.000) | weir | all 3 | 1.0 (1.0-1.0) | 2.0 (2.0-2.0) | 9.0 (8.0-4000.0) | 0.1000 % | 0.5 (0.5-0.5) |",
-            "| | | weir | no stop: 2 | 1.0 (1.0-1.0) | 2.0 (2.0-2.0) | 9.0 (8.0-9.0) | 0.1000 % | 0.5 (0.5-0.5) |",
+            "| | | weir | no stop: 2 | 1.0 (1.0-1.0) | 2.0 (2.0-2.0) | 8.5 (8.0-9.0) | 0.1000 % | 0.5 (0.5-0.5) |",
             "| 50 % | 2.000 (2.000-2.000) | **added by weir** | all 3 | 0.0 (0.0-0.0) | 0.0 (0.0-0.0) | 4.0 (1.0-3994.0) |  |  |",
-            "| | | **added by weir** | no stop: 2 | 0.0 (0.0-0.0) | 0.0 (0.0-0.0) | 4.0 (1.0-4.0) |  |  |",
+            "| | | **added by weir** | no stop: 2 | 0.0 (0.0-0.0) | 0.0 (0.0-0.0) | 2.5 (1.0-4.0) |  |  |",
             "| 90 % | 2.000 (2.000-2.000) | **added by weir** | all 1 | 0.0 (0.0-0.0) | 0.0 (0.0-0.0) | -5000.0 (-5000.0 to -5000.0) |  |  |",
             "| | | **added by weir** | no stop: 0 | - | - | - |  |  |",
             "| 50 % | weir | 1 of 3 | 1 | 4.0 | 2 | 250 |",
             "| 90 % | bare | 1 of 1 | 1 | 4.0 | 0 | 0 |",
-            "1 of 2 had a stop; a packet would have been held up for 0.0 (0.0-0.0) / 3.0 (0.0-3.0) / 500.0 (2.0-500.0) µs",
+            "1 of 2 had a stop; a packet would have been held up for 0.0 (0.0-0.0) / 1.5 (0.0-3.0) / 251.0 (2.0-500.0) µs",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
@@ -252,7 +252,7 @@ mod tests {
     fn programs_get_each_run_and_what_the_runs_say_together() {
         let value = json(&outcome(), &Plan::new(true));
         let at = |path: &str| value.pointer(path).cloned().unwrap_or_default();
-        assert_eq!(at("/curves/0/points/0/without_stop/added/microseconds/p99.9/middle"), 4.0);
+        assert_eq!(at("/curves/0/points/0/without_stop/added/microseconds/p99.9/middle"), 2.5);
         assert_eq!(at("/curves/0/points/1/without_stop/added"), json!({ "rounds": 0, "microseconds": null }));
         assert_eq!(at("/curves/0/points/0/runs/1/longest_stop"), 4_000_000);
         assert_eq!(at("/curves/1/points/0/offered/middle"), 2e6);
