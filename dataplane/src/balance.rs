@@ -10,82 +10,29 @@
 //! of them ends, as if it were down ([`crate::tokens`]). Whoever has picked a server calls [`Balancer::take`] before the
 //! flow gets it, [`Balancer::opened`] when it has it, and [`Balancer::closed`] at its end, or at once if it did not get it.
 //!
-//! [`Balancer::pick`] does not allocate. It costs one pass over the members of the pool, for
-//! [`Algorithm::SourceIpHash`] one table lookup. A change of health costs a pass over all servers and, for a pool with
+//! [`Balancer::pick`] does not allocate. It costs one pass over the members of the pool (for
+//! [`Algorithm::RoundRobin`] those that are up), for [`Algorithm::SourceIpHash`] one table lookup. A change of health costs a pass over all servers and, for a pool with
 //! that algorithm, a rebuild of its tables: some ten accesses per slot, 1021 slots for up to 10 servers of equal
 //! weight, 65537 for more than 320.
 
 mod algorithms;
 mod apart;
 mod choice;
+mod client;
 mod maglev;
 mod overlay;
 mod preference;
 
-use std::net::IpAddr;
-
-use crate::address::Address;
 use crate::snapshot::{Algorithm, FailAction, Pool, PoolId, ServerId, Snapshot};
 use crate::steering::Seat;
 use crate::tokens::{Place, WorkerTokens};
+pub use client::Client;
+use client::Family;
 use maglev::Maglev;
 pub use preference::Preference;
 
 /// How many times [`FailAction::Pool`] is followed before a flow is refused.
 pub const FAIL_ACTION_HOPS: usize = 4;
-
-/// Address family, also the index of what is kept per family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Family::V4 } else { Family::V6 }
-    }
-
-    /// The one of a pair (IPv4, IPv6) that belongs to this family.
-    fn choose<T>(self, [v4, v6]: [T; 2]) -> T {
-        match self {
-            Family::V4 => v4,
-            Family::V6 => v6,
-        }
-    }
-}
-
-/// Whom a server is chosen for.
-#[derive(Clone, Copy, Debug)]
-pub struct Client {
-    /// What the client address hash is about.
-    address: Address,
-    /// Of the packets, and therefore of the server.
-    family: Family,
-}
-
-impl Client {
-    /// Somebody at `address` whose packets have the family of `vip`: not always that of the address, if a PROXY header
-    /// names it.
-    #[must_use]
-    pub fn reached_at(address: IpAddr, vip: IpAddr) -> Self {
-        Client { address: address.into(), family: Family::of(vip) }
-    }
-}
-
-impl From<Address> for Client {
-    /// Somebody whose packets come from this address.
-    fn from(address: Address) -> Self {
-        Client { address, family: if address.is_v4() { Family::V4 } else { Family::V6 } }
-    }
-}
-
-impl From<IpAddr> for Client {
-    /// Somebody whose packets come from this address.
-    fn from(address: IpAddr) -> Self {
-        Client { address: address.into(), family: Family::of(address) }
-    }
-}
 
 /// Why no pool of a group takes a flow: the one whose `fail_action` counts, and one that is full, if any is.
 type NoPool = (Option<PoolId>, Option<PoolId>);

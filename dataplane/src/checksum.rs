@@ -146,11 +146,14 @@ fn carried(sum: u64, word: u64) -> u64 {
     sum.wrapping_add(u64::from(carry))
 }
 
-/// Fewer than eight bytes, as if zeros followed.
+/// Fewer than eight bytes, as if a zero followed an odd one.
 fn tail(bytes: &[u8]) -> u64 {
-    let mut last = [0u8; 8];
-    last.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    halves(u64::from_ne_bytes(last))
+    let (fours, rest) = bytes.as_chunks::<4>();
+    let (pairs, odd) = rest.as_chunks::<2>();
+    let four = fours.first().map_or(0, |four| u64::from(u32::from_ne_bytes(*four)));
+    let pair = pairs.first().map_or(0, |pair| u64::from(u16::from_ne_bytes(*pair)));
+    let odd = odd.first().map_or(0, |odd| u64::from(u16::from_ne_bytes([*odd, 0])));
+    four + pair + odd
 }
 
 /// The two halves of 64 bits, added: no carry is lost.
