@@ -138,6 +138,13 @@ pub fn l4_checksum_ok(frame: &[u8], headers: &Headers) -> bool {
     let pseudo = match (key.protocol, headers.family, l4) {
         (PROTOCOL_ICMP, ..) => Sum::default(),
         (PROTOCOL_UDP, Family::V4, [_, _, _, _, _, _, 0, 0, ..]) => return true,
+        (protocol, Family::V4, _) => {
+            let (Address([.., s0, s1, s2, s3]), Address([.., d0, d1, d2, d3])) =
+                (key.source, key.destination);
+            let (source, destination) = ([s0, s1, s2, s3], [d0, d1, d2, d3]);
+            let length = headers.end.saturating_sub(headers.l4);
+            checksum::pseudo_header_v4(source, destination, protocol, length)
+        }
         _ => checksum::pseudo_header(
             key.source,
             key.destination,
