@@ -131,6 +131,7 @@ impl Binding {
     /// Everything from the first byte of `side` on that is contiguous and still buffered by weir. Does not shrink before
     /// the splice, but by [`Binding::skip`]; what [`Binding::connect`] puts in front is no part of it.
     #[must_use]
+    #[inline]
     pub fn payload(&self, side: Side) -> &[u8] {
         self.half(side).payload()
     }
@@ -163,6 +164,7 @@ impl Binding {
 
     /// True once the server has answered with SYN-ACK.
     #[must_use]
+    #[inline]
     pub fn is_connected(&self) -> bool {
         self.connected
     }
@@ -294,6 +296,7 @@ impl Binding {
         }
     }
 
+    #[inline]
     fn half(&self, from: Side) -> &Half {
         match from {
             Side::Client => &self.up,
@@ -301,6 +304,7 @@ impl Binding {
         }
     }
 
+    #[inline]
     fn half_mut(&mut self, from: Side) -> &mut Half {
         match from {
             Side::Client => &mut self.up,
@@ -308,6 +312,7 @@ impl Binding {
         }
     }
 
+    #[inline]
     fn leg(&self, side: Side) -> &Leg {
         match side {
             Side::Client => &self.client,
@@ -315,6 +320,7 @@ impl Binding {
         }
     }
 
+    #[inline]
     fn leg_mut(&mut self, side: Side) -> &mut Leg {
         match side {
             Side::Client => &mut self.client,
@@ -324,6 +330,7 @@ impl Binding {
 
     /// TSval of weir's own segments. The client sees one clock that never goes back: weir's until the server is known,
     /// then the server's, shifted to go on from there.
+    #[inline]
     fn timestamp_for(&self, now: Instant, to: Side) -> u32 {
         match to {
             Side::Server => self.client.newest,

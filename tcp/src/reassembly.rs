@@ -129,12 +129,14 @@ impl Reassembly {
 
     /// All bytes from the first one to the first hole.
     #[must_use]
+    #[inline]
     pub fn contiguous(&self) -> &[u8] {
         self.bytes.get(..self.contiguous).unwrap_or_default()
     }
 
     /// True while data beyond a hole is waiting.
     #[must_use]
+    #[inline]
     pub fn has_holes(&self) -> bool {
         self.beyond.is_some()
     }

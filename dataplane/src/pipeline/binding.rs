@@ -37,12 +37,12 @@ impl<P: Policy> Pipeline<P> {
         let Some((index, mut connection)) = self.borrow_connection(id) else {
             return Verdict::Drop(DropReason::NoFlow);
         };
-        let segment = buf.bytes().get(headers.l4_range()).and_then(|bytes| Segment::parse(bytes).ok());
-        let (Some(segment), Some(binding)) = (segment, connection.binding.as_mut()) else {
+        let parsed = Segment::parse(buf.bytes().get(headers.l4_range()).unwrap_or_default());
+        let (Ok(segment), Some(binding)) = (&parsed, connection.binding.as_mut()) else {
             self.connections.put(index, connection);
             return Verdict::Drop(DropReason::Malformed);
         };
-        let event = binding.handle_segment(now, side(direction), &segment);
+        let event = binding.handle_segment(now, side(direction), segment);
         if binding.is_connected() {
             connection.milestones.connected.get_or_insert(now);
         }

@@ -225,11 +225,13 @@ impl Connections {
     }
 
     /// Lends a connection out so that the rest of the worker may be used meanwhile; [`Connections::put`] it back.
+    #[inline]
     pub fn take(&mut self, index: u32) -> Option<Box<Connection>> {
         self.slots.get_mut(index as usize)?.take()
     }
 
     /// Puts back what `take` gave.
+    #[inline]
     pub fn put(&mut self, index: u32, connection: Box<Connection>) {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             *slot = Some(connection);
@@ -248,11 +250,13 @@ impl Connections {
 
     /// A look at a connection.
     #[must_use]
+    #[inline]
     pub fn peek(&self, index: u32) -> Option<&Connection> {
         self.slots.get(index as usize)?.as_deref()
     }
 
     /// The same, to change it.
+    #[inline]
     pub fn peek_mut(&mut self, index: u32) -> Option<&mut Connection> {
         self.slots.get_mut(index as usize)?.as_deref_mut()
     }

@@ -7,6 +7,7 @@ use smoltcp::time::Instant;
 use tcp::{Segment, SeqNumber};
 
 use super::bound::side;
+use super::connection::Connection;
 use super::decide::{Decision, Run};
 use super::end::Fate;
 use super::{Pipeline, Suspended, Verdict};
@@ -32,8 +33,12 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn wants_payload(&self, id: FlowId, direction: Direction) -> bool {
         let Some(flow) = self.flows.flow(id) else { return false };
         let service = ServiceId(flow.service);
-        let event = event(direction);
-        let Some(connection) = self.connections.peek(flow.connection) else { return false };
+        let connection = self.connections.peek(flow.connection);
+        connection.is_some_and(|connection| self.script_wants(service, connection, event(direction)))
+    }
+
+    /// The same, by the event that the packet belongs to.
+    fn script_wants(&self, service: ServiceId, connection: &Connection, event: Event) -> bool {
         if !self.policy.handles(service, event) {
             return false;
         }
@@ -52,18 +57,22 @@ impl<P: Policy> Pipeline<P> {
             flow.flags &= !flow::INSPECT;
             return;
         }
-        let wanted = [Direction::FromClient, Direction::FromServer].map(|way| self.wants_payload(id, way));
+        let (index, service) = (flow.connection, ServiceId(flow.service));
+        let connection = self.connections.peek(index);
+        let wanted = connection.is_some_and(|connection| {
+            let wants = |event| self.script_wants(service, connection, event);
+            !connection.held.is_empty() || wants(Event::Request) || wants(Event::Response)
+        });
+        let named = connection.is_some_and(|connection| connection.endpoints.is_some());
+        let settings = self.snapshot.services.get(service.index());
+        let kept = named || settings.is_some_and(|service| service.log_connections);
         let Some(flow) = self.flows.flow_mut(id) else { return };
-        let (index, service) = (flow.connection, usize::from(flow.service));
-        let holds = self.connections.peek(index).is_some_and(|connection| !connection.held.is_empty());
-        if holds || wanted.contains(&true) {
+        if wanted {
             flow.flags |= flow::INSPECT;
             return;
         }
         flow.flags &= !flow::INSPECT;
-        let logged = self.snapshot.services.get(service).is_some_and(|service| service.log_connections);
-        let named = self.connections.peek(index).is_some_and(|connection| connection.endpoints.is_some());
-        if !logged && !named {
+        if !kept {
             flow.connection = flow::NONE;
             self.connections.release(index);
         }

@@ -46,7 +46,7 @@ impl<P: Policy> Pipeline<P> {
         }
         let profile = self.snapshot.services.get(service.index()).map(|s| s.tcp.profile);
         match profile {
-            Some(TcpProfile::Proxy) => self.open_tcp(now, buf, headers, service),
+            Some(TcpProfile::Proxy) => self.open_tcp(now, buf, &headers, service),
             _ => self.open_fast_path(now, buf, (headers, hash), service),
         }
     }
@@ -88,26 +88,26 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &B,
-        headers: Headers,
+        headers: &Headers,
         service: ServiceId,
     ) -> Verdict {
         if self.waiting >= self.snapshot.limits.waiting {
             return Verdict::Drop(DropReason::WaitingLimit);
         }
-        if !parse::l4_checksum_ok(buf.bytes(), &headers) {
+        if !parse::l4_checksum_ok(buf.bytes(), headers) {
             return Verdict::Drop(DropReason::L4Checksum);
         }
         let Some(Ok(syn)) = buf.bytes().get(headers.l4_range()).map(Segment::parse) else {
             return Verdict::Drop(DropReason::Malformed);
         };
         if self.wants_cookie(service) {
-            return self.answer_with_cookie(now, syn, &headers, service);
+            return self.answer_with_cookie(now, syn, headers, service);
         }
         if self.embryonic >= self.snapshot.limits.embryonic && !self.evict_embryonic(now) {
             return Verdict::Drop(DropReason::EmbryonicLimit);
         }
-        let numbers = self.initial_numbers(now, &headers);
-        let id = match self.open_binding(now, syn, &headers, service, numbers) {
+        let numbers = self.initial_numbers(now, headers);
+        let id = match self.open_binding(now, syn, headers, service, numbers) {
             Ok(id) => id,
             Err(reason) => return Verdict::Drop(reason),
         };
@@ -149,7 +149,10 @@ impl<P: Policy> Pipeline<P> {
     /// Initial sequence number (RFC 6528: a keyed hash of the connection plus a 4 µs clock) and timestamp offset
     /// (RFC 7323, 5.4) of a connection that weir accepts.
     pub(super) fn initial_numbers(&self, now: Instant, headers: &Headers) -> (SeqNumber, u32) {
-        let hash = self.isn.hash(headers.key.as_bytes());
+        let hash = match headers.key.narrow() {
+            Some((addresses, rest)) => self.isn.hash([addresses, rest].as_bytes()),
+            None => self.isn.hash(headers.key.as_bytes()),
+        };
         let clock = (now.total_micros() / 4) as u32;
         (SeqNumber::from((hash as u32).wrapping_add(clock)), (hash >> 32) as u32)
     }

@@ -76,6 +76,7 @@ impl Half {
     }
 
     /// What the source has said, as far as it is in order and the destination is to get it.
+    #[inline]
     pub(super) fn payload(&self) -> &[u8] {
         self.data.contiguous().get(usize::from(self.own)..).unwrap_or_default()
     }
@@ -108,12 +109,14 @@ impl Half {
     }
 
     /// Next number expected by weir itself.
+    #[inline]
     fn assembled(&self) -> SeqNumber {
         let next = self.first.advanced(self.data.contiguous().len() as u32);
         if self.fin == Some(next) { next.advanced(1) } else { next }
     }
 
     /// What the source has had acknowledged (RCV.NXT).
+    #[inline]
     pub(super) fn next(&self) -> SeqNumber {
         match self.mode {
             Mode::Held | Mode::Replaying => self.assembled(),
@@ -122,21 +125,25 @@ impl Half {
     }
 
     /// Everything up to the FIN is here.
+    #[inline]
     pub(super) fn finished(&self) -> bool {
         self.fin == Some(self.first.advanced(self.data.contiguous().len() as u32))
     }
 
     /// The FIN was acknowledged to the source.
+    #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.fin.is_some_and(|fin| self.next().is_after(fin))
     }
 
     /// The FIN was acknowledged by the destination.
+    #[inline]
     pub(super) fn is_closed_by_destination(&self) -> bool {
         self.fin.is_some_and(|fin| self.replay.una.is_after(fin))
     }
 
     /// Bytes that weir itself still takes.
+    #[inline]
     pub(super) fn room(&self) -> u32 {
         let next = self.assembled();
         if next.is_before(self.room_end) { self.room_end.since(next) } else { 0 }
@@ -145,6 +152,7 @@ impl Half {
     /// RFC 9293, 3.10.7.4, first step, for the window that was offered. An empty segment at the window's edge is taken:
     /// it is what a peer sends that has filled the window while a segment was lost. In a stream that passes, so are
     /// probes of a closed window or of an idle connection: only the destination knows whether they are news to it.
+    #[inline]
     pub(super) fn accepts(&self, segment: &Segment<'_>) -> bool {
         let (next, length) = (self.next(), segment.len());
         if self.is_probe(segment) {
@@ -157,6 +165,7 @@ impl Half {
     }
 
     /// A window probe (RFC 9293, 3.8.6.1) or keep-alive (3.8.4) in a stream that passes.
+    #[inline]
     fn is_probe(&self, segment: &Segment<'_>) -> bool {
         let next = self.next();
         let keep_alive = segment.seq == next.receded(1) && segment.len() <= 1;
@@ -166,6 +175,7 @@ impl Half {
     }
 
     /// Takes the payload and FIN of an acceptable segment.
+    #[inline]
     pub(super) fn take(&mut self, segment: &Segment<'_>, fin: bool) -> Result<Intake, TooManyHoles> {
         let end = segment.seq.advanced(segment.payload.len() as u32);
         if self.mode == Mode::Through {
@@ -198,6 +208,7 @@ impl Half {
     }
 
     /// Nothing that weir has acknowledged is unacknowledged by the destination.
+    #[inline]
     pub(super) fn is_delivered(&self) -> bool {
         self.mode == Mode::Replaying && self.replay.una == self.assembled() && !self.data.has_holes()
     }
@@ -220,6 +231,7 @@ impl Half {
     }
 
     /// The next range to replay, and whether it ends with FIN.
+    #[inline]
     pub(super) fn poll(&mut self, now: Instant, window: u32, mss: u32) -> Option<Range> {
         if self.mode != Mode::Replaying {
             return None;

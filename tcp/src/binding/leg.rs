@@ -44,11 +44,13 @@ pub(super) struct Leg {
 
 impl Leg {
     /// Bytes of payload in a full segment of weir's.
+    #[inline]
     pub(super) fn payload_size(&self) -> u32 {
         u32::from(self.mss).saturating_sub(if self.timestamps { 12 } else { 0 })
     }
 
     /// Takes over the window of an acceptable segment (RFC 9293, 3.10.7.4); true if it has changed.
+    #[inline]
     pub(super) fn update_window(&mut self, segment: &Segment<'_>) -> bool {
         let newer = segment.seq.is_after(self.window_seq)
             || (segment.seq == self.window_seq && !segment.ack.is_before(self.window_ack));
@@ -60,6 +62,7 @@ impl Leg {
         self.set_window(u32::from(segment.window) << self.their_shift.min(14))
     }
 
+    #[inline]
     pub(super) fn set_window(&mut self, window: u32) -> bool {
         self.largest_window = self.largest_window.max(window);
         std::mem::replace(&mut self.window, window) != window
@@ -67,6 +70,7 @@ impl Leg {
 
     /// Remembers the clock of a segment that was in the window (RFC 7323, 4.3 and 5.3). `acknowledged`: the last number
     /// that weir acknowledged to this side.
+    #[inline]
     pub(super) fn note_clock(&mut self, segment: &Segment<'_>, acknowledged: SeqNumber) {
         let Some(timestamps) = segment.options.timestamps.filter(|_| self.timestamps) else { return };
         if !is_older(timestamps.value, self.newest) {
@@ -87,6 +91,7 @@ impl Leg {
 }
 
 /// Comparison of timestamps: modulo 2^32, as of sequence numbers (RFC 7323, 5.2).
+#[inline]
 pub(super) fn is_older(value: u32, than: u32) -> bool {
     SeqNumber::new(value).is_before(SeqNumber::new(than))
 }

@@ -182,6 +182,7 @@ impl Binding {
     }
 
     /// weir's own next number towards `to`, in the numbering of that side.
+    #[inline]
     pub(super) fn send_next(&self, to: Side) -> SeqNumber {
         let sent = self.half(to.opposite());
         sent.replay.high.advanced(sent.shift)
