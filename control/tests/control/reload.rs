@@ -8,7 +8,7 @@ use std::time::Duration;
 use control::client::{self, request};
 use control::{Control, ControlSettings, LogDestination, Reread, Signals};
 use dataplane::channel::{Capacities, Command, channel};
-use dataplane::snapshot::{ServerId, Snapshot};
+use dataplane::snapshot::{ServerId, ServiceId, Snapshot};
 use tempfile::TempDir;
 
 use crate::{fixture, worker};
@@ -252,6 +252,32 @@ fn another_order_of_the_servers_of_a_pool_is_a_change() {
     assert_eq!(setup.ask("reload").as_deref(), Ok("pools: changed web\nthe worker has taken it\n"));
     assert_eq!(setup.ask("reload").as_deref(), Ok("nothing has changed\n"));
     assert_eq!(setup.stop().0, ["prepare", "adopt"]);
+}
+
+/// Nobody reloads a second time.
+#[test]
+fn what_nobody_needs_any_more_is_let_go_without_a_reload() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.services[0].name = "passing".to_owned();
+    setup.set(Ok(next));
+    assert!(setup.ask("reload").unwrap().starts_with("services: added passing; removed tls\n"));
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(setup.ask("reload").as_deref(), Ok("nothing has changed\n"));
+    let (commands, lines) = setup.finish();
+    let given: Vec<&Snapshot> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Prepare(snapshot, _) => Some(&**snapshot),
+            _ => None,
+        })
+        .collect();
+    let departing: Vec<Vec<ServiceId>> =
+        given.iter().map(|snapshot| snapshot.departing().collect()).collect();
+    assert_eq!(departing, [vec![ServiceId(0)], vec![]]);
+    assert_eq!(given[1].retired.spare.services, [(ServiceId(0), 2)].into());
+    assert_eq!((given[1].services[0].name.as_str(), given[1].services[0].addresses.len()), ("tls", 0));
+    assert_eq!(lines.len(), 2, "the log tells of what was asked for");
 }
 
 #[test]

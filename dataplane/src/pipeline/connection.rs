@@ -223,6 +223,12 @@ impl Connections {
         self.slots.get(index as usize)?.as_deref()
     }
 
+    /// All places, whether in use or not.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// How many are in use.
     #[must_use]
     pub fn in_use(&self) -> usize {

@@ -247,6 +247,7 @@ impl<P: Policy> Pipeline<P> {
             flow.server_hop = hop.bits();
             flow.server = server.0;
         }
+        self.uses.serve(server);
         self.balancer.opened(server);
         if let Some(connection) = connection {
             connection.pool = self.snapshot.servers.get(server.index()).map(|s| s.pool);
@@ -278,6 +279,7 @@ impl<P: Policy> Pipeline<P> {
         flow.clear_server();
         self.flows.unbind(id);
         if let Some(server) = server {
+            self.uses.leave(server);
             self.balancer.closed(server);
         }
         if hop != flow::NONE {
