@@ -40,7 +40,7 @@ impl LogStats {
         LogStats { passes, ..LogStats::default() }
     }
 
-    fn note_pass(&self, worker: usize) {
+    pub(crate) fn note_pass(&self, worker: usize) {
         if let Some(passes) = self.passes.get(worker) {
             passes.fetch_add(1, Ordering::Release);
         }

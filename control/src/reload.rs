@@ -125,7 +125,7 @@ impl Reloader {
         self.tidying.store(true, Ordering::Release);
         let Turn { late, rest } = &mut *turn;
         let old = self.current.snapshot();
-        rest.look(old.retired.generation, &self.status);
+        self.rested(rest, &old);
         if old.holds_retired() && self.nobody_is_late(late).is_ok() {
             let tidied = self.in_use(&old).ok().and_then(|in_use| old.tidied(&in_use));
             // An error says that a worker does not answer.
@@ -134,6 +134,11 @@ impl Reloader {
         // Not earlier: a worker that is the last one to let go of it would have to free it.
         drop(old);
         self.tidying.store(false, Ordering::Release);
+    }
+
+    fn rested(&self, rest: &mut Rest, current: &Snapshot) -> u32 {
+        let Status { clock, log, watching, .. } = &*self.status;
+        rest.look(clock.now(), current.retired.generation, log, watching.load(Ordering::Acquire))
     }
 
     /// The next configuration must not meet the word to go on with the last one.
@@ -168,7 +173,7 @@ impl Reloader {
         }
         let old = self.current.snapshot();
         let in_use = self.in_use(&old)?;
-        let rested = rest.look(old.retired.generation, &self.status);
+        let rested = self.rested(rest, &old);
         let (laid, changes) = old.overlaid(&next, &in_use, rested).map_err(|error| error.to_string())?;
         let let_go = laid.retired.spare != old.retired.spare || !laid.departing().eq(old.departing());
         if changes.is_empty() && !let_go {

@@ -198,7 +198,7 @@ fn other_each_time(number: u32) -> Snapshot {
 #[test]
 fn many_reloads_need_a_handful_of_places() {
     let mut running = other_each_time(0);
-    for number in 1..1_000 {
+    for number in 1..3_000 {
         let rested = running.retired.generation.saturating_sub(3);
         running = running.overlaid(&other_each_time(number), &InUse::default(), rested).unwrap().0;
         let places = [
