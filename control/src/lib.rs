@@ -145,7 +145,7 @@ impl Control {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let (log, messages) = sync_channel(LOG_MESSAGES);
-        let log_stats = Arc::new(LogStats::default());
+        let log_stats = Arc::new(LogStats::new(ends.len()));
         let status = Arc::new(Status {
             version: settings.version,
             clock: Clock::new(),
@@ -173,7 +173,9 @@ impl Control {
             monitors,
             log: log.clone(),
             monitor_ports: !settings.monitor_ports.is_empty(),
-            late: Mutex::new(Vec::new()),
+            status: Arc::clone(&status),
+            turn: Mutex::default(),
+            tidying: AtomicBool::new(false),
         });
         let admin = Admin {
             current: current.clone(),

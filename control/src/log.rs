@@ -29,9 +29,34 @@ pub enum LogDestination {
 pub(crate) struct LogStats {
     written: AtomicU64,
     lost: AtomicU64,
+    /// By worker: how often its queue was seen empty, or as many records were taken as it holds.
+    passes: Vec<AtomicU64>,
 }
 
 impl LogStats {
+    /// For so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        let passes = std::iter::repeat_with(AtomicU64::default).take(workers).collect();
+        LogStats { passes, ..LogStats::default() }
+    }
+
+    pub(crate) fn note_pass(&self, worker: usize) {
+        if let Some(passes) = self.passes.get(worker) {
+            passes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// A mark for [`LogStats::are_written`].
+    pub(crate) fn passes(&self) -> Vec<u64> {
+        self.passes.iter().map(|passes| passes.load(Ordering::Acquire)).collect()
+    }
+
+    /// True if the lines of all records that were queued at the time of the mark have been made: one pass may have been under
+    /// way then, the one behind it was not.
+    pub(crate) fn are_written(&self, mark: &[u64]) -> bool {
+        self.passes.iter().zip(mark).all(|(passes, mark)| passes.load(Ordering::Acquire) >= mark + 2)
+    }
+
     fn add_written(&self, lines: u64) {
         self.written.fetch_add(lines, Ordering::Relaxed);
     }

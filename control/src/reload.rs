@@ -3,24 +3,28 @@
 //! All workers make ready first ([`Command::Prepare`]); when each of them is, the monitors' thread looks at new servers and then
 //! tells the workers to go on, because it alone knows which findings about servers go before and which behind.
 
-use std::collections::BTreeSet;
+mod rest;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use dataplane::channel::{Answer, Command, Query, Reply};
-use dataplane::snapshot::{ServiceId, Snapshot};
+use dataplane::overlay::InUse;
+use dataplane::snapshot::Snapshot;
 
 use crate::clock;
 use crate::current::Current;
 use crate::log::{Message, reload_line};
+use crate::status::Status;
 use crate::workers::Workers;
+use rest::Rest;
 
 /// How long all workers together may take to make ready, and then to go on.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Places of the flow table that a worker looks at between two bursts.
-const PLACES: u32 = 1 << 11;
+/// How often it is looked whether retired things can be let go.
+const TIDY: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(1);
 /// How long who tells the workers something waits for the end of a reload; less than clients wait for an answer.
 const LONGEST_WAIT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(3);
 /// How often signals, and the end of a reload, are looked for.
@@ -74,15 +78,26 @@ pub(crate) struct Reloader {
     pub(crate) log: SyncSender<Message>,
     /// There are local ports for monitors.
     pub(crate) monitor_ports: bool,
-    /// One at a time; in it workers that have not said yet that they have taken the last one.
-    pub(crate) late: Mutex<Vec<Late>>,
+    pub(crate) status: Arc<Status>,
+    /// One at a time.
+    pub(crate) turn: Mutex<Turn>,
+    /// The one whose turn it is only looks what can be let go: it is over soon.
+    pub(crate) tidying: AtomicBool,
+}
+
+/// What one reload leaves to the next.
+#[derive(Default)]
+pub(crate) struct Turn {
+    /// Workers that have not said yet that they have taken the last configuration.
+    late: Vec<Late>,
+    rest: Rest,
 }
 
 impl Reloader {
     /// What has changed; the error says why nothing has. Either is written to the log. `None`: another reload is under way.
     pub(crate) fn reload(&self) -> Option<Result<String, String>> {
-        let mut late = self.turn()?;
-        let result = self.run(&mut late);
+        let mut turn = self.turn()?;
+        let result = self.run(&mut turn);
         let text = match &result {
             Ok(text) | Err(text) => text,
         };
@@ -92,11 +107,48 @@ impl Reloader {
         Some(result)
     }
 
-    fn turn(&self) -> Option<MutexGuard<'_, Vec<Late>>> {
-        match self.late.try_lock() {
-            Ok(late) => Some(late),
-            Err(TryLockError::Poisoned(late)) => Some(late.into_inner()),
+    fn turn(&self) -> Option<MutexGuard<'_, Turn>> {
+        match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) if self.tidying.load(Ordering::Acquire) => {
+                Some(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
+            }
             Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Lets go what nobody names any more, and notes what nobody has read of any more. What cannot be done now is done when this
+    /// is called again.
+    fn tidy(&self) {
+        let Some(mut turn) = self.turn() else { return };
+        self.tidying.store(true, Ordering::Release);
+        let Turn { late, rest } = &mut *turn;
+        let old = self.current.snapshot();
+        self.rested(rest, &old);
+        if old.holds_retired() && self.nobody_is_late(late).is_ok() {
+            let tidied = self.in_use(&old).ok().and_then(|in_use| old.tidied(&in_use));
+            // An error says that a worker does not answer.
+            let _ = tidied.map(|tidied| self.give_out(Arc::new(tidied), late));
+        }
+        // Not earlier: a worker that is the last one to let go of it would have to free it.
+        drop(old);
+        self.tidying.store(false, Ordering::Release);
+    }
+
+    fn rested(&self, rest: &mut Rest, current: &Snapshot) -> u32 {
+        let Status { clock, log, watching, .. } = &*self.status;
+        rest.look(clock.now(), current.retired.generation, log, watching.load(Ordering::Acquire))
+    }
+
+    /// The next configuration must not meet the word to go on with the last one.
+    fn nobody_is_late(&self, late: &mut Vec<Late>) -> Result<(), String> {
+        late.retain(|(_, answer)| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
+        match late.first() {
+            Some((worker, _)) => {
+                Err(format!("{} has not taken the last configuration yet", self.workers.name(*worker)))
+            }
+            None => Ok(()),
         }
     }
 
@@ -112,24 +164,31 @@ impl Reloader {
         Ok(())
     }
 
-    fn run(&self, late: &mut Vec<Late>) -> Result<String, String> {
-        // It must not meet the word to go on with the last one when it is ready for the next.
-        late.retain(|(_, answer)| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
-        if let Some((worker, _)) = late.first() {
-            return Err(format!("{} has not taken the last configuration yet", self.workers.name(*worker)));
-        }
+    fn run(&self, Turn { late, rest }: &mut Turn) -> Result<String, String> {
+        self.nobody_is_late(late)?;
         let reread = self.reread.as_ref().ok_or("this weir cannot reload")?;
         let next = (reread.0)()?;
         if !self.monitor_ports && crate::needs_ports(&next) {
             return Err(crate::Error::NoMonitorPorts.to_string());
         }
         let old = self.current.snapshot();
-        let used = self.in_use(&old)?;
-        let (laid, changes) = old.overlaid(&next, &used).map_err(|error| error.to_string())?;
-        if changes.is_empty() && old.departing().count() == laid.departing().count() {
+        let in_use = self.in_use(&old)?;
+        let rested = self.rested(rest, &old);
+        let (laid, changes) = old.overlaid(&next, &in_use, rested).map_err(|error| error.to_string())?;
+        let let_go = laid.retired.spare != old.retired.spare || !laid.departing().eq(old.departing());
+        if changes.is_empty() && !let_go {
             return Ok("nothing has changed\n".to_owned());
         }
-        let laid = Arc::new(laid);
+        let taken = self.give_out(Arc::new(laid), late)?;
+        // Not earlier: a worker that is the last one to let go of it would have to free it.
+        drop(old);
+        let changes =
+            if changes.is_empty() { "nothing has changed\n".to_owned() } else { changes.to_string() };
+        Ok(format!("{changes}{taken}"))
+    }
+
+    /// All workers go on with this configuration, or none does. Says who has not done so yet.
+    fn give_out(&self, laid: Arc<Snapshot>, late: &mut Vec<Late>) -> Result<String, String> {
         if let Err(error) = self.prepare(&laid) {
             // One whose queue is full forgets it when it is told of the next one.
             let _ = self.workers.send(|| Command::Abandon);
@@ -141,30 +200,28 @@ impl Reloader {
         if self.monitors.send(Order { snapshot: laid, replies }).is_err() {
             return Err("weir is about to stop".to_owned());
         }
-        let missing = self.missing(answers, late);
-        // Not earlier: a worker that is the last one to let go of it would have to free it.
-        drop(old);
-        let changes =
-            if changes.is_empty() { "nothing has changed\n".to_owned() } else { changes.to_string() };
-        Ok(format!("{changes}{missing}"))
+        Ok(self.missing(answers, late))
     }
 
-    /// Retired services that have flows.
-    fn in_use(&self, snapshot: &Snapshot) -> Result<BTreeSet<ServiceId>, String> {
-        let mut used = BTreeSet::new();
-        if snapshot.departing().next().is_none() {
-            return Ok(used);
+    /// What of the retired things workers name.
+    fn in_use(&self, snapshot: &Snapshot) -> Result<InUse, String> {
+        let mut all = InUse::default();
+        if !snapshot.holds_retired() {
+            return Ok(all);
         }
-        let places = (0..snapshot.limits.flows).step_by(PLACES as usize);
-        for query in places.map(|first| Query::ServicesInUse { first, count: PLACES }) {
-            for (worker, answer) in self.workers.ask_each(query).into_iter().enumerate() {
-                match answer {
-                    Some(Answer::ServicesInUse(services)) => used.extend(services),
-                    _ => return Err(format!("{} does not answer", self.workers.name(worker))),
-                }
+        for worker in 0..self.workers.len() {
+            let mut first = Some(0);
+            while let Some(from) = first {
+                let Answer::InUse(in_use, go_on) =
+                    self.workers.ask_one(worker, Query::InUse { first: from })?
+                else {
+                    return Err("the worker answered something else".to_owned());
+                };
+                all.add(*in_use);
+                first = go_on;
             }
         }
-        Ok(used)
+        Ok(all)
     }
 
     /// Each worker makes ready.
@@ -218,6 +275,8 @@ pub(crate) struct SignalThread {
 impl SignalThread {
     /// Runs until told to stop.
     pub(crate) fn run(self) {
+        let clock = clock::Clock::new();
+        let mut tidied = clock.now();
         while !self.stop.load(Ordering::Relaxed) {
             if self.signals.reopen_log.swap(false, Ordering::Relaxed) {
                 // A full queue means that the log is stuck; the signal can be repeated.
@@ -232,6 +291,10 @@ impl SignalThread {
                     // It may have read the file before it was changed.
                     None => self.signals.reload.store(true, Ordering::Relaxed),
                 }
+            }
+            if clock.now() >= tidied + TIDY {
+                self.reloader.tidy();
+                tidied = clock.now();
             }
             std::thread::park_timeout(LOOK);
         }

@@ -144,6 +144,12 @@ impl CommandSender {
 pub struct RecordReceiver(Arc<ArrayQueue<EndedFlow>>);
 
 impl RecordReceiver {
+    /// Records that there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// The next record, if any.
     #[must_use]
     pub fn receive(&self) -> Option<ConnectionRecord> {

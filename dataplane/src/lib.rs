@@ -37,5 +37,6 @@ pub mod steering;
 pub mod table;
 pub mod tokens;
 pub mod trace;
+pub mod uses;
 pub mod wheel;
 pub mod worker;

@@ -12,13 +12,15 @@
 //! - What is not in the new configuration is [`Retired`]: it stays in its place, complete, without VIPs for new flows and
 //!   without being in anybody's choice. One that comes back takes its place again.
 //!
-//! Places are never given to something else. A retired service to which no flow refers any more is emptied, with the sets
-//! that only it had.
+//! A retired service to which no flow refers any more is emptied, with the sets that only it had. What nobody names at all
+//! any more is [`Retired::spare`]: its place keeps its name, for those who read of it late, and is given to something else by a
+//! later reload, when these are through with it, too.
 
 mod changes;
+mod let_go;
 mod places;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::snapshot::{
     FailAction, Pool, PoolGroupId, PoolId, ScriptSet, ScriptSetId, Server, ServerId, Service, ServiceId,
@@ -26,7 +28,8 @@ use crate::snapshot::{
 };
 use crate::tokens::SharedTokens;
 pub use changes::{Changes, Differences};
-use places::{Places, in_order, put, retire, socket, versions};
+pub use let_go::InUse;
+use places::{Found, Places, in_order, put, rested, retire, socket, versions};
 
 /// What earlier configurations had and the present one has not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,11 +44,35 @@ pub struct Retired {
     pub pool_groups: BTreeSet<PoolGroupId>,
     /// Also each earlier state of a set that was changed.
     pub script_sets: BTreeSet<ScriptSetId>,
+    /// Those of them that nobody names any more, since when.
+    pub spare: Generations,
+    /// When each place was given to what it has now, but for what was there from the start.
+    pub given: Generations,
+    /// How many configurations have been laid over the first one.
+    pub generation: u32,
 }
 
-/// No place is left: too many different things since the start.
+/// Places, and in which [generation](Retired::generation) something happened to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Generations {
+    /// Of services.
+    pub services: BTreeMap<ServiceId, u32>,
+    /// Of pools.
+    pub pools: BTreeMap<PoolId, u32>,
+    /// Of servers.
+    pub servers: BTreeMap<ServerId, u32>,
+    /// Of pool groups.
+    pub pool_groups: BTreeMap<PoolGroupId, u32>,
+    /// Of DataScript sets.
+    pub script_sets: BTreeMap<ScriptSetId, u32>,
+}
+
+/// No place is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("since the start of weir there were more than {MOST} different {0}, which needs a restart")]
+#[error(
+    "there is no room for more than {MOST} different {0} at a time, those of earlier configurations included \
+     that still have flows, or had some until a moment ago"
+)]
 pub struct Exhausted(&'static str);
 
 /// Places in a list.
@@ -53,25 +80,59 @@ const MOST: usize = 65_535;
 
 impl Snapshot {
     /// `next`, which was just read, with all that this configuration has in its place, and what is different. Interfaces,
-    /// routes, SNAT pool and limits stay those of this one. `used` are those of [`Snapshot::departing`] that have flows.
+    /// routes, SNAT pool and limits stay those of this one. `in_use` is what the workers, all of which go by this
+    /// configuration, name of [`Snapshot::retired`]. Places that were let go in the generation `rested`, or before, may be given
+    /// to something else: nobody is left who has read of them.
     ///
     /// # Errors
     /// When there is no place left.
     pub fn overlaid(
         &self,
         next: &Snapshot,
-        used: &BTreeSet<ServiceId>,
+        in_use: &InUse,
+        rested: u32,
     ) -> Result<(Snapshot, Changes), Exhausted> {
-        let places = Places::new(self, next)?;
-        let mut laid = Laid { out: self.clone(), changes: Changes::default(), old: self, places };
+        let places = Places::new(self, next, rested)?;
+        let mut laid = Laid { out: self.clone(), changes: Changes::default(), old: self, places, rested };
+        laid.out.retired.generation += 1;
         laid.pools(next);
         laid.servers(next);
         laid.groups(next);
         let sets = laid.sets(next)?;
         laid.services(next, &sets)?;
-        laid.empty_unused(used);
+        let_go::let_go(self, &mut laid.out, in_use);
         laid.out.tokens = SharedTokens::overlaid(self, &laid.out);
         Ok((laid.out, laid.changes))
+    }
+
+    /// The same configuration without what nobody needs any more; `None` if there is nothing to let go.
+    #[must_use]
+    pub fn tidied(&self, in_use: &InUse) -> Option<Snapshot> {
+        let mut out = self.clone();
+        out.retired.generation += 1;
+        let_go::let_go(self, &mut out, in_use);
+        let same = out.retired.spare == self.retired.spare && out.departing().eq(self.departing());
+        out.tokens = SharedTokens::overlaid(self, &out);
+        (!same).then_some(out)
+    }
+
+    /// True if there is something retired that may be let go when nobody names it any more.
+    #[must_use]
+    pub fn holds_retired(&self) -> bool {
+        let Retired { services, pools, servers, pool_groups, script_sets, spare, .. } = &self.retired;
+        let held = services.len() > spare.services.len() && {
+            let live = |(_, id): &(ServiceId, ServiceId)| !services.contains(id);
+            let owners = self.table_owners().into_iter().zip((0..).map(ServiceId)).filter(live);
+            let owners: BTreeSet<ServiceId> = owners.map(|(owner, _)| owner).collect();
+            // One that is empty stays as long as its tables are those of a live one.
+            let stays =
+                |id: &ServiceId| owners.contains(id) && self.services.get(id.index()).is_some_and(is_empty);
+            services.iter().any(|id| !spare.services.contains_key(id) && !stays(id))
+        };
+        held || pools.len() > spare.pools.len()
+            || servers.len() > spare.servers.len()
+            || pool_groups.len() > spare.pool_groups.len()
+            || script_sets.len() > spare.script_sets.len()
     }
 
     /// Retired services that may have flows.
@@ -92,6 +153,7 @@ struct Laid<'a> {
     out: Snapshot,
     changes: Changes,
     places: Places,
+    rested: u32,
 }
 
 impl Laid<'_> {
@@ -101,7 +163,7 @@ impl Laid<'_> {
             FailAction::Pool(pool) => FailAction::Pool(places.pool(pool)),
             other => other,
         };
-        for (pool, place) in next.pools.iter().zip(self.places.pools.clone()) {
+        for (pool, place) in next.pools.iter().zip(self.places.pools.places.clone()) {
             let servers = pool.servers.iter().map(|server| self.places.server(*server)).collect();
             let fail_action = fail_action(&self.places, pool.fail_action);
             let pool = Pool { servers, fail_action, ..pool.clone() };
@@ -114,9 +176,10 @@ impl Laid<'_> {
             self.changes.pools.note(same, || pool.name.clone());
             put(&mut self.out.pools, place, pool);
         }
-        let live: BTreeSet<PoolId> = self.places.pools.iter().copied().map(PoolId).collect();
-        let retired = &mut self.out.retired.pools;
-        *retired = retire(self.out.pools.len(), PoolId, &live);
+        let retired = &mut self.out.retired;
+        let given = (&mut retired.given.pools, &mut retired.spare.pools);
+        retired.pools = settle(&self.places.pools, self.out.pools.len(), PoolId, given, retired.generation);
+        let retired = &retired.pools;
         let removed = retired.difference(&old.retired.pools).filter_map(|id| old.pools.get(id.index()));
         self.changes.pools.removed = removed.map(|pool| pool.name.clone()).collect();
     }
@@ -124,7 +187,7 @@ impl Laid<'_> {
     /// After the pools: that of each server has its place.
     fn servers(&mut self, next: &Snapshot) {
         let old = self.old;
-        for (server, place) in next.servers.iter().zip(self.places.servers.clone()) {
+        for (server, place) in next.servers.iter().zip(self.places.servers.places.clone()) {
             let server = Server { pool: self.places.pool(server.pool), ..server.clone() };
             let before = old.servers.get(usize::from(place));
             let before = before.filter(|_| !old.retired.servers.contains(&ServerId(place)));
@@ -133,16 +196,18 @@ impl Laid<'_> {
             self.changes.servers.note(same, || title(pools, &server));
             put(&mut self.out.servers, place, server);
         }
-        let live: BTreeSet<ServerId> = self.places.servers.iter().copied().map(ServerId).collect();
-        let retired = &mut self.out.retired.servers;
-        *retired = retire(self.out.servers.len(), ServerId, &live);
+        let retired = &mut self.out.retired;
+        let given = (&mut retired.given.servers, &mut retired.spare.servers);
+        retired.servers =
+            settle(&self.places.servers, self.out.servers.len(), ServerId, given, retired.generation);
+        let retired = &retired.servers;
         let removed = retired.difference(&old.retired.servers).filter_map(|id| old.servers.get(id.index()));
         self.changes.servers.removed = removed.map(|server| title(&old.pools, server)).collect();
     }
 
     fn groups(&mut self, next: &Snapshot) {
         let old = self.old;
-        for (group, place) in next.pool_groups.iter().zip(self.places.groups.clone()) {
+        for (group, place) in next.pool_groups.iter().zip(self.places.groups.places.clone()) {
             let mut group = group.clone();
             group.members.iter_mut().for_each(|member| member.pool = self.places.pool(member.pool));
             let before = old.pool_groups.get(usize::from(place));
@@ -150,9 +215,11 @@ impl Laid<'_> {
             self.changes.pool_groups.note(before.map(|before| group == *before), || group.name.clone());
             put(&mut self.out.pool_groups, place, group);
         }
-        let live: BTreeSet<PoolGroupId> = self.places.groups.iter().copied().map(PoolGroupId).collect();
-        let retired = &mut self.out.retired.pool_groups;
-        *retired = retire(self.out.pool_groups.len(), PoolGroupId, &live);
+        let retired = &mut self.out.retired;
+        let given = (&mut retired.given.pool_groups, &mut retired.spare.pool_groups);
+        retired.pool_groups =
+            settle(&self.places.groups, self.out.pool_groups.len(), PoolGroupId, given, retired.generation);
+        let retired = &retired.pool_groups;
         let removed = retired.difference(&old.retired.pool_groups);
         let removed = removed.filter_map(|id| old.pool_groups.get(id.index()));
         self.changes.pool_groups.removed = removed.map(|group| group.name.clone()).collect();
@@ -169,11 +236,14 @@ impl Laid<'_> {
         let name = |set: &ScriptSet| set.name.clone();
         let was = |place| !self.old.retired.script_sets.contains(&ScriptSetId(place));
         let list = &mut self.out.script_sets;
-        let (places, differences) = versions(list, sets, name, was, "DataScript sets")?;
-        let live = places.iter().copied().map(ScriptSetId).collect();
-        self.out.retired.script_sets = retire(self.out.script_sets.len(), ScriptSetId, &live);
+        let free = rested(&self.old.retired.spare.script_sets, self.rested).map(|id| id.0);
+        let (found, differences) = versions(list, sets, name, was, free, "DataScript sets")?;
+        let retired = &mut self.out.retired;
+        let given = (&mut retired.given.script_sets, &mut retired.spare.script_sets);
+        let count = self.out.script_sets.len();
+        retired.script_sets = settle(&found, count, ScriptSetId, given, retired.generation);
         self.changes.script_sets = differences;
-        Ok(places.into_iter().map(ScriptSetId).collect())
+        Ok(found.places.into_iter().map(ScriptSetId).collect())
     }
 
     fn services(&mut self, next: &Snapshot, sets: &[ScriptSetId]) -> Result<(), Exhausted> {
@@ -187,35 +257,29 @@ impl Laid<'_> {
         let name = |service: &Service| service.name.clone();
         let was = |place| !self.old.retired.services.contains(&ServiceId(place));
         let list = &mut self.out.services;
-        let (places, differences) = versions(list, services, name, was, "virtual services")?;
-        let live = places.into_iter().map(ServiceId).collect();
-        self.out.retired.services = retire(self.out.services.len(), ServiceId, &live);
+        let free = rested(&self.old.retired.spare.services, self.rested).map(|id| id.0);
+        let (found, differences) = versions(list, services, name, was, free, "virtual services")?;
+        let retired = &mut self.out.retired;
+        let given = (&mut retired.given.services, &mut retired.spare.services);
+        let count = self.out.services.len();
+        retired.services = settle(&found, count, ServiceId, given, retired.generation);
         self.changes.services = differences;
         Ok(())
     }
+}
 
-    /// Nobody needs what is inside of retired services without flows, and of retired sets without services.
-    fn empty_unused(&mut self, used: &BTreeSet<ServiceId>) {
-        let departing: Vec<ServiceId> = self.old.departing().filter(|id| !used.contains(id)).collect();
-        let still_retired = &self.out.retired.services;
-        for id in departing.iter().filter(|id| still_retired.contains(id)) {
-            let Some(service) = self.out.services.get_mut(id.index()) else { continue };
-            (service.addresses, service.ports, service.script_sets) = (Vec::new(), Vec::new(), Vec::new());
-        }
-        let needed: BTreeSet<ScriptSetId> =
-            self.out.services.iter().flat_map(|service| service.script_sets.iter().copied()).collect();
-        for id in self.out.retired.script_sets.difference(&needed) {
-            let Some(set) = self.out.script_sets.get_mut(id.index()) else { continue };
-            *set = ScriptSet {
-                name: std::mem::take(&mut set.name),
-                request: None,
-                response: None,
-                pools: Vec::new(),
-                pool_groups: Vec::new(),
-                parsers: Vec::new(),
-            };
-        }
-    }
+/// Notes which places are live and which of them are given to something new. Returns those that are not.
+fn settle<T: Copy + Ord>(
+    found: &Found,
+    count: usize,
+    id: fn(u16) -> T,
+    (given, spare): (&mut BTreeMap<T, u32>, &mut BTreeMap<T, u32>),
+    generation: u32,
+) -> BTreeSet<T> {
+    let live: BTreeSet<T> = found.places.iter().copied().map(id).collect();
+    given.extend(found.given.iter().map(|place| (id(*place), generation)));
+    spare.retain(|id, _| !live.contains(id));
+    retire(count, id, &live)
 }
 
 fn title(pools: &[Pool], server: &Server) -> String {
@@ -223,5 +287,7 @@ fn title(pools: &[Pool], server: &Server) -> String {
     format!("{pool} {}", socket(server))
 }
 
+#[cfg(test)]
+mod reuse_tests;
 #[cfg(test)]
 mod tests;

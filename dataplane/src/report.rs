@@ -106,7 +106,8 @@ pub(crate) fn flow_phase(flow: &Flow) -> FlowPhase {
 pub fn live<P: Policy>(pipeline: &Pipeline<P>, now: Instant, service: ServiceId, limit: usize) -> Live {
     let (entries, _) = tables(pipeline, now, Some(service), limit);
     let held = pipeline.tables().stats(service).entries;
-    Live { balancer: pipeline.balancer().rehearsal(), entries, held }
+    let generation = pipeline.snapshot().retired.generation;
+    Live { balancer: pipeline.balancer().rehearsal(), entries, held, generation }
 }
 
 /// Up to `limit` entries, and the statistics, of the tables of one service or of all.

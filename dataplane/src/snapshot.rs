@@ -9,6 +9,7 @@ mod network;
 mod pool;
 mod service;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::io::PortId;
@@ -115,6 +116,25 @@ impl Snapshot {
             place += 1;
         }
         pools
+    }
+
+    /// For each service the one whose tables it has: the first of its name, itself but for one that a reload has changed.
+    #[must_use]
+    pub fn table_owners(&self) -> Vec<ServiceId> {
+        let Retired { spare, given, .. } = &self.retired;
+        let mut ids: Vec<ServiceId> = self.services.iter().zip(0..).map(|(_, id)| ServiceId(id)).collect();
+        let mut owners = ids.clone();
+        ids.retain(|id| !spare.services.contains_key(id));
+        // A later state may have been given an earlier place.
+        ids.sort_by_key(|id| (given.services.get(id).copied().unwrap_or(0), *id));
+        let mut first: HashMap<&str, ServiceId> = HashMap::new();
+        for id in ids {
+            if let (Some(service), Some(owner)) = (self.services.get(id.index()), owners.get_mut(id.index()))
+            {
+                *owner = *first.entry(service.name.as_str()).or_insert(id);
+            }
+        }
+        owners
     }
 
     /// The pool named `name`.

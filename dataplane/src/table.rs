@@ -37,8 +37,6 @@ mod peers;
 mod service;
 mod state;
 
-use std::collections::HashMap;
-
 use smoltcp::time::{Duration, Instant};
 
 use crate::snapshot::{ServiceId, Snapshot};
@@ -168,11 +166,14 @@ impl TableStore {
     #[must_use]
     pub fn new(snapshot: &Snapshot, seat: Seat) -> Self {
         let services = (0..).zip(&snapshot.services);
-        let services = services.map(|(id, service)| ServiceTables::new(ServiceId(id), service.tables));
-        let owners = owners(snapshot);
+        let services = services.map(|(id, service)| {
+            let id = ServiceId(id);
+            ServiceTables::new(id, given(snapshot, id), service.tables)
+        });
+        let owners = snapshot.table_owners();
         TableStore {
             services: services.collect(),
-            owning: owning(&owners),
+            owning: owning(snapshot, &owners),
             owners,
             ahead: false,
             sweep: 0,
@@ -184,10 +185,17 @@ impl TableStore {
     /// Goes on with a configuration that is laid over the present one ([`Snapshot::overlaid`]): services of the same name have
     /// the same tables, with the bounds of the one that is not retired. Entries beyond lower bounds stay until they expire.
     pub fn lay_over(&mut self, snapshot: &Snapshot) {
-        let behind = snapshot.services.iter().zip(0u16..).skip(self.services.len());
-        self.services.extend(behind.map(|(service, id)| ServiceTables::new(ServiceId(id), service.tables)));
-        self.owners = owners(snapshot);
-        self.owning = owning(&self.owners);
+        for (service, id) in snapshot.services.iter().zip((0u16..).map(ServiceId)) {
+            let given = given(snapshot, id);
+            let fresh = || ServiceTables::new(id, given, service.tables);
+            match self.services.get_mut(id.index()) {
+                Some(tables) if tables.given == given => {}
+                Some(tables) => *tables = fresh(),
+                None => self.services.push(fresh()),
+            }
+        }
+        self.owners = snapshot.table_owners();
+        self.owning = owning(snapshot, &self.owners);
         for ((service, id), owner) in snapshot.services.iter().zip(0u16..).zip(&self.owners) {
             if !snapshot.retired.services.contains(&ServiceId(id))
                 && let Some(tables) = self.services.get_mut(owner.index())
@@ -295,10 +303,15 @@ impl TableStore {
     pub fn hear(&mut self, now: Instant, news: TableNews) {
         match &news.0 {
             News::Again { from } => self.peers.resync(*from),
-            News::Key { from, sent, service, place, state } => {
+            News::Key { from, sent, service, given, place, state } => {
                 let late = !self.peers.heard(now, *from, *sent, state.latest());
-                match self.services.get_mut(service.index()) {
-                    Some(tables) => tables.hear(&mut self.peers, now, place, state, late),
+                let tables = self.services.get_mut(service.index());
+                match tables.filter(|tables| tables.given >= *given) {
+                    Some(tables) if tables.given == *given => {
+                        tables.hear(&mut self.peers, now, place, state, late);
+                    }
+                    // Of a service that had the place before.
+                    Some(_) => {}
                     None => self.ahead = true,
                 }
             }
@@ -388,20 +401,17 @@ impl TableStore {
     }
 }
 
-/// Which service has the tables of each.
-fn owners(snapshot: &Snapshot) -> Vec<ServiceId> {
-    let mut first: HashMap<&str, ServiceId> = HashMap::new();
-    let mut owners = Vec::with_capacity(snapshot.services.len());
-    for (service, id) in snapshot.services.iter().zip(0u16..) {
-        owners.push(*first.entry(service.name.as_str()).or_insert(ServiceId(id)));
-    }
-    owners
+/// The places of those that are their own owners, and not let go.
+fn owning(snapshot: &Snapshot, owners: &[ServiceId]) -> Vec<usize> {
+    let owns = |place: &usize| owners.get(*place).is_some_and(|owner| owner.index() == *place);
+    let spare = &snapshot.retired.spare.services;
+    let places = (0..owners.len()).filter(owns);
+    places.filter(|place| u16::try_from(*place).is_ok_and(|id| !spare.contains_key(&ServiceId(id)))).collect()
 }
 
-/// The places of those that are their own owners.
-fn owning(owners: &[ServiceId]) -> Vec<usize> {
-    let places = owners.iter().map(|owner| owner.index()).enumerate();
-    places.filter(|(place, owner)| place == owner).map(|(place, _)| place).collect()
+/// When a place was given to the service that has it.
+fn given(snapshot: &Snapshot, id: ServiceId) -> u32 {
+    snapshot.retired.given.services.get(&id).copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 //! is owed, a flow that ends, on whatever worker, pays with its token instead of giving it back. A server that had no
 //! limit gets tokens of its own; each worker that goes on brings one for each of its flows there, and owes as many.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -82,7 +83,7 @@ impl SharedTokens {
 }
 
 /// Which of the limited servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place(u32);
 
 /// One worker's way to the tokens.
@@ -178,11 +179,14 @@ impl Tokens {
         none.overlaid(&Snapshot::default(), snapshot)
     }
 
-    /// Servers that keep a limit keep their places, the others get new ones behind. For the configuration that the workers
-    /// of this one go on with next.
+    /// Servers that keep a limit keep their places, the others get places that nobody has here, or new ones behind. For the
+    /// configuration that the workers of this one, all of them, go on with next.
     fn overlaid(&self, old: &Snapshot, new: &Snapshot) -> Self {
         let (mut limits, mut changes) = (Vec::new(), Vec::new());
         let first = self.debts.len() * PER_LINE;
+        let taken: HashSet<Place> = self.places.iter().copied().flatten().collect();
+        let all = (0..first).filter_map(|place| u32::try_from(place).ok()).map(Place);
+        let mut free = all.filter(|place| !taken.contains(place));
         let place = |(index, server): (usize, &Server)| {
             let now = server.max_connections?;
             let before = old.servers.get(index).and_then(|server| server.max_connections);
@@ -190,6 +194,10 @@ impl Tokens {
                 if before != now {
                     changes.push(Change { place, before, now });
                 }
+                return Some(place);
+            }
+            if let Some(place) = free.next() {
+                self.begin_anew(place, now);
                 return Some(place);
             }
             limits.push(now);
@@ -214,6 +222,19 @@ impl Tokens {
         let debts = self.debts.iter().cloned().chain(fresh).collect();
         let begun = AtomicBool::new(changes.is_empty());
         Tokens { shares, debts, places, changes: changes.into(), begun }
+    }
+
+    /// Gives a place that no worker uses the tokens of another server.
+    fn begin_anew(&self, place: Place, limit: u32) {
+        let workers = u32::try_from(self.shares.len()).unwrap_or(u32::MAX);
+        for (worker, number) in (0..self.shares.len()).zip(0..) {
+            if let Some(share) = self.share(worker, place) {
+                share.store(part(limit, number, workers).into(), Ordering::Release);
+            }
+        }
+        if let Some(debt) = self.debt(place) {
+            debt.store(0, Ordering::Release);
+        }
     }
 
     /// Makes the changes, once.

@@ -4,7 +4,7 @@ use dataplane::channel::ConnectionRecord;
 use dataplane::flow::{self, Flow, FlowState};
 use dataplane::memory::{MemoryIo, POOL_FRAMES};
 use dataplane::pipeline::Pipeline;
-use dataplane::snapshot::ServerId;
+use dataplane::snapshot::{ServerId, ServiceId};
 use dataplane::worker::Worker;
 use scripting::LuaPolicy;
 
@@ -23,6 +23,10 @@ pub fn assert_consistent(pipeline: &Pipeline<LuaPolicy>) {
     for server in 0..u16::try_from(pipeline.snapshot().servers.len()).unwrap() {
         let open = |flow: &Flow| flow.server == server && flow.flags & flow::CONCLUDED == 0;
         assert_eq!(pipeline.balancer().status(ServerId(server)).flows, count(&open), "server {server}");
+        assert_eq!(pipeline.uses().of_server(ServerId(server)), count(&|flow| flow.server == server));
+    }
+    for service in 0..u16::try_from(pipeline.snapshot().services.len()).unwrap() {
+        assert_eq!(pipeline.uses().of_service(ServiceId(service)), count(&|flow| flow.service == service));
     }
 }
 

@@ -22,6 +22,7 @@ mod preserve;
 mod preserve_workers;
 mod proxied;
 mod reload;
+mod reload_places;
 mod scripts;
 mod splice;
 mod spliced;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use dataplane::channel::{Answer, Command, Query, Reply};
 use dataplane::counters::DropReason;
-use dataplane::overlay::Changes;
-use dataplane::snapshot::{ServerId, ServiceId};
+use dataplane::overlay::{Changes, InUse};
+use dataplane::snapshot::{ServerId, Snapshot};
 use smoltcp::socket::tcp::State;
 
 use crate::inside::*;
@@ -22,18 +22,38 @@ impl World {
         let config = config::parse(&format!("{TWO_ARMS}{toml}"), "test.toml", &examples);
         let config = config.unwrap_or_else(|errors| panic!("{}", errors.render(false)));
         let old = Arc::clone(self.worker.pipeline().snapshot());
-        let query = Query::ServicesInUse { first: 0, count: u32::MAX };
-        let (replies, answers): (Vec<_>, Vec<_>) = (0..=self.others.len()).map(|_| Reply::pair()).unzip();
-        self.command_all(replies.into_iter().map(|reply| Command::Query(query, reply)));
-        let used: BTreeSet<ServiceId> = answers
-            .iter()
-            .flat_map(|answer| match answer.try_recv() {
-                Ok(Answer::ServicesInUse(services)) => services,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        let (laid, changes) = old.overlaid(&config.snapshot, &used).unwrap();
-        let laid = Arc::new(laid);
+        let in_use = self.in_use();
+        let (laid, changes) = old.overlaid(&config.snapshot, &in_use, old.retired.generation).unwrap();
+        self.give_out(Arc::new(laid));
+        changes
+    }
+
+    /// As control looks from time to time; `false` if there is nothing to let go.
+    pub(crate) fn tidy(&mut self) -> bool {
+        let in_use = self.in_use();
+        let tidied = self.worker.pipeline().snapshot().tidied(&in_use);
+        tidied.map(|tidied| self.give_out(Arc::new(tidied))).is_some()
+    }
+
+    /// What all workers name of retired things.
+    fn in_use(&mut self) -> InUse {
+        let mut all = InUse::default();
+        for worker in 0..=self.others.len() {
+            let mut first = Some(0);
+            while let Some(from) = first {
+                let (reply, answer) = Reply::pair();
+                let ends = self.others.get(worker.wrapping_sub(1)).map_or(&self.control, |(_, end)| end);
+                ends.commands.send(Command::Query(Query::InUse { first: from }, reply)).unwrap();
+                self.round();
+                let Ok(Answer::InUse(in_use, go_on)) = answer.try_recv() else { panic!("no answer") };
+                all.add(*in_use);
+                first = go_on;
+            }
+        }
+        all
+    }
+
+    fn give_out(&mut self, laid: Arc<Snapshot>) {
         let (replies, answers): (Vec<_>, Vec<_>) = (0..=self.others.len()).map(|_| Reply::pair()).unzip();
         self.command_all(replies.into_iter().map(|reply| Command::Prepare(Arc::clone(&laid), reply)));
         for answer in answers {
@@ -48,7 +68,6 @@ impl World {
             assert!(Arc::ptr_eq(worker.pipeline().snapshot(), &laid));
         }
         self.settle();
-        changes
     }
 
     /// A command for each worker, which carries it out.
@@ -244,8 +263,10 @@ fn a_removed_service_takes_no_flows_and_keeps_those_that_it_has() {
     for talk in [old, server] {
         scene.world.talk(talk).finish = true;
     }
+    assert!(!scene.world.tidy(), "the flow is still there");
+    assert!(answers_arp(&mut scene, [192, 0, 2, 10]));
     scene.world.seconds(30);
-    scene.world.reload(&one);
+    assert!(scene.world.tidy(), "nobody has to reload");
     assert_eq!(scene.world.worker.pipeline().snapshot().departing().count(), 0);
     assert!(!answers_arp(&mut scene, [192, 0, 2, 10]));
     assert!(answers_arp(&mut scene, [192, 0, 2, 11]));
@@ -294,13 +315,13 @@ fn what_was_prepared_and_abandoned_changes_nothing() {
     let before = Arc::clone(scene.world.worker.pipeline().snapshot());
     let mut next = (*before).clone();
     next.script_sets[0].request.as_mut().unwrap().text = b"avi.vs.log('new')".to_vec();
-    let (laid, _) = before.overlaid(&next, &BTreeSet::new()).unwrap();
+    let (laid, _) = before.overlaid(&next, &InUse::default(), 0).unwrap();
     let (reply, answer) = Reply::pair();
     scene.world.command_all(std::iter::once(Command::Prepare(Arc::new(laid), reply)));
     assert!(matches!(answer.try_recv(), Ok(Answer::Prepared(Ok(())))));
     // A text that is no Lua is refused by itself.
     next.script_sets[0].request.as_mut().unwrap().text = b"this is no Lua".to_vec();
-    let (laid, _) = before.overlaid(&next, &BTreeSet::new()).unwrap();
+    let (laid, _) = before.overlaid(&next, &InUse::default(), 0).unwrap();
     let (reply, answer) = Reply::pair();
     scene.world.command_all(std::iter::once(Command::Prepare(Arc::new(laid), reply)));
     assert!(matches!(answer.try_recv(), Ok(Answer::Prepared(Err(_)))));

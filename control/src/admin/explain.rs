@@ -2,28 +2,50 @@
 
 use std::net::SocketAddr;
 
+use dataplane::address::FlowKey;
 use dataplane::channel::{Answer, Query};
 use dataplane::snapshot::{Protocol, ServiceId, Snapshot};
+use dataplane::steering::{Seat, Steering};
 
 use super::Admin;
 use crate::explain::Question;
 
 /// Entries of the service's tables that are copied: the worker does it between two bursts.
 const MOST_ENTRIES: usize = 10_000;
+/// How often a worker is asked while reloads follow each other.
+const ATTEMPTS: usize = 3;
 /// Longest payload: what a script may read at a time.
 const MOST_BYTES: usize = 65_000;
 
 impl Admin {
-    /// What would become of a flow, as things are on the first worker.
+    /// What would become of a flow, as things are on the worker to which its packets come. It answers by the configuration that
+    /// control has: a reload that is under way is waited for.
     pub(super) fn explain(&self, question: &Question) -> Result<String, String> {
         let explainer = self.explainer.as_ref().ok_or("this weir cannot explain")?;
-        let snapshot = self.current.snapshot();
-        let service = service_of(&snapshot, question).unwrap_or(ServiceId(0));
-        let query = Query::Live { service, limit: MOST_ENTRIES };
-        match self.workers.ask_one(0, query)? {
-            Answer::Live(live) => explainer.answer(&snapshot, question, *live),
-            _ => Err("the worker answered something else".to_owned()),
+        let mut late = String::new();
+        for _ in 0..ATTEMPTS {
+            self.reloader.wait()?;
+            let snapshot = self.current.snapshot();
+            let worker = self.worker_of(&snapshot, question);
+            let service = service_of(&snapshot, question).unwrap_or(ServiceId(0));
+            let Answer::Live(live) =
+                self.workers.ask_one(worker, Query::Live { service, limit: MOST_ENTRIES })?
+            else {
+                return Err("the worker answered something else".to_owned());
+            };
+            if live.generation == snapshot.retired.generation {
+                return explainer.answer(&snapshot, question, *live);
+            }
+            late = self.workers.name(worker);
         }
+        Err(format!("{late} has not taken the last configuration yet; repeat this when it has"))
+    }
+
+    /// The worker that opens the flow.
+    fn worker_of(&self, snapshot: &Snapshot, Question { protocol, client, vip, .. }: &Question) -> usize {
+        let of = u8::try_from(self.workers.len()).unwrap_or(u8::MAX);
+        let steering = Steering::of(Seat { number: 0, of }, snapshot);
+        usize::from(steering.owner(&FlowKey::new(*protocol, *client, *vip)))
     }
 }
 

@@ -50,6 +50,8 @@ impl Admin {
         }
         let _taken = Taken(&self.profiling);
         self.reloader.wait()?;
+        // By the end of it the set may be no more.
+        let snapshot = self.current.snapshot();
         let begun = self.workers.send(|| Command::StartProfile { set: wanted.set, event: wanted.event });
         let mut left = Duration::from_secs(wanted.seconds);
         while begun.is_ok() && !left.is_zero() && !self.stop.load(Ordering::Relaxed) {
@@ -61,7 +63,7 @@ impl Admin {
             Answer::Profile(profile) => profile,
             _ => return Err("the worker answered something else".to_owned()),
         };
-        begun.map(|()| shown(&self.current.snapshot(), wanted, profile, format))
+        begun.map(|()| shown(&snapshot, wanted, profile, format))
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct LogThread {
     current: Current,
     /// By worker.
     records: Vec<RecordReceiver>,
+    /// By worker: its records taken since the last pass.
+    taken: Vec<usize>,
     /// The worker whose records are taken next.
     turn: usize,
     messages: Receiver<Message>,
@@ -57,7 +59,19 @@ impl LogThread {
     ) -> std::io::Result<Self> {
         let sink = open(&destination)?;
         let batch = Vec::new();
-        Ok(LogThread { destination, sink, current, records, turn: 0, messages, stats, batch, lines: 0 })
+        let taken = vec![0; records.len()];
+        Ok(LogThread {
+            destination,
+            sink,
+            current,
+            records,
+            taken,
+            turn: 0,
+            messages,
+            stats,
+            batch,
+            lines: 0,
+        })
     }
 
     /// Runs until [`Message::Stop`] or until all senders are gone, then writes what is left.
@@ -106,6 +120,7 @@ impl LogThread {
             self.turn = if self.turn + 1 < self.records.len() { self.turn + 1 } else { 0 };
             let Some(record) = self.records.get(self.turn).and_then(RecordReceiver::receive) else {
                 empty += 1;
+                self.stats.note_pass(self.turn);
                 continue;
             };
             empty = 0;
@@ -114,6 +129,18 @@ impl LogThread {
                 let line = connection_line(&self.current.snapshot(), &record, clock::wall());
                 self.add(&line);
             }
+            self.note_taken();
+        }
+    }
+
+    /// The line of a record has been made.
+    fn note_taken(&mut self) {
+        let most = self.records.get(self.turn).map_or(usize::MAX, RecordReceiver::capacity);
+        let Some(taken) = self.taken.get_mut(self.turn) else { return };
+        *taken += 1;
+        if *taken >= most {
+            *taken = 0;
+            self.stats.note_pass(self.turn);
         }
     }
 

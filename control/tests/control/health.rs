@@ -1,9 +1,9 @@
 //! Monitors against servers made of packets, in virtual time.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use control::health::{Change, Health, MAX_PROBES};
+use dataplane::overlay::InUse;
 use dataplane::proxy_protocol::Version;
 use dataplane::snapshot::{Monitor, MonitorKind, PoolId, Server, ServerId, Snapshot};
 use smoltcp::time::{Duration, Instant};
@@ -295,7 +295,7 @@ fn another_configuration_keeps_what_is_known_and_probes_what_is_new() {
         up.sort_unstable();
         assert_eq!(up, [(0, 0, true), (0, 1, true)], "{kind:?}");
         let next = snapshot(&["10.0.0.13", "10.0.0.12"], &monitors);
-        let (laid, _) = old.overlaid(&next, &BTreeSet::new()).unwrap();
+        let (laid, _) = old.overlaid(&next, &InUse::default(), 0).unwrap();
         world.peer.seen.clear();
         world.now = Instant::from_millis(101);
         world.health.lay_over(&laid, world.now);
@@ -320,13 +320,13 @@ fn a_probe_of_a_server_that_is_removed_ends_without_a_finding() {
         world.run_until(500);
         assert_eq!(world.health.in_flight(), 1, "{kind:?}");
         world.now = Instant::from_millis(501);
-        let (laid, _) = old.overlaid(&snapshot(&["10.0.0.12"], &monitors), &BTreeSet::new()).unwrap();
+        let (laid, _) = old.overlaid(&snapshot(&["10.0.0.12"], &monitors), &InUse::default(), 0).unwrap();
         world.health.lay_over(&laid, world.now);
         world.run_until(9000);
         assert_eq!(world.changes, [(0, 1, true)], "{kind:?}");
         assert_eq!(world.health.in_flight(), 0, "{kind:?}");
         // It comes back.
-        let (back, _) = laid.overlaid(&old, &BTreeSet::new()).unwrap();
+        let (back, _) = laid.overlaid(&old, &InUse::default(), 0).unwrap();
         world.set("10.0.0.11", Behaviour::Answers("x"));
         world.now = Instant::from_millis(9001);
         world.health.lay_over(&back, world.now);

@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod explain;
 mod fixture;
 mod health;
 mod log;

@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use control::client::{self, request};
-use control::{Control, ControlSettings, LogDestination, Reread, Signals};
+use control::{Control, ControlSettings, Explainer, LogDestination, Reread, Signals};
 use dataplane::channel::{Capacities, Command, channel};
-use dataplane::snapshot::{ServerId, Snapshot};
+use dataplane::snapshot::{ServerId, ServiceId, Snapshot};
 use tempfile::TempDir;
 
 use crate::{fixture, worker};
@@ -40,6 +40,9 @@ impl Setup {
                 file.lock().unwrap().clone().map(Arc::new)
             })),
             signals: signals.clone(),
+            explainer: Some(Explainer::new(|_, question, live| {
+                Ok(format!("{} by configuration {}\n", question.vip, live.generation))
+            })),
             ..ControlSettings::new(&fixture::snapshot())
         };
         let (worker_end, control_end) = channel(Capacities::default());
@@ -183,8 +186,12 @@ fn the_next_one_waits_until_all_workers_have_taken_the_last_one() {
     setup.set(Ok(changed()));
     let refused = "the worker has not taken the last configuration yet".to_owned();
     assert_eq!(setup.ask("reload"), Err(refused));
+    let question = "explain client 10.0.0.7:1 vip 198.51.100.1:443";
+    let refused = "the worker has not taken the last configuration yet; repeat this when it has".to_owned();
+    assert_eq!(setup.ask(question), Err(refused), "it would be about the one before");
     assert!(setup.ask("enable server dns [2001:db8:1::53]:53").is_ok());
     std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(setup.ask(question), Ok("198.51.100.1:443 by configuration 1\n".to_owned()));
     assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
     setup.stop();
 }
@@ -216,9 +223,11 @@ fn nothing_is_told_to_workers_while_a_reload_hangs() {
     setup.wait_for_reloads(1);
     assert_eq!(setup.ask("reload"), Err("the configuration is being reloaded already".to_owned()));
     let profile = setup.in_the_background("profile script by sni seconds 1");
+    let explain = setup.in_the_background("explain client 10.0.0.7:1 vip 198.51.100.1:443");
     let refusal = "the configuration is being reloaded; repeat this".to_owned();
     assert_eq!(setup.ask("disable server web 10.0.0.12:8443"), Err(refusal.clone()));
     assert!(matches!(profile.join().unwrap(), Err(client::Error::Refused(text)) if text == refusal));
+    assert!(matches!(explain.join().unwrap(), Err(client::Error::Refused(text)) if text == refusal));
     drop(file);
     assert!(reload.join().unwrap().is_ok());
     assert_eq!(setup.ask("disable server web 10.0.0.12:8443"), Ok("ok\n".to_owned()));
@@ -252,6 +261,32 @@ fn another_order_of_the_servers_of_a_pool_is_a_change() {
     assert_eq!(setup.ask("reload").as_deref(), Ok("pools: changed web\nthe worker has taken it\n"));
     assert_eq!(setup.ask("reload").as_deref(), Ok("nothing has changed\n"));
     assert_eq!(setup.stop().0, ["prepare", "adopt"]);
+}
+
+/// Nobody reloads a second time.
+#[test]
+fn what_nobody_needs_any_more_is_let_go_without_a_reload() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.services[0].name = "passing".to_owned();
+    setup.set(Ok(next));
+    assert!(setup.ask("reload").unwrap().starts_with("services: added passing; removed tls\n"));
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(setup.ask("reload").as_deref(), Ok("nothing has changed\n"));
+    let (commands, lines) = setup.finish();
+    let given: Vec<&Snapshot> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Prepare(snapshot, _) => Some(&**snapshot),
+            _ => None,
+        })
+        .collect();
+    let departing: Vec<Vec<ServiceId>> =
+        given.iter().map(|snapshot| snapshot.departing().collect()).collect();
+    assert_eq!(departing, [vec![ServiceId(0)], vec![]]);
+    assert_eq!(given[1].retired.spare.services, [(ServiceId(0), 2)].into());
+    assert_eq!((given[1].services[0].name.as_str(), given[1].services[0].addresses.len()), ("tls", 0));
+    assert_eq!(lines.len(), 2, "the log tells of what was asked for");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use dataplane::channel::{
 };
 use dataplane::counters::{Counters, DropReason};
 use dataplane::io::{PortId, PortStats};
+use dataplane::overlay::InUse;
 use dataplane::pipeline::Verdict;
 use dataplane::policy::{Event, ScriptReport};
 use dataplane::script_profile::ScriptProfile;
@@ -75,6 +76,17 @@ fn pools() -> Vec<PoolView> {
     vec![PoolView { pool: PoolId(0), refused: 0 }, PoolView { pool: PoolId(1), refused: 3 }]
 }
 
+/// All that may ever be retired.
+fn everything() -> InUse {
+    InUse {
+        services: (0..8).map(ServiceId).collect(),
+        servers: (0..8).map(ServerId).collect(),
+        pools: (0..8).map(PoolId).collect(),
+        pool_groups: (0..8).map(PoolGroupId).collect(),
+        tables: (0..8).map(ServiceId).collect(),
+    }
+}
+
 fn answer(query: Query) -> Answer {
     match query {
         Query::Counters => Answer::Counters(Box::new(counters())),
@@ -114,7 +126,7 @@ fn answer(query: Query) -> Answer {
             }],
         ),
         Query::Ping => Answer::Pong,
-        Query::ServicesInUse { .. } => Answer::ServicesInUse([ServiceId(0)].into()),
+        Query::InUse { .. } => Answer::InUse(Box::new(everything()), None),
         Query::Time => Answer::Time(Instant::from_secs(77)),
         Query::Live { service, .. } => {
             let balancer = Balancer::new(&crate::fixture::snapshot());
@@ -122,7 +134,7 @@ fn answer(query: Query) -> Answer {
             else {
                 panic!("no tables")
             };
-            Answer::Live(Box::new(Live { balancer, entries, held: 7 }))
+            Answer::Live(Box::new(Live { balancer, entries, held: 7, generation: 0 }))
         }
         Query::EndProfile => {
             let mut profile = ScriptProfile { runs: 30, nanoseconds: 120_000, ..ScriptProfile::default() };
@@ -169,14 +181,32 @@ pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
     let mut commands = Vec::new();
     // A configuration with a service of the name "slow" is taken when a server is enabled.
     let (mut slow, mut held) = (false, Vec::<Reply>::new());
+    // In one with a service of the name "passing" nothing retired is named from the second question on.
+    let (mut passing, mut asked) = (false, 0);
+    let (mut prepared, mut generation) = (0, 0);
     loop {
         match end.command() {
+            Some(Command::Query(Query::InUse { .. }, reply)) if passing && asked > 0 => {
+                reply.send(Answer::InUse(Box::default(), None));
+            }
+            Some(Command::Query(query @ Query::InUse { .. }, reply)) => {
+                asked += 1;
+                reply.send(answer(query));
+            }
+            Some(Command::Query(query @ Query::Live { .. }, reply)) => {
+                let Answer::Live(live) = answer(query) else { panic!("something else") };
+                reply.send(Answer::Live(Box::new(Live { generation, ..*live })));
+            }
             Some(Command::Query(query, reply)) => reply.send(answer(query)),
             Some(Command::Prepare(snapshot, reply)) => {
                 let bad = snapshot.services.iter().any(|service| service.name == "too much");
-                let mut live = (0..).map(ServiceId).zip(&snapshot.services);
+                let live = (0..).map(ServiceId).zip(&snapshot.services);
                 let retired = &snapshot.retired.services;
-                slow = live.any(|(id, service)| service.name == "slow" && !retired.contains(&id));
+                let names = |name: &str| {
+                    live.clone().any(|(id, service)| service.name == name && !retired.contains(&id))
+                };
+                (slow, passing, asked) = (names("slow"), names("passing"), 0);
+                prepared = snapshot.retired.generation;
                 let refusal = "set.lua:1: not enough memory".to_owned();
                 reply.send(Answer::Prepared(if bad { Err(refusal) } else { Ok(()) }));
                 let (unheard, _) = Reply::pair();
@@ -184,10 +214,12 @@ pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
             }
             Some(Command::Adopt(reply)) if slow => held.push(reply),
             Some(enable @ Command::ServerEnabled { .. }) => {
+                generation = prepared;
                 held.drain(..).for_each(|reply| reply.send(Answer::Adopted(true)));
                 commands.push(enable);
             }
             Some(Command::Adopt(reply)) => {
+                generation = prepared;
                 reply.send(Answer::Adopted(true));
                 commands.push(Command::Adopt(Reply::pair().0));
             }

@@ -1,7 +1,7 @@
 //! How a balancer takes over from the one of the configuration before.
 
 use super::{Balancer, PoolState, ServerState};
-use crate::snapshot::{ServerId, Snapshot};
+use crate::snapshot::{PoolId, ServerId, Snapshot};
 use crate::steering::Seat;
 
 impl Balancer {
@@ -21,8 +21,11 @@ impl Balancer {
             }
         }
         for index in 0..next.pools.len() {
-            let was = self.pools.get_mut(index);
-            let same = is_same(&self.servers, &next.servers, index, old, new);
+            let id = u16::try_from(index).ok().map(PoolId);
+            let since =
+                |snapshot: &Snapshot| id.and_then(|id| snapshot.retired.given.pools.get(&id).copied());
+            let was = self.pools.get_mut(index).filter(|_| since(old) == since(new));
+            let same = was.is_some() && is_same(&self.servers, &next.servers, index, old, new);
             let Some(state) = next.pools.get_mut(index) else { continue };
             match was {
                 // Whose turn it is, too.
@@ -47,8 +50,13 @@ impl Balancer {
 }
 
 fn inherit(state: &mut ServerState, was: &ServerState, index: usize, old: &Snapshot, new: &Snapshot) {
-    (state.status.flows, state.status.total) = (was.status.flows, was.status.total);
     let Some(id) = u16::try_from(index).ok().map(ServerId) else { return };
+    let since = |snapshot: &Snapshot| snapshot.retired.given.servers.get(&id).copied();
+    if since(old) != since(new) {
+        // Another server has the place now.
+        return;
+    }
+    (state.status.flows, state.status.total) = (was.status.flows, was.status.total);
     if old.retired.servers.contains(&id) && !new.retired.servers.contains(&id) {
         return;
     }

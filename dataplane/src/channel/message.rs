@@ -1,6 +1,5 @@
 //! What control asks of a worker, and what the worker answers.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,6 +10,7 @@ use smoltcp::time::Instant;
 use super::{FlowView, PoolView, PortView, ServerView, TableEntryView, TableStatsView};
 use crate::balance::Balancer;
 use crate::counters::Counters;
+use crate::overlay::InUse;
 use crate::policy::{Event, ScriptReport};
 use crate::script_profile::ScriptProfile;
 use crate::snapshot::{ScriptSetId, ServerId, ServiceId, Snapshot};
@@ -90,12 +90,10 @@ pub enum Query {
     Ping,
     /// [`Answer::Time`].
     Time,
-    /// [`Answer::ServicesInUse`].
-    ServicesInUse {
-        /// Of flows from this place of the flow table on.
+    /// [`Answer::InUse`].
+    InUse {
+        /// Of connections from this place on: 0, then what the answer says.
         first: u32,
-        /// In so many places.
-        count: u32,
     },
     /// [`Answer::Live`].
     Live {
@@ -149,8 +147,8 @@ pub enum Answer {
     Pong,
     /// The worker's time of this round.
     Time(Instant),
-    /// The services of flows.
-    ServicesInUse(BTreeSet<ServiceId>),
+    /// What of [`Snapshot::retired`] the worker names, as far as it has looked, and where to go on, if not all has been looked at.
+    InUse(Box<InUse>, Option<u32>),
     /// Whether it is ready; the error is for the operator.
     Prepared(Result<(), String>),
     /// New flows begin by the new configuration; `false`: none was prepared.
@@ -168,4 +166,6 @@ pub struct Live {
     pub entries: Vec<TableEntryView>,
     /// Entries that there are.
     pub held: usize,
+    /// The [generation](crate::overlay::Retired::generation) of the configuration by which it goes.
+    pub generation: u32,
 }

@@ -1,6 +1,6 @@
 //! Where things come to lie.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::{Differences, Exhausted, MOST};
@@ -8,36 +8,55 @@ use crate::snapshot::{Pool, PoolGroup, PoolGroupId, PoolId, Server, ServerId, Sn
 
 /// Where things that are known by a name come to lie, by their places in the new configuration.
 pub(super) struct Places {
-    pub(super) pools: Vec<u16>,
-    pub(super) servers: Vec<u16>,
-    pub(super) groups: Vec<u16>,
+    pub(super) pools: Found,
+    pub(super) servers: Found,
+    pub(super) groups: Found,
+}
+
+/// Where the things of one list come to lie.
+pub(super) struct Found {
+    /// By their places in the new configuration.
+    pub(super) places: Vec<u16>,
+    /// Those of the places that have had something else before, or nothing.
+    pub(super) given: Vec<u16>,
+}
+
+impl Found {
+    fn place(&self, next: u16) -> u16 {
+        self.places.get(usize::from(next)).copied().unwrap_or(next)
+    }
 }
 
 impl Places {
-    pub(super) fn new(old: &Snapshot, next: &Snapshot) -> Result<Self, Exhausted> {
-        let names = |list: &[Pool]| list.iter().map(|pool| pool.name.clone()).collect();
-        let pools = places::<String>(names(&old.pools), names(&next.pools), "pools")?;
-        let names = |list: &[PoolGroup]| list.iter().map(|group| group.name.clone()).collect();
-        let groups = places::<String>(names(&old.pool_groups), names(&next.pool_groups), "pool groups")?;
-        let known = old.servers.iter().map(|server| (server.pool, socket(server)));
-        let wanted = next.servers.iter().map(|server| {
-            let pool = pools.get(server.pool.index()).copied().map_or(server.pool, PoolId);
-            (pool, socket(server))
-        });
-        let servers = places::<(PoolId, SocketAddr)>(known.collect(), wanted.collect(), "servers")?;
+    pub(super) fn new(old: &Snapshot, next: &Snapshot, since: u32) -> Result<Self, Exhausted> {
+        let spare = &old.retired.spare;
+        let names = |list: &[Pool]| list.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
+        let free = rested(&spare.pools, since).map(|id| id.0);
+        let known = names(&old.pools).into_iter().zip(0..).collect();
+        let pools = places::<String>(known, names(&next.pools), free, old.pools.len(), "pools")?;
+        let names = |list: &[PoolGroup]| list.iter().map(|group| group.name.clone()).collect::<Vec<_>>();
+        let free = rested(&spare.pool_groups, since).map(|id| id.0);
+        let known = names(&old.pool_groups).into_iter().zip(0..).collect();
+        let behind = old.pool_groups.len();
+        let groups = places::<String>(known, names(&next.pool_groups), free, behind, "pool groups")?;
+        let known = known_servers(old, &pools);
+        let wanted = next.servers.iter().map(|server| (PoolId(pools.place(server.pool.0)), socket(server)));
+        let free = rested(&spare.servers, since).map(|id| id.0);
+        let behind = old.servers.len();
+        let servers = places::<(PoolId, SocketAddr)>(known, wanted.collect(), free, behind, "servers")?;
         Ok(Places { pools, servers, groups })
     }
 
     pub(super) fn pool(&self, PoolId(next): PoolId) -> PoolId {
-        PoolId(self.pools.get(usize::from(next)).copied().unwrap_or(next))
+        PoolId(self.pools.place(next))
     }
 
     pub(super) fn server(&self, ServerId(next): ServerId) -> ServerId {
-        ServerId(self.servers.get(usize::from(next)).copied().unwrap_or(next))
+        ServerId(self.servers.place(next))
     }
 
     pub(super) fn group(&self, PoolGroupId(next): PoolGroupId) -> PoolGroupId {
-        PoolGroupId(self.groups.get(usize::from(next)).copied().unwrap_or(next))
+        PoolGroupId(self.groups.place(next))
     }
 
     pub(super) fn target(&self, target: Target) -> Target {
@@ -61,22 +80,50 @@ pub(super) fn socket(server: &Server) -> SocketAddr {
     SocketAddr::new(server.address, server.port)
 }
 
-/// For each of `next` the place of its equal in `old`, or a new one behind.
+/// Where each server is known to be. Those that were let go count only if their pool is still the same, and less than others.
+fn known_servers(old: &Snapshot, pools: &Found) -> HashMap<(PoolId, SocketAddr), u16> {
+    let is_spare = |id: u16| old.retired.spare.servers.contains_key(&ServerId(id));
+    let given: HashSet<u16> = pools.given.iter().copied().collect();
+    let all = || old.servers.iter().zip(0u16..);
+    let spare = all().filter(|(server, id)| is_spare(*id) && !given.contains(&server.pool.0));
+    let others = all().filter(|(_, id)| !is_spare(*id));
+    spare.chain(others).map(|(server, id)| ((server.pool, socket(server)), id)).collect()
+}
+
+/// Places that were let go in this generation or before.
+pub(super) fn rested<T: Copy>(spare: &BTreeMap<T, u32>, since: u32) -> impl Iterator<Item = T> {
+    spare.iter().filter(move |(_, generation)| **generation <= since).map(|(id, _)| *id)
+}
+
+/// For each of `next` the place of its equal, or one that is free, or a new one behind.
 fn places<K: Eq + std::hash::Hash>(
-    old: Vec<K>,
+    known: HashMap<K, u16>,
     next: Vec<K>,
+    free: impl Iterator<Item = u16>,
+    mut behind: usize,
     kind: &'static str,
-) -> Result<Vec<u16>, Exhausted> {
-    let mut behind = old.len();
-    let known: HashMap<K, usize> = old.into_iter().zip(0..).collect();
-    let mut place = |key: K| {
-        let place = known.get(&key).copied().unwrap_or_else(|| {
-            behind += 1;
-            behind - 1
-        });
-        u16::try_from(place).ok().filter(|_| place < MOST).ok_or(Exhausted(kind))
-    };
-    next.into_iter().map(&mut place).collect()
+) -> Result<Found, Exhausted> {
+    let claimed: HashSet<u16> = next.iter().filter_map(|key| known.get(key).copied()).collect();
+    let mut free = free.filter(|place| !claimed.contains(place));
+    let mut found = Found { places: Vec::with_capacity(next.len()), given: Vec::new() };
+    for key in next {
+        let place = match known.get(&key) {
+            Some(place) => *place,
+            None => {
+                let place = match free.next() {
+                    Some(place) => place,
+                    None => {
+                        behind += 1;
+                        u16::try_from(behind - 1).ok().filter(|_| behind <= MOST).ok_or(Exhausted(kind))?
+                    }
+                };
+                found.given.push(place);
+                place
+            }
+        };
+        found.places.push(place);
+    }
+    Ok(found)
 }
 
 /// Puts a thing into its place, which is there or the next one.
@@ -99,8 +146,9 @@ pub(super) fn versions<T: PartialEq>(
     next: impl Iterator<Item = T>,
     name: impl Fn(&T) -> String,
     was: impl Fn(u16) -> bool,
+    mut free: impl Iterator<Item = u16>,
     kind: &'static str,
-) -> Result<(Vec<u16>, Differences), Exhausted> {
+) -> Result<(Found, Differences), Exhausted> {
     let mut before: HashMap<String, u16> = list
         .iter()
         .zip(0..)
@@ -109,7 +157,8 @@ pub(super) fn versions<T: PartialEq>(
         .collect();
     let mut by_name: HashMap<String, Vec<u16>> = HashMap::new();
     list.iter().zip(0..).for_each(|(thing, place)| by_name.entry(name(thing)).or_default().push(place));
-    let (mut places, mut differences) = (Vec::new(), Differences::default());
+    let mut found = Found { places: Vec::new(), given: Vec::new() };
+    let mut differences = Differences::default();
     for thing in next {
         let name = name(&thing);
         let states = by_name.get(&name).map_or(&[][..], Vec::as_slice);
@@ -117,15 +166,22 @@ pub(super) fn versions<T: PartialEq>(
         let place = match states.iter().find(equal) {
             Some(place) => *place,
             None => {
-                list.push(thing);
-                u16::try_from(list.len() - 1).ok().filter(|_| list.len() <= MOST).ok_or(Exhausted(kind))?
+                let place = match free.next() {
+                    Some(place) => place,
+                    None => {
+                        u16::try_from(list.len()).ok().filter(|_| list.len() < MOST).ok_or(Exhausted(kind))?
+                    }
+                };
+                put(list, place, thing);
+                found.given.push(place);
+                place
             }
         };
         let same = before.remove(&name).map(|before| before == place);
         differences.note(same, || name);
-        places.push(place);
+        found.places.push(place);
     }
     differences.removed = before.into_keys().collect();
     differences.removed.sort();
-    Ok((places, differences))
+    Ok((found, differences))
 }

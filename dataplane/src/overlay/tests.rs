@@ -13,7 +13,7 @@ const SERVICES: [&str; 3] = ["x", "y", "z"];
 
 /// A configuration in few numbers, each of which means little.
 #[derive(Clone, Debug)]
-struct Plan {
+pub(super) struct Plan {
     /// By name, unless it is missing: connect retries, and a weight for each server that is there.
     pools: Vec<Option<(u8, [u16; 4])>>,
     /// By name: the text of its script, and which pools it may name.
@@ -24,7 +24,7 @@ struct Plan {
     backwards: bool,
 }
 
-fn plan() -> impl Strategy<Value = Plan> {
+pub(super) fn plan() -> impl Strategy<Value = Plan> {
     let weights = proptest::array::uniform4(0u16..3);
     let pool = prop::option::weighted(0.7, (0u8..2, weights));
     let set = prop::option::weighted(0.8, (0u8..2, proptest::array::uniform4(any::<bool>())));
@@ -39,7 +39,7 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 impl Plan {
-    fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let order = |count: usize| -> Vec<usize> {
             if self.backwards { (0..count).rev().collect() } else { (0..count).collect() }
@@ -109,7 +109,7 @@ fn set_text(snapshot: &Snapshot, id: ScriptSetId) -> String {
     format!("{} {:?} {pools:?}", set.name, set.request)
 }
 
-fn service_text(snapshot: &Snapshot, id: ServiceId) -> String {
+pub(super) fn service_text(snapshot: &Snapshot, id: ServiceId) -> String {
     let service = &snapshot.services[id.index()];
     let sets: Vec<String> = service.script_sets.iter().map(|id| set_text(snapshot, *id)).collect();
     let default = match service.default {
@@ -143,33 +143,33 @@ fn live<I: Copy + Ord>(
     map
 }
 
-type Meaning<I> = BTreeMap<String, (I, String)>;
+pub(super) type Meaning<I> = BTreeMap<String, (I, String)>;
 
-fn pools(s: &Snapshot) -> Meaning<PoolId> {
+pub(super) fn pools(s: &Snapshot) -> Meaning<PoolId> {
     live(s.pools.len(), PoolId, &s.retired.pools, |id| pool_name(s, id), |id| pool_text(s, id))
 }
 
-fn servers(s: &Snapshot) -> Meaning<ServerId> {
+pub(super) fn servers(s: &Snapshot) -> Meaning<ServerId> {
     let name = |id: ServerId| title(&s.pools, &s.servers[id.index()]);
     live(s.servers.len(), ServerId, &s.retired.servers, name, |id| s.servers[id.index()].weight.to_string())
 }
 
-fn groups(s: &Snapshot) -> Meaning<PoolGroupId> {
+pub(super) fn groups(s: &Snapshot) -> Meaning<PoolGroupId> {
     let name = |id: PoolGroupId| s.pool_groups[id.index()].name.clone();
     live(s.pool_groups.len(), PoolGroupId, &s.retired.pool_groups, name, |id| group_text(s, id))
 }
 
-fn sets(s: &Snapshot) -> Meaning<ScriptSetId> {
+pub(super) fn sets(s: &Snapshot) -> Meaning<ScriptSetId> {
     let name = |id: ScriptSetId| s.script_sets[id.index()].name.clone();
     live(s.script_sets.len(), ScriptSetId, &s.retired.script_sets, name, |id| set_text(s, id))
 }
 
-fn services(s: &Snapshot) -> Meaning<ServiceId> {
+pub(super) fn services(s: &Snapshot) -> Meaning<ServiceId> {
     let name = |id: ServiceId| s.services[id.index()].name.clone();
     live(s.services.len(), ServiceId, &s.retired.services, name, |id| service_text(s, id))
 }
 
-fn texts<I>(meaning: Meaning<I>) -> Vec<(String, String)> {
+pub(super) fn texts<I>(meaning: Meaning<I>) -> Vec<(String, String)> {
     meaning.into_iter().map(|(name, (_, text))| (name, text)).collect()
 }
 
@@ -228,7 +228,8 @@ proptest! {
         for (plan, mask) in &plans[1..] {
             let next = plan.snapshot();
             let used: BTreeSet<ServiceId> = running.departing().filter(|id| mask & (1 << (id.0 % 8)) != 0).collect();
-            let (laid, changes) = running.overlaid(&next, &used).unwrap();
+            let in_use = InUse { services: used.clone(), ..InUse::everything(&running) };
+            let (laid, changes) = running.overlaid(&next, &in_use, 0).unwrap();
             prop_assert_eq!(texts(pools(&laid)), texts(pools(&next)));
             prop_assert_eq!(texts(servers(&laid)), texts(servers(&next)));
             prop_assert_eq!(texts(groups(&laid)), texts(groups(&next)));
@@ -252,9 +253,11 @@ proptest! {
             prop_assert_eq!(sorted(&changes.pool_groups), differences(&groups(&running), &groups(&laid)));
             running = laid;
         }
-        let (same, changes) = running.overlaid(&plans[plans.len() - 1].0.snapshot(), &running.departing().collect()).unwrap();
+        let last = plans[plans.len() - 1].0.snapshot();
+        let (same, changes) = running.overlaid(&last, &InUse::everything(&running), 0).unwrap();
         prop_assert!(changes.is_empty(), "{changes}");
-        prop_assert_eq!(same.retired, running.retired);
+        let generation = running.retired.generation + 1;
+        prop_assert_eq!(same.retired, Retired { generation, ..running.retired });
     }
 }
 
@@ -274,12 +277,12 @@ fn what_is_different_is_told_by_name() {
     next.pools[0].monitors.push(icmp_monitor());
     next.servers[0].weight = 7;
     next.services[0].log_connections = false;
-    let (_, changes) = old.overlaid(&next, &BTreeSet::new()).unwrap();
+    let (_, changes) = old.overlaid(&next, &InUse::default(), 0).unwrap();
     let expected = "services: changed www\n\
         pools: added names; changed web; removed dns\n\
         servers: added names 10.0.0.3:53; changed web 10.0.0.1:80; removed dns 10.0.0.3:53\n";
     assert_eq!(changes.to_string(), expected);
-    let (_, changes) = old.overlaid(&two_pools(), &BTreeSet::new()).unwrap();
+    let (_, changes) = old.overlaid(&two_pools(), &InUse::default(), 0).unwrap();
     assert!(changes.is_empty());
 }
 
@@ -287,14 +290,14 @@ fn what_is_different_is_told_by_name() {
 fn another_order_of_servers_is_a_change_of_their_pool_and_another_server_between_them_is_none() {
     let (old, mut next) = (two_pools(), two_pools());
     next.pools[0].servers.reverse();
-    let (laid, changes) = old.overlaid(&next, &BTreeSet::new()).unwrap();
+    let (laid, changes) = old.overlaid(&next, &InUse::default(), 0).unwrap();
     assert_eq!(changes.to_string(), "pools: changed web\n");
     assert_eq!(laid.pools[0].servers, [ServerId(1), ServerId(0)]);
     next.servers[1].port = 81;
     next.pools[0].servers.reverse();
     next.pools[0].servers.insert(1, ServerId(3));
     next.servers.push(Server { port: 82, ..next.servers[0].clone() });
-    let (_, changes) = old.overlaid(&next, &BTreeSet::new()).unwrap();
+    let (_, changes) = old.overlaid(&next, &InUse::default(), 0).unwrap();
     let expected = "servers: added web 10.0.0.2:81, web 10.0.0.1:82; removed web 10.0.0.2:80\n";
     assert_eq!(changes.to_string(), expected);
 }
@@ -305,7 +308,7 @@ fn a_pool_that_flows_may_still_choose_keeps_its_servers_when_it_is_removed() {
     let mut next = Snapshot::default();
     let dns = next.add_pool("dns", Algorithm::RoundRobin, &["10.0.0.3:53"]);
     next.add_service("www", Some(Target::Pool(dns)), 10);
-    let (laid, _) = old.overlaid(&next, &BTreeSet::new()).unwrap();
+    let (laid, _) = old.overlaid(&next, &InUse::default(), 0).unwrap();
     assert_eq!(laid.retired.pools, [PoolId(0)].into());
     assert_eq!(laid.retired.servers, [ServerId(0), ServerId(1)].into());
     assert_eq!(laid.pools[0].servers, [ServerId(0), ServerId(1)]);
@@ -314,12 +317,12 @@ fn a_pool_that_flows_may_still_choose_keeps_its_servers_when_it_is_removed() {
 }
 
 #[test]
-fn too_many_different_things_need_a_restart() {
+fn too_many_different_things_are_refused() {
     let mut old = two_pools();
     let service = old.services[0].clone();
     old.services =
         (0..MOST).map(|n| crate::snapshot::Service { name: format!("{n}"), ..service.clone() }).collect();
-    let error = old.overlaid(&two_pools(), &BTreeSet::new()).unwrap_err();
+    let error = old.overlaid(&two_pools(), &InUse::default(), 0).unwrap_err();
     assert_eq!(error, Exhausted("virtual services"));
-    assert!(error.to_string().contains("needs a restart"));
+    assert!(error.to_string().contains("more than 65535 different virtual services at a time"));
 }

@@ -261,6 +261,12 @@ impl Connections {
         self.slots.get_mut(index as usize)?.as_deref_mut()
     }
 
+    /// All places, whether in use or not.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// How many are in use.
     #[must_use]
     pub fn in_use(&self) -> usize {

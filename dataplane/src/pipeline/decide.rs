@@ -272,6 +272,7 @@ impl<P: Policy> Pipeline<P> {
             flow.server_hop = hop.bits();
             flow.server = server.0;
         }
+        self.uses.serve(server);
         self.balancer.opened(server);
         if let Some(record) = record.filter(|record| record.persist.is_some()) {
             api::record_persistence(now, &self.snapshot, &mut self.tables, *service, record, server);
@@ -304,6 +305,7 @@ impl<P: Policy> Pipeline<P> {
         flow.clear_server();
         self.flows.unbind(id);
         if let Some(server) = server {
+            self.uses.leave(server);
             self.balancer.closed(server);
         }
         if hop != flow::NONE {

@@ -206,12 +206,14 @@ impl<P: Policy> Pipeline<P> {
     fn leave(&mut self, now: Instant, id: FlowId, hashes: Option<Hashes>) {
         let Some(flow) = self.flows.flow(id) else { return };
         let (state, bound, hops) = (flow.state(), flow.is_bound(), [flow.client_hop, flow.server_hop]);
+        let (service, server) = (ServiceId(flow.service), flow.server_id());
         self.wheel.cancel(id.index);
         self.count_state(state, -1);
         for hop in hops.into_iter().filter(|hop| *hop != flow::NONE) {
             self.neighbors.release(now, NeighborId::from_bits(hop));
         }
         self.attached = self.attached.saturating_sub(u32::from(bound));
+        self.uses.end(service, server);
         self.trace_forgotten(id);
         match hashes {
             Some(hashes) => self.flows.remove_hashed(id, hashes),

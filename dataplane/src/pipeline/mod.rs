@@ -71,6 +71,7 @@ use crate::snat::SnatPorts;
 use crate::steering::{Seat, Steering};
 use crate::table::TableStore;
 use crate::trace::Tracer;
+use crate::uses::Uses;
 use crate::wheel::Wheel;
 use connection::Connections;
 use destinations::Destinations;
@@ -155,6 +156,8 @@ pub struct Pipeline<P: Policy> {
     waiting: u32,
     /// Flows that have a server.
     attached: u32,
+    /// By service and by server.
+    uses: Uses,
     /// ICMP errors that may still be sent.
     errors: errors::Allowance,
     isn: siphasher::sip::SipHasher13,
@@ -230,6 +233,7 @@ impl<P: Policy> Pipeline<P> {
             cookies: tcp::Cookies::new(seed, now, cookies::REMEMBERED_PER_FLOW * limits.flows as usize),
             waiting: 0,
             attached: 0,
+            uses: Uses::new(&snapshot),
             errors: errors::Allowance::new(now),
             isn: siphasher::sip::SipHasher13::new_with_keys(seed as u64, (seed >> 64) as u64),
             identification: 0,

@@ -78,6 +78,7 @@ impl<P: Policy> Pipeline<P> {
             flow.set_state(state);
         }
         self.count_state(state, 1);
+        self.uses.begin(service);
         self.counters.flows_created += 1;
         self.trace_opened(now, id, service);
         Ok(id)

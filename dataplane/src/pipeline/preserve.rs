@@ -41,7 +41,9 @@ impl Preserved {
         let services = snapshot.services.iter().filter(in_use);
         let pools: BTreeSet<PoolId> = services.flat_map(|service| snapshot.pools_of(service)).collect();
         // Those that a reload has taken out of their pools, too: their flows go on.
-        for server in snapshot.servers.iter().filter(|server| pools.contains(&server.pool)) {
+        let spare = &snapshot.retired.spare.servers;
+        let there = snapshot.servers.iter().zip(0..).filter(|(_, id)| !spare.contains_key(&ServerId(*id)));
+        for (server, _) in there.filter(|(server, _)| pools.contains(&server.pool)) {
             let translated =
                 snapshot.pools.get(server.pool.index()).is_some_and(|pool| pool.port_translation);
             let address = Address::from(server.address);

@@ -1,9 +1,8 @@
 //! Another configuration takes the place of the present one.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 
+use super::connection::Connection;
 use super::destinations::Destinations;
 use super::preserve::Preserved;
 use super::terms::Offers;
@@ -12,9 +11,11 @@ use super::vips::Vips;
 use super::{Pipeline, own_addresses};
 use crate::address::Address;
 use crate::io::PortId;
-use crate::policy::Policy;
-use crate::snapshot::{ServiceId, Snapshot};
+use crate::overlay::InUse;
+use crate::policy::{Policy, Selection};
+use crate::snapshot::Snapshot;
 use crate::steering::Steering;
+use crate::uses::Uses;
 
 impl<P: Policy> Pipeline<P> {
     /// Goes on with a configuration that is laid over the present one ([`Snapshot::overlaid`]) and that the policy has
@@ -31,6 +32,7 @@ impl<P: Policy> Pipeline<P> {
         self.destinations = Destinations::new(&self.snapshot, &self.routes);
         self.balancer.lay_over(&old, &self.snapshot, seat);
         self.tables.lay_over(&self.snapshot);
+        self.uses.lay_over(&self.snapshot);
         self.policy.adopt();
         let own = own_addresses(&self.snapshot);
         let before = std::mem::replace(&mut self.own, own.clone());
@@ -43,10 +45,47 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// The services of the flows in a range of places of the table, each once.
+    /// What of the retired things this worker names, and where to go on: some connections from this place on, and at the end
+    /// the flows. In this order: a connection can give its flow what it names, a flow gives its connection nothing.
     #[must_use]
-    pub fn services_in_use(&self, places: Range<u32>) -> BTreeSet<ServiceId> {
-        let flows = self.flows.live_in(places).filter_map(|id| self.flows.flow(id));
-        flows.map(|flow| ServiceId(flow.service)).collect()
+    pub fn in_use(&self, first: u32) -> (InUse, Option<u32>) {
+        let mut in_use = InUse::default();
+        let end = first.saturating_add(LOOKED_AT);
+        (first..end).filter_map(|index| self.connections.peek(index)).for_each(|it| name(it, &mut in_use));
+        let retired = &self.snapshot.retired;
+        in_use.servers.retain(|id| retired.servers.contains(id));
+        in_use.pools.retain(|id| retired.pools.contains(id));
+        in_use.pool_groups.retain(|id| retired.pool_groups.contains(id));
+        if end < self.connections.places() {
+            return (in_use, Some(end));
+        }
+        let services = retired.services.iter().copied();
+        in_use.services.extend(services.clone().filter(|id| self.uses.of_service(*id) > 0));
+        in_use.tables.extend(services.filter(|id| self.tables.stats(*id).entries > 0));
+        in_use.servers.extend(retired.servers.iter().copied().filter(|id| self.uses.of_server(*id) > 0));
+        (in_use, None)
+    }
+
+    /// Flows by service and by server.
+    #[must_use]
+    pub fn uses(&self) -> &Uses {
+        &self.uses
+    }
+}
+
+/// Connections that are looked at between two bursts.
+const LOOKED_AT: u32 = 1 << 11;
+
+/// What a connection may give its flow.
+fn name(connection: &Connection, in_use: &mut InUse) {
+    in_use.pools.extend(connection.pool);
+    in_use.servers.extend(connection.tried.iter().copied());
+    in_use.servers.extend(connection.record.persist.as_ref().and_then(|persist| persist.server));
+    for selection in [connection.selection, connection.record.selection].into_iter().flatten() {
+        match selection {
+            Selection::Pool(pool) => in_use.pools.extend([pool]),
+            Selection::PoolGroup(group) => in_use.pool_groups.extend([group]),
+            Selection::Server(server) => in_use.servers.extend([server]),
+        }
     }
 }

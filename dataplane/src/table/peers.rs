@@ -32,8 +32,8 @@ pub struct TableNews(pub(super) News);
 
 #[derive(Clone, Debug)]
 pub(super) enum News {
-    /// All that `from` knew about a key at the time `sent`.
-    Key { from: u8, sent: Instant, service: ServiceId, place: Place, state: KeyState },
+    /// All that `from` knew about a key at the time `sent`. `given` tells the services apart that have had one place.
+    Key { from: u8, sent: Instant, service: ServiceId, given: u32, place: Place, state: KeyState },
     /// `from` lacks something and wants to be told everything anew.
     Again { from: u8 },
 }

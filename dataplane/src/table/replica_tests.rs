@@ -511,3 +511,32 @@ fn what_a_peer_told_of_a_service_that_was_not_known_yet_is_asked_for() {
         Some(b"v".to_vec())
     );
 }
+
+/// One place, two services after each other: what is told of one is nothing to the other.
+#[test]
+fn news_of_a_service_that_had_the_place_before_or_will_have_it_find_nobody() {
+    let of = |given: u32| {
+        let mut snapshot = Snapshot::default();
+        snapshot.add_service("any", None, 10);
+        snapshot.retired.given.services.insert(SERVICE, given);
+        snapshot
+    };
+    let now = Instant::from_secs(1000);
+    let seats = [0, 1].map(|number| Seat { number, of: 2 });
+    let tell = |from: u32, to: u32| {
+        let (mut one, mut other) = (TableStore::new(&of(from), seats[0]), TableStore::new(&of(to), seats[1]));
+        assert!(one.insert(now, SERVICE, None, b"k", b"v", 300).stored());
+        other.hear(now, one.poll_news(1).unwrap());
+        (one, other)
+    };
+    assert_eq!(tell(3, 3).1.stats(SERVICE).entries, 1);
+    assert_eq!(tell(2, 3).1.stats(SERVICE).entries, 0, "it is late");
+    let (mut one, mut other) = tell(4, 3);
+    assert_eq!(other.stats(SERVICE).entries, 0, "it is early");
+    other.lay_over(&of(4));
+    one.hear(now, other.poll_news(0).unwrap());
+    other.hear(now, one.poll_news(1).unwrap());
+    assert_eq!(other.lookup(now, SERVICE, None, b"k", 0), Some((&b"v"[..], 300)), "and asked for again");
+    other.lay_over(&of(5));
+    assert_eq!(other.stats(SERVICE).entries, 0, "who comes next finds nothing");
+}

@@ -33,6 +33,8 @@ struct Need<'a> {
 #[derive(Debug)]
 pub(super) struct ServiceTables {
     id: ServiceId,
+    /// In which generation of the configuration it got its place.
+    pub(super) given: u32,
     limits: TableLimits,
     index: Index,
     /// All entries, by a time that is at most the one when they have to be looked at: renewing does not move an
@@ -50,9 +52,10 @@ pub(super) struct ServiceTables {
 }
 
 impl ServiceTables {
-    pub(super) fn new(id: ServiceId, limits: TableLimits) -> Self {
+    pub(super) fn new(id: ServiceId, given: u32, limits: TableLimits) -> Self {
         ServiceTables {
             id,
+            given,
             limits,
             index: Index::default(),
             order: BTreeMap::new(),

@@ -304,6 +304,6 @@ fn the_store_agrees_with_a_model_over_many_random_steps() {
 #[test]
 fn only_services_with_tables_of_their_own_are_swept() {
     let owners = [0, 1, 0, 0, 4, 1].map(ServiceId);
-    assert_eq!(super::owning(&owners), [0, 1, 4]);
-    assert_eq!(super::owning(&[]), [0; 0]);
+    assert_eq!(super::owning(&Snapshot::default(), &owners), [0, 1, 4]);
+    assert_eq!(super::owning(&Snapshot::default(), &[]), [0; 0]);
 }

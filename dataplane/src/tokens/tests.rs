@@ -239,13 +239,34 @@ fn another_configuration_shares_the_tokens_of_limits_that_stay() {
     new.tokens = SharedTokens::overlaid(&old, &new);
     let after = workers(&new, 2);
     let places: Vec<(ServerId, Place)> = after[1].places().collect();
-    let expected = [(1, 0), (2, 1), (3, 2), (4, 8)].map(|(id, place)| (ServerId(id), Place(place)));
-    assert_eq!(places, expected, "the fourth lies in a line of its own");
-    let spare = |workers: &[WorkerTokens]| [0, 1, 2, 8].map(|place| workers[0].spare(Place(place)));
-    assert_eq!((spare(&before), spare(&after)), ([3, 8, 7, 0], [3, 8, 7, 2]), "the new limit is everybody's");
+    let expected = [(1, 0), (2, 1), (3, 2), (4, 3)].map(|(id, place)| (ServerId(id), Place(place)));
+    assert_eq!(places, expected, "the fourth has the next one");
+    let spare = |workers: &[WorkerTokens]| [0, 1, 2, 3].map(|place| workers[0].spare(Place(place)));
+    assert_eq!((spare(&before), spare(&after)), ([3, 8, 7, 2], [3, 8, 7, 2]), "the new limit is everybody's");
     before[1].give(Place(0), 1);
     assert!(after[0].take(Place(2)));
-    assert_eq!((spare(&before), spare(&after)), ([4, 8, 6, 0], [4, 8, 6, 2]), "they are the same");
+    assert_eq!((spare(&before), spare(&after)), ([4, 8, 6, 2], [4, 8, 6, 2]), "they are the same");
+}
+
+/// What nobody of the running configuration has, nobody touches.
+#[test]
+fn places_of_limits_that_are_no_more_are_used_again() {
+    let mut running = snapshot(&[5]);
+    let mut last = workers(&running, 2);
+    for limit in 1..200 {
+        let held = u32::from(last[1].take(last[1].places().last().unwrap().1));
+        assert_eq!(held, 1);
+        // Another server in place of the one before, which may still have a flow without a limit.
+        let mut new = running.clone();
+        new.servers.last_mut().unwrap().max_connections = None;
+        new.servers.push(Server { max_connections: Some(limit), ..new.servers[0].clone() });
+        new.tokens = SharedTokens::overlaid(&running, &new);
+        last = workers(&new, 2);
+        let place = last[0].places().last().unwrap().1;
+        assert_eq!(last[0].spare(place), u64::from(limit));
+        assert_eq!(last[0].tokens.debts.len(), 1, "all of them in one line");
+        running = new;
+    }
 }
 
 #[test]

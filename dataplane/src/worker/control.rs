@@ -72,8 +72,9 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             Query::Ping => Answer::Pong,
             Query::EndProfile => Answer::Profile(self.pipeline.policy_mut().end_profile()),
             Query::Time => Answer::Time(now),
-            Query::ServicesInUse { first, count } => {
-                Answer::ServicesInUse(self.pipeline.services_in_use(first..first.saturating_add(count)))
+            Query::InUse { first } => {
+                let (in_use, go_on) = self.pipeline.in_use(first);
+                Answer::InUse(Box::new(in_use), go_on)
             }
             Query::Live { service, limit } => {
                 Answer::Live(Box::new(report::live(&self.pipeline, now, service, limit)))

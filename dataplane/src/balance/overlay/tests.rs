@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::balance::fixture::{icmp_monitor, ip};
 use crate::balance::{Pick, ServerStatus};
+use crate::overlay::InUse;
 use crate::snapshot::{Algorithm, PoolId, Target};
 
 /// A pool in few numbers: its algorithm, whether it has a monitor, and for each server that is there weight, whether it is
@@ -63,6 +64,12 @@ fn go_on(known: &mut BTreeMap<(String, SocketAddr), Known>, old: &Snapshot, new:
         let live = !new.retired.servers.contains(&ServerId(id as u16));
         let watched = !new.pools[new.servers[id].pool.index()].monitors.is_empty();
         let wished = new.servers[id].enabled;
+        // What is in a place that another server had is new, even if it was somewhere else before.
+        let given = new.retired.given.servers.get(&ServerId(id as u16));
+        let fresh = given == Some(&new.retired.generation) && new.retired.generation > 0;
+        if fresh {
+            known.remove(&key);
+        }
         let was = known.get(&key).cloned();
         let state = known.entry(key.clone()).or_default();
         match was.filter(|was| was.live || !live) {
@@ -125,7 +132,10 @@ proptest! {
                 }
                 5 => {
                     let Some(plan) = plans.next() else { continue };
-                    let (laid, _) = running.overlaid(&snapshot(plan), &BTreeSet::new()).unwrap();
+                    let servers = flows.iter().map(|(_, id)| *id).collect();
+                    let in_use = InUse { servers, ..InUse::default() };
+                    let rested = running.retired.generation;
+                    let (laid, _) = running.overlaid(&snapshot(plan), &in_use, rested).unwrap();
                     go_on(&mut known, &running, &laid);
                     for (balancer, seat) in workers.iter_mut().zip(&seats) {
                         balancer.lay_over(&running, &laid, *seat);
@@ -219,7 +229,7 @@ proptest! {
                 }
                 (6, None) => {
                     let Some(next) = limits.next() else { continue };
-                    let laid = running.overlaid(&one_server(next), &BTreeSet::new()).unwrap().0;
+                    let laid = running.overlaid(&one_server(next), &InUse::default(), 0).unwrap().0;
                     coming = Some((laid, next, (0..workers.len()).collect()));
                 }
                 (7, Some((laid, next, behind))) => {
@@ -251,7 +261,7 @@ fn a_lower_limit_is_held_by_all_workers_together() {
     let seats = [0, 1].map(|number| Seat { number, of: 2 });
     let mut workers = seats.map(|seat| Balancer::on(&old, seat));
     assert!(workers[0].take(ServerId(0)) && workers[0].take(ServerId(0)) && workers[1].take(ServerId(0)));
-    let (new, _) = old.overlaid(&one_server(Some(2)), &BTreeSet::new()).unwrap();
+    let (new, _) = old.overlaid(&one_server(Some(2)), &InUse::default(), 0).unwrap();
     workers.iter_mut().zip(seats).for_each(|(balancer, seat)| balancer.lay_over(&old, &new, seat));
     workers[0].closed(ServerId(0));
     assert!(workers.iter_mut().all(|balancer| !balancer.take(ServerId(0))), "two flows, limit two");
@@ -268,14 +278,14 @@ fn a_lower_limit_ends_no_flow_and_lets_none_in_until_there_is_room() {
     let old = snapshot(&plan(Some(3)));
     let mut balancer = Balancer::new(&old);
     (0..3).for_each(|_| assert!(balancer.take(ServerId(0))));
-    let (new, _) = old.overlaid(&snapshot(&plan(Some(2))), &BTreeSet::new()).unwrap();
+    let (new, _) = old.overlaid(&snapshot(&plan(Some(2))), &InUse::default(), 0).unwrap();
     balancer.lay_over(&old, &new, Seat::ALONE);
     assert_eq!((balancer.status(ServerId(0)).flows, balancer.room(ServerId(0))), (3, Some(0)));
     balancer.closed(ServerId(0));
     assert!(!balancer.take(ServerId(0)), "two are enough");
     balancer.closed(ServerId(0));
     assert!(balancer.take(ServerId(0)) && !balancer.take(ServerId(0)));
-    let (none, _) = new.overlaid(&snapshot(&plan(None)), &BTreeSet::new()).unwrap();
+    let (none, _) = new.overlaid(&snapshot(&plan(None)), &InUse::default(), 0).unwrap();
     balancer.lay_over(&new, &none, Seat::ALONE);
     (0..10).for_each(|_| assert!(balancer.take(ServerId(0))));
     assert_eq!(balancer.room(ServerId(1)), Some(3), "the other one's is untouched");
@@ -288,13 +298,13 @@ fn monitors_that_are_new_leave_a_server_up_until_they_have_found_something() {
     };
     let old = snapshot(&plan(false));
     let mut balancer = Balancer::new(&old);
-    let (new, _) = old.overlaid(&snapshot(&plan(true)), &BTreeSet::new()).unwrap();
+    let (new, _) = old.overlaid(&snapshot(&plan(true)), &InUse::default(), 0).unwrap();
     balancer.lay_over(&old, &new, Seat::ALONE);
     assert!(balancer.is_up(ServerId(0)) && balancer.is_up(ServerId(1)));
     balancer.set_health(ServerId(0), false);
     let chosen = balancer.pick(&new, Target::Pool(PoolId(0)), ip("192.0.2.9"), &[]);
     assert_eq!(chosen, Pick::Server(ServerId(1)));
-    let (again, _) = new.overlaid(&snapshot(&plan(false)), &BTreeSet::new()).unwrap();
+    let (again, _) = new.overlaid(&snapshot(&plan(false)), &InUse::default(), 0).unwrap();
     balancer.lay_over(&new, &again, Seat::ALONE);
     assert!(balancer.is_up(ServerId(0)), "nobody watches it any more");
 }

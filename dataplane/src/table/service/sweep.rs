@@ -65,7 +65,14 @@ impl ServiceTables {
     /// The news about a key; `None` if it is forgotten.
     pub(in crate::table) fn news(&self, (from, sent): (u8, Instant), place: &Place) -> Option<TableNews> {
         let state = self.index.get(place.0.as_deref(), &place.1)?.state.clone();
-        Some(TableNews(News::Key { from, sent, service: self.id, place: place.clone(), state }))
+        Some(TableNews(News::Key {
+            from,
+            sent,
+            service: self.id,
+            given: self.given,
+            place: place.clone(),
+            state,
+        }))
     }
 
     /// Takes a resync on to the next entry; `None` when there is none in this service, and news if there are any.
