@@ -84,6 +84,7 @@ pub fn json(rows: &[Row], setting: &Setting) -> Value {
                 "packets_per_unit": row.packets,
                 "floor_cycles_per_packet": row.floor,
                 "times_the_floor": row.ratio,
+                "surroundings": row.surroundings.json(),
                 "latency_nanoseconds": {
                     "p50": quantile(row, 0.5), "p90": quantile(row, 0.9), "p99": quantile(row, 0.99),
                     "p99.9": quantile(row, 0.999), "max": quantile(row, 1.0),
