@@ -258,7 +258,7 @@ connections = "/var/log/weir.log"
     assert_eq!(config.process.monitor_ports, 3000..=65535);
     assert_eq!(config.process.connection_log, LogDestination::File("/var/log/weir.log".into()));
     let memory = Memory {
-        flows: 1000 * 155,
+        flows: 1000 * 162,
         neighbors: 1024 * 150,
         fragments: 1 << 20,
         waiting: 1000 * 65536,
@@ -286,7 +286,7 @@ pool radius: 10.0.0.30:1812 10.0.0.31:1812 by source IP hash; not monitored
 pool dns: 10.0.0.40:53 10.0.0.41:53 by round robin; udp every 10s
 datascript by-server-name: request server_name.lua, response by-server-name:response_inline; parsers Default-TLS
 datascript by-code: request by-code:request_inline, response log_answer.lua; parsers first-byte
-limits: 65536 flows (13.6 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB); fragments 4 MiB
+limits: 65536 flows (14.1 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB); fragments 4 MiB
 scripts: 1ms per run, 16 MiB of Lua memory, tables up to 40.4 MiB
 packet buffers: 32767 (73.9 MiB)
 workers: 2; each has these limits and this memory for itself, but for the packet buffers

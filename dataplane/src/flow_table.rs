@@ -63,7 +63,7 @@ pub enum FlowTableError {
 /// `prefetch_spot`, `plain_mut`. For one flow: [`insert`](Self::insert), [`bind`](Self::bind) when its server is known (and
 /// [`unbind`](Self::unbind) to try another), [`remove`](Self::remove).
 ///
-/// A flow costs 128 bytes and 15 bytes of index, which are there from the start, and 64 more with an address of IPv6. A lookup
+/// A flow costs 128 bytes and 22 bytes of index, which are there from the start, and 64 more with an address of IPv6. A lookup
 /// reads one or two cache lines of the index and, only if there is a flow, that flow. The hash is keyed, so that nobody who
 /// does not know the seed can pile up keys in one place.
 #[derive(Debug)]
@@ -147,17 +147,16 @@ impl FlowTable {
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         match self.index.candidate(hash) {
-            (Some(entry), _) => self.flows.prefetch_whole(place(entry).0),
-            (None, _) => self.index.prefetch_other(hash),
+            Some(entry) => self.flows.prefetch_whole(place(entry).0),
+            None => self.index.prefetch_other(hash),
         }
     }
 
-    /// Second stage for the fast path: where [`plain_mut`](Self::plain_mut) will look, [`Spot::NONE`] if the hash is not in
-    /// the first of its two places; and whether there is no other spot that this place could mean.
+    /// Second stage for the fast path: where [`plain_mut`](Self::plain_mut) will look. [`Spot::NONE`] if the hash is not in
+    /// the first of its two places.
     #[inline]
-    pub(crate) fn spot(&self, hash: u64) -> (Spot, bool) {
-        let (entry, sure) = self.index.candidate(hash);
-        (entry.map_or(Spot::NONE, Spot), sure)
+    pub(crate) fn spot(&self, hash: u64) -> Spot {
+        self.index.candidate(hash).map_or(Spot::NONE, Spot)
     }
 
     /// Fetches the other place.
@@ -167,20 +166,7 @@ impl FlowTable {
 
     /// As [`spot`](Self::spot) for the other place.
     pub(crate) fn other_spot(&self, hash: u64) -> Spot {
-        self.index.candidate_in_other(hash).0.map_or(Spot::NONE, Spot)
-    }
-
-    /// Fetches all spots that the first place could mean.
-    pub(crate) fn prefetch_spots(&self, hash: u64, tcp: bool) {
-        let _: Option<()> = self.index.find_near(hash, |entry| {
-            self.prefetch_spot(Spot(entry), tcp);
-            None
-        });
-    }
-
-    /// Of those the one whose packets have this [narrow](FlowKey::narrow) key.
-    pub(crate) fn right_spot(&self, hash: u64, key: (u64, u64)) -> Option<Spot> {
-        self.index.find_near(hash, |entry| self.found(Spot(entry), key).map(|_| Spot(entry)))
+        self.index.candidate_in_other(hash).map_or(Spot::NONE, Spot)
     }
 
     /// Fetches what the fast path needs of a flow: two cache lines for TCP, one for UDP.
@@ -258,13 +244,9 @@ impl FlowTable {
     pub(crate) fn insert_vacant(&mut self, client_key: FlowKey, hash: u64) -> Result<FlowId, FlowTableError> {
         debug_assert!(hash == self.hash(&client_key) && self.find(hash, &client_key).is_none());
         let index = if self.free != 0 { self.free - 1 } else { self.touched };
-        if index >= self.capacity() {
-            return Err(FlowTableError::Full);
-        }
-        self.make_way();
-        self.add(hash, entry(index, Direction::FromClient))?;
         let flow = self.flows.get_mut(index as usize).ok_or(FlowTableError::Full)?;
         let wide = self.wide.get_mut(index as usize).ok_or(FlowTableError::Full)?;
+        self.index.insert(hash, entry(index, Direction::FromClient)).map_err(|_| FlowTableError::Full)?;
         if self.free != 0 {
             self.free = flow.next_free();
         } else {
@@ -302,17 +284,12 @@ impl FlowTable {
         hash: u64,
     ) -> Result<(), FlowTableError> {
         debug_assert!(hash == self.hash(&server_key) && self.find(hash, &server_key).is_none());
-        self.make_way();
-        let Some(flow) = self.flow(id) else { return Err(FlowTableError::Stale) };
-        let before = flow.is_bound().then(|| self.hash_of(flow, Direction::FromServer));
-        let entry = entry(id.index, Direction::FromServer);
-        if let Some(before) = before {
-            self.index.remove(before, entry);
+        if self.flow(id).is_none() {
+            return Err(FlowTableError::Stale);
         }
-        if let Err(error) = self.add(hash, entry) {
-            // Nothing has changed since it was taken out, so there is room.
-            return before.map_or(Ok(()), |before| self.add(before, entry)).and(Err(error));
-        }
+        let inserted = self.index.insert(hash, entry(id.index, Direction::FromServer));
+        inserted.map_err(|_| FlowTableError::Full)?;
+        self.unbind(id);
         let place = id.index as usize;
         if let Some((flow, wide)) = self.flows.get_mut(place).zip(self.wide.get_mut(place)) {
             flow.set_server_key(&server_key, wide);
@@ -404,23 +381,10 @@ impl FlowTable {
     /// The hash of the key that a flow has in a direction.
     #[inline]
     fn hash_of(&self, flow: FlowRef<'_>, direction: Direction) -> u64 {
-        hash_of(&self.hasher, flow, direction)
-    }
-
-    /// Before an entry is added to the index.
-    #[inline]
-    fn make_way(&mut self) {
-        let FlowTable { flows, wide, index, hasher, .. } = self;
-        index.make_way(|entry| hash_of_entry(hasher, flows, wide, entry));
-        // What the next call needs.
-        index.next_to_move().for_each(|entry| flows.prefetch_whole(place(entry).0));
-    }
-
-    /// Adds an entry to the index, whose flow need not have that key yet.
-    fn add(&mut self, hash: u64, entry: u32) -> Result<(), FlowTableError> {
-        let FlowTable { flows, wide, index, hasher, .. } = self;
-        let added = index.insert(hash, entry, |entry| hash_of_entry(hasher, flows, wide, entry));
-        added.map_err(|_| FlowTableError::Full)
+        match flow.narrow_key(direction) {
+            Some(narrow) => self.hash_narrow(narrow),
+            None => self.hash(&flow.key(direction)),
+        }
     }
 
     #[inline]
@@ -439,21 +403,6 @@ impl FlowTable {
             None => Ok(hash),
         }
     }
-}
-
-/// The hash of the key that a flow has in a direction.
-#[inline]
-fn hash_of(hasher: &Hasher, flow: FlowRef<'_>, direction: Direction) -> u64 {
-    match flow.narrow_key(direction) {
-        Some(narrow) => hasher.hash_narrow(narrow),
-        None => hasher.hash(&flow.key(direction)),
-    }
-}
-
-/// The hash of the key that is in the index as this entry.
-fn hash_of_entry(hasher: &Hasher, flows: &Arena<Flow>, wide: &Arena<Wide>, entry: u32) -> u64 {
-    let (index, direction) = place(entry);
-    flows.get(index).map_or(0, |flow| hash_of(hasher, FlowRef::new(flow, wide, index), direction))
 }
 
 /// Generations of flows are odd, those of free places even.

@@ -13,5 +13,6 @@ pub mod plot;
 pub mod publish;
 pub mod report;
 pub mod scenario;
+pub mod surroundings;
 pub mod tsc;
 pub mod wire;

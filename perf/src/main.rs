@@ -257,6 +257,9 @@ fn bench(arguments: Arguments) -> anyhow::Result<()> {
     }
     let setting = Setting::read(hertz);
     println!("\n{}", setting.line());
+    for row in &rows {
+        println!("{}: {}", row.scenario.name, row.surroundings);
+    }
     write_json(arguments.json.as_deref(), &report::json(&rows, &setting))?;
     ensure!(!rows.is_empty(), "nothing was measured");
     Ok(())

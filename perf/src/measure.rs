@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::bench::{Bench, Sample};
 use crate::scenario::Scenario;
+use crate::surroundings::{Moment, Surroundings};
 use crate::tsc;
 use crate::wire::Ring;
 
@@ -40,6 +41,8 @@ pub struct Row {
     pub ratio: f64,
     /// Nanoseconds from rx burst to tx burst; empty where no worker ran.
     pub latency: Histogram<u64>,
+    /// What the kernel did meanwhile.
+    pub surroundings: Surroundings,
 }
 
 /// Rounds whose floor is at most a tenth above the lowest: chosen by what the bare loop cost, not by what weir did.
@@ -113,10 +116,11 @@ impl Lab {
         let wire = Ring::new(peers);
         let mut bench = Bench::new(scenario, io, wire, mac, tsc::nanoseconds)?;
         bench.prepare().with_context(|| format!("while scenario {} was prepared", scenario.name))?;
-        let mut rounds = Vec::new();
+        let (mut rounds, begin) = (Vec::new(), Moment::now());
         for _ in 0..effort.rounds {
             rounds.push(round(&mut bench, effort.windows)?);
         }
+        let surroundings = begin.until(&Moment::now());
         let of = |value: fn(&Round) -> f64| sorted(rounds.iter().map(value).collect());
         let ticks = of(|round| round.ticks);
         let bounds = [middle(&ticks), at(&ticks, 0), at(&ticks, ticks.len().saturating_sub(1))];
@@ -129,6 +133,7 @@ impl Lab {
             packets: middle(&of(|round| round.packets)),
             ratio: middle(&of(|round| round.ticks / (round.floor * round.packets))),
             latency: bench.latency()?,
+            surroundings,
         })
     }
 

@@ -95,6 +95,7 @@ pub fn json(rows: &[Row], setting: &Setting) -> Value {
                     "rounds": row.quiet.rounds, "floor_cycles_per_packet": row.quiet.floor,
                     "cycles_per_unit": row.quiet.ticks, "cycles_per_unit_best_quarter": row.quiet.best_quarter,
                 },
+                "surroundings": row.surroundings.json(),
                 "latency_nanoseconds": {
                     "p50": quantile(row, 0.5), "p90": quantile(row, 0.9), "p99": quantile(row, 0.99),
                     "p99.9": quantile(row, 0.999), "max": quantile(row, 1.0),

@@ -141,32 +141,27 @@ impl<P: Policy> Pipeline<P> {
     /// Stage two: the flows are on their way from memory when it returns.
     #[inline]
     fn approach(&self, lanes: &mut Lanes) {
-        let mut unsure = false;
+        let mut elsewhere = false;
         for lane in lanes.iter_mut() {
-            let (spot, sure) = self.flows.spot(lane.hash);
-            lane.spot = spot;
-            unsure |= !sure;
+            lane.spot = self.flows.spot(lane.hash);
+            elsewhere |= lane.spot == Spot::NONE;
         }
-        if unsure {
-            self.look_around(lanes);
+        if elsewhere {
+            self.approach_others(lanes);
         }
         for lane in lanes {
             self.flows.prefetch_spot(lane.spot, lane.glance.is_tcp());
         }
     }
 
-    /// Looks in the other place of the index where the first one did not know the hash; fetches all flows where it knew
-    /// several that could be meant.
+    /// Looks in the other place of the index where the first one did not know the hash.
     #[cold]
-    fn look_around(&self, lanes: &mut Lanes) {
-        let missed = |lane: &Lane| lane.spot == Spot::NONE && lane.hash != 0;
-        for lane in lanes.iter() {
-            match missed(lane) {
-                true => self.flows.prefetch_other_bucket(lane.hash),
-                false => self.flows.prefetch_spots(lane.hash, lane.glance.is_tcp()),
-            }
+    fn approach_others(&self, lanes: &mut Lanes) {
+        let missed = |lane: &&mut Lane| lane.spot == Spot::NONE && lane.hash != 0;
+        for lane in lanes.iter_mut().filter(missed) {
+            self.flows.prefetch_other_bucket(lane.hash);
         }
-        for lane in lanes.iter_mut().filter(|lane| missed(lane)) {
+        for lane in lanes.iter_mut().filter(missed) {
             lane.spot = self.flows.other_spot(lane.hash);
         }
     }
@@ -214,17 +209,6 @@ impl<P: Policy> Pipeline<P> {
         cross::<LINK, B>(&self.neighbors, millis, buf, (glance, 0), (flow, direction))
     }
 
-    /// The same for a packet whose flow is not the first that its hash could mean.
-    fn look_again<const LINK: usize, B: PacketBuf>(
-        &mut self,
-        millis: u32,
-        buf: &mut B,
-        lane: &Lane,
-    ) -> Option<PortId> {
-        let spot = self.flows.right_spot(lane.hash, lane.key()).filter(|spot| *spot != lane.spot)?;
-        self.shortcut::<LINK, B>(millis, buf, &Lane { spot, ..*lane })
-    }
-
     /// The same for the datagram that has opened a flow; what [`Pipeline::translate`] would do.
     #[inline]
     pub(super) fn open_shortcut<B: PacketBuf>(
@@ -260,9 +244,6 @@ impl<P: Policy> Pipeline<P> {
             return self.act_on(walk.now, walk.port, buf, parsed);
         }
         let glance = Glance { key: lane.key(), ..lane.glance };
-        if let Some(out) = self.look_again::<LINK, B>(walk.millis, buf, lane) {
-            return Verdict::Forward(out);
-        }
         let headers = glance.headers::<LINK>(buf.bytes());
         if let Some(found) = self.flows.found(lane.spot, glance.key) {
             return match self.finish(walk.now, buf, &headers, found) {

@@ -7,7 +7,7 @@ use smoltcp::time::Duration;
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::address::{Address, FlowKey};
+use crate::address::Address;
 use crate::balance::fixture::ip;
 use crate::counters::DropReason;
 use crate::flow::INSPECT;
@@ -333,46 +333,4 @@ fn a_packet_that_differs_gives_verdicts_to_those_before_it() {
     let mut buf = TestBuf::holding(&frames[0]);
     assert_eq!(twin.pipeline.shortcut::<UNTAGGED, _>(0, &mut buf, &Lane::EMPTY), None);
     assert_eq!(buf.bytes(), frames[0], "nothing is done without a flow");
-}
-
-/// Two client ports whose keys have the same place in an index of 64 buckets and the same tag.
-fn alike(twin: &Twin) -> [u16; 2] {
-    let mut seen = std::collections::HashMap::new();
-    for port in 1024..u16::MAX {
-        let key = FlowKey::new(Protocol::Udp, (CLIENT, port).into(), (VIP, 53).into());
-        let hash = twin.pipeline.flows.hash(&key);
-        if let Some(earlier) = seen.insert((hash >> 58, hash as u8), port) {
-            return [earlier, port];
-        }
-    }
-    panic!("65,000 keys have 16,384 places and tags");
-}
-
-/// The index cannot tell two flows apart: packets of both are translated, and those of the second take the shortcut, too.
-#[test]
-fn packets_of_flows_with_like_hashes_take_the_shortcut() {
-    let mut twin = Twin::new([None, None], true);
-    let frames = alike(&twin).map(|port| {
-        let mut frame = DATAGRAM.frame([None, None], 1);
-        frame[34..36].copy_from_slice(&port.to_be_bytes());
-        frame[40..42].fill(0);
-        frame
-    });
-    for packets in 1..4 {
-        let verdicts: Vec<Verdict> = twin.take(START, 0, &frames).into_iter().map(|taken| taken.1).collect();
-        assert_eq!(verdicts, [Verdict::Forward(PortId(1)); 2]);
-        let counts: Vec<u32> = twin.pipeline.flows().iter().map(|(_, flow)| flow.client_packets).collect();
-        assert_eq!(counts, [packets; 2]);
-    }
-    let mut none = ArrayVec::new();
-    let (parsed, port) = (ArrayVec::new(), PortId(0));
-    let mut walk = Walk { now: START, millis: 0, port, verdicts: &mut none, parsed, acted: 0, common: None };
-    let mut bufs = [0, 1].map(|n| TestBuf::holding(&frames[n]));
-    let mut lanes = [Lane::EMPTY; GROUP];
-    twin.pipeline.look::<UNTAGGED, _>(&bufs, &mut lanes, &mut walk);
-    twin.pipeline.approach(&mut lanes);
-    assert!(lanes[0].spot == lanes[1].spot && lanes[0].spot != Spot::NONE);
-    let at_once = [0, 1].map(|n| twin.pipeline.shortcut::<UNTAGGED, _>(0, &mut bufs[n], &lanes[n]));
-    let then = [0, 1].map(|n| twin.pipeline.look_again::<UNTAGGED, _>(0, &mut bufs[n], &lanes[n]));
-    assert_eq!((at_once, then), ([Some(PortId(1)), None], [None, Some(PortId(1))]));
 }
