@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::net::SocketAddr;
+
 use dataplane::policy::{Close, Event, Policy, Record, ScriptFailure, Selection};
 use dataplane::snapshot::{PoolGroupId, PoolId, ServerId};
 use smoltcp::time::Duration;
@@ -26,6 +28,23 @@ fn errors(event: Event, cases: &[(&str, &str)]) {
         let mut world = World::of(snapshot(vec![both])).with(PAYLOAD);
         world.event = event;
         assert_eq!(world.logged(), format!("false f:1: {expected}"), "{call}");
+    }
+}
+
+#[test]
+fn the_vip_and_its_port_are_those_of_each_flow() {
+    let mut world = World::new("avi.vs.log(avi.vs.ip(), ' ', avi.vs.port())");
+    for vip in [
+        "192.0.2.10 53",
+        "192.0.2.10 53",
+        "192.0.2.11 53",
+        "192.0.2.11 5353",
+        "2001:db8::1 5353",
+        "0.0.0.0 0",
+    ] {
+        let (ip, port) = vip.split_once(' ').unwrap();
+        world.facts.vip = SocketAddr::new(ip.parse().unwrap(), port.parse().unwrap());
+        assert_eq!(world.next_flow().logged(), vip);
     }
 }
 

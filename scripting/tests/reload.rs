@@ -6,7 +6,7 @@ mod world;
 
 use std::sync::Arc;
 
-use dataplane::policy::Policy;
+use dataplane::policy::{Outcome, Policy};
 use dataplane::snapshot::Snapshot;
 use world::{World, set, snapshot, source};
 
@@ -42,4 +42,24 @@ fn a_configuration_that_is_refused_leaves_nothing_in_memory() {
     let after = world.policy.memory();
     assert!(after < before + (100 << 10), "{before} {after}");
     assert_eq!(world.logged(), "ok");
+}
+
+#[test]
+fn a_run_that_waits_while_its_script_is_let_go_does_not_bring_it_back() {
+    let mut world = World::new("avi.l4.collect(4) avi.vs.log('old')").with("ab");
+    let (run, _) = world.waits();
+    let mut emptied = set("");
+    emptied.request = None;
+    // Of what the last one compiles something takes the place in Lua that the script has left.
+    for scripts in [&["new"][..], &["new", "newer"]] {
+        let more = scripts.iter().map(|text| set(format!("avi.vs.log('{text} ')")));
+        let sets = [emptied.clone()].into_iter().chain(more).collect();
+        world.snapshot = Arc::new(snapshot(sets));
+        world.policy.prepare(&world.snapshot).unwrap();
+        world.policy.adopt();
+    }
+    world.client = b"abcd".to_vec();
+    assert!(matches!(world.resume(run), Outcome::Done));
+    assert_eq!(world.log(), "oldnewer ");
+    assert_eq!(world.next_flow().logged(), "new newer ");
 }
