@@ -215,9 +215,10 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn find(&self, hash: u64, key: &FlowKey) -> Option<(FlowId, Direction)> {
+        let narrow = key.narrow();
         self.index.find(hash, |entry| {
             let (index, direction) = place(entry);
-            let flow = self.at(index).filter(|flow| flow.has_key(direction, key.narrow(), key))?;
+            let flow = self.at(index).filter(|flow| flow.has_key(direction, narrow, key))?;
             Some((FlowId { index: index as u32, generation: flow.generation }, direction))
         })
     }

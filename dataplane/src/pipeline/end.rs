@@ -67,7 +67,9 @@ impl<P: Policy> Pipeline<P> {
     pub fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..EXPIRED_PER_BURST / TOGETHER {
             let mut due = ArrayVec::<u32, TOGETHER>::new();
-            while let (false, Some(slot)) = (due.is_full(), self.wheel.pop_expired(now)) {
+            while !due.is_full()
+                && let Some(slot) = self.wheel.pop_expired(now)
+            {
                 self.flows.prefetch_slot(slot);
                 due.push(slot);
             }
