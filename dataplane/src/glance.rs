@@ -49,9 +49,9 @@ impl Glance {
     /// What [`crate::parse`] would say of the frame that this is about.
     #[must_use]
     pub(crate) fn headers<const LINK: usize>(&self, frame: &[u8]) -> Headers {
-        let packet = frame.get(LINK..).unwrap_or_default();
-        let [ttl, ..] = half::<8>(packet).to_ne_bytes();
-        let [_, flags, ..] = half::<32>(packet).to_ne_bytes();
+        let head = frame.get(LINK..).and_then(<[u8]>::first_chunk::<HEAD>).unwrap_or(&[0; HEAD]);
+        let [ttl, ..] = half::<8>(head).to_ne_bytes();
+        let [_, flags, ..] = half::<32>(head).to_ne_bytes();
         let l3 = LINK as u16;
         let l4 = l3 + IPV4_LEN as u16;
         Headers {

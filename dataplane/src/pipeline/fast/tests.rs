@@ -179,6 +179,10 @@ impl Shot {
             let flag = |bit: u8| self.flags & bit != 0;
             (header.fin, header.syn, header.rst) = (flag(1), flag(2), flag(4));
             (header.psh, header.ack, header.urg) = (flag(8), flag(16), flag(32));
+            if window % 2 == 1 {
+                use etherparse::TcpOptionElement::{Noop, Timestamp};
+                header.set_options(&[Noop, Noop, Timestamp(seq, ack)]).unwrap();
+            }
             builder.tcp_header(header).write(&mut frame, &payload).unwrap();
         } else {
             builder.udp(ports.0, ports.1).write(&mut frame, &payload).unwrap();
