@@ -112,8 +112,11 @@ impl Snapshot {
         out.retired.generation += 1;
         let_go::let_go(self, &mut out, in_use);
         let same = out.retired.spare == self.retired.spare && out.departing().eq(self.departing());
+        if same {
+            return None;
+        }
         out.tokens = SharedTokens::overlaid(self, &out);
-        (!same).then_some(out)
+        Some(out)
     }
 
     /// True if there is something retired that may be let go when nobody names it any more.
