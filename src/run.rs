@@ -110,7 +110,7 @@ fn worker(
     io: DpdkIo,
     end: WorkerEnd,
     mesh: Mesh<Mbuf>,
-) -> anyhow::Result<Worker<DpdkIo, LuaPolicy>> {
+) -> anyhow::Result<Worker> {
     let now = clock::instant(clock::nanoseconds());
     let policy = policy(&config.snapshot)?;
     let snapshot = Arc::clone(&config.snapshot);
@@ -292,11 +292,11 @@ const PATIENCE: u32 = 2000;
 const NAP: Duration = Duration::from_micros(50);
 
 /// The worker's thread from now on.
-fn poll(mut worker: Worker<DpdkIo, LuaPolicy>, idle: Idle, stop: &AtomicBool) {
+fn poll(mut worker: Worker, idle: Idle, stop: &AtomicBool) {
     let mut empty = 0u32;
     let mut now = clock::nanoseconds();
     while !stop.load(Ordering::Relaxed) && !worker.stopping() {
-        let round = worker.run_once(clock::instant(now));
+        let round = engine::run_once(&mut worker, clock::instant(now));
         let done = clock::nanoseconds();
         if round.received > 0 {
             worker.record_latency(done - now, round.received);

@@ -131,7 +131,7 @@ impl<W: Wire> Bench<W> {
     fn settle(&mut self) -> anyhow::Result<()> {
         loop {
             ensure!(self.wire.flush(), "no room on the wire");
-            while !self.worker.run_once(self.time.now()).is_idle() {
+            while !W::round(&mut self.worker, self.time.now()).is_idle() {
                 self.time.micros += STEP;
             }
             self.listen()?;
@@ -229,7 +229,7 @@ impl<W: Wire> Bench<W> {
         self.fill(answers)?;
         let (forwarded, dropped) = self.outcome();
         let begin = tsc::ticks();
-        let packets = serve(&mut self.worker, &mut self.time, WINDOW) as u64;
+        let packets = serve::<W>(&mut self.worker, &mut self.time, WINDOW) as u64;
         let ticks = tsc::ticks() - begin;
         let (forwarded, dropped) = (self.outcome().0 - forwarded, self.outcome().1 - dropped);
         self.listen()?;
@@ -257,7 +257,7 @@ impl<W: Wire> Bench<W> {
         loop {
             ensure!(self.wire.flush(), "no room on the wire");
             let begin = tsc::ticks();
-            serve(&mut self.worker, &mut self.time, usize::MAX);
+            serve::<W>(&mut self.worker, &mut self.time, usize::MAX);
             ticks += tsc::ticks() - begin;
             self.listen()?;
             if self.answer()? == 0 {
@@ -275,7 +275,7 @@ impl<W: Wire> Bench<W> {
     /// The worker's latency histogram, as an operator would ask for it: nanoseconds from rx burst to tx burst.
     pub fn latency(&mut self) -> anyhow::Result<Histogram<u64>> {
         let answer = self.control.commands.query(Query::Latency).context("the worker takes no question")?;
-        self.worker.run_once(self.time.now());
+        W::round(&mut self.worker, self.time.now());
         match answer.recv()? {
             Answer::Latency(histogram) => Ok(histogram),
             _ => bail!("the worker answered another question"),
@@ -302,10 +302,10 @@ impl Time {
 /// Rounds of the worker until `packets` have arrived or there is nothing more to do, with all that weir does around
 /// them: one look at the clock per round and a record of the latency.
 #[inline(never)]
-pub fn serve<I: PacketIo, P: Policy>(worker: &mut Worker<I, P>, time: &mut Time, packets: usize) -> usize {
+pub fn serve<W: Wire>(worker: &mut Worker<W::Io, LuaPolicy>, time: &mut Time, packets: usize) -> usize {
     let (mut received, mut begin) = (0, (time.clock)());
     while received < packets {
-        let round = worker.run_once(time.now());
+        let round = W::round(worker, time.now());
         time.micros += STEP;
         let done = (time.clock)();
         if round.received > 0 {

@@ -2,7 +2,10 @@
 
 use dataplane::io::{Burst, PacketBuf, PacketIo, PortId};
 use dataplane::memory::MemoryIo;
+use dataplane::worker::{Round, Worker};
 use dpdk::{DpdkIo, Mbuf};
+use scripting::LuaPolicy;
+use smoltcp::time::Instant;
 
 /// The only port on either side.
 pub const PORT: PortId = PortId(0);
@@ -17,6 +20,8 @@ pub trait Wire {
     fn flush(&mut self) -> bool;
     /// Takes all that weir has sent.
     fn collect(&mut self, io: &mut Self::Io, see: &mut dyn FnMut(&[u8]));
+    /// A round of weir's.
+    fn round(worker: &mut Worker<Self::Io, LuaPolicy>, now: Instant) -> Round;
 }
 
 /// [`MemoryIo`] has its own far end.
@@ -36,6 +41,10 @@ impl Wire for Memory {
 
     fn collect(&mut self, io: &mut MemoryIo, see: &mut dyn FnMut(&[u8])) {
         io.drain_sent(PORT, see);
+    }
+
+    fn round(worker: &mut Worker<MemoryIo, LuaPolicy>, now: Instant) -> Round {
+        worker.run_once(now)
     }
 }
 
@@ -79,5 +88,9 @@ impl Wire for Ring {
             }
             burst.iter().for_each(|mbuf| see(mbuf.bytes()));
         }
+    }
+
+    fn round(worker: &mut engine::Worker, now: Instant) -> Round {
+        engine::run_once(worker, now)
     }
 }

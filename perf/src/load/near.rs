@@ -183,7 +183,7 @@ impl Far<'_> {
         let mut watch = Watch::new(STOP, Account::now());
         let mut now = tsc::nanoseconds();
         while self.turn.load(Ordering::Acquire) == WEIR {
-            let round = self.worker.run_once(instant(now));
+            let round = engine::run_once(&mut self.worker, instant(now));
             let done = tsc::nanoseconds();
             if round.received > 0 {
                 self.worker.record_latency(done - now, round.received);
