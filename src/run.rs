@@ -17,11 +17,12 @@ use dataplane::mesh::Mesh;
 use dataplane::pipeline::Pipeline;
 use dataplane::snapshot::{Interface, Snapshot};
 use dataplane::steering::by_client::Spread;
-use dataplane::worker::{Round, Worker};
+use dataplane::worker::Round;
 use dpdk::{
     Device, DpdkIo, Eal, EalArguments, EalOptions, HugePages, Machine, Mbuf, Mempool, MempoolConfig, Port,
     PortConfig, Spreading,
 };
+use engine::Worker;
 use scripting::LuaPolicy;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 

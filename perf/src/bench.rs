@@ -13,7 +13,6 @@ use dataplane::io::{Burst, PacketBuf, PacketIo};
 use dataplane::mesh::Mesh;
 use dataplane::parse::{frame_is_for, parse};
 use dataplane::pipeline::Pipeline;
-use dataplane::policy::Policy;
 use dataplane::worker::Worker;
 use hdrhistogram::Histogram;
 use scripting::LuaPolicy;
