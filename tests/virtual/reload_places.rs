@@ -98,6 +98,36 @@ fn what_a_waiting_script_has_chosen_is_kept_for_it() {
     scene.world.finish();
 }
 
+/// Its service leads there no more, and no flow has it: but a connection will not go to it a second time.
+#[test]
+fn a_server_that_a_connection_has_tried_is_not_another_one_meanwhile() {
+    let timeout = "[pool.tcp]\nconnect_timeout = \"2s\"\n";
+    let service = format!("{}[virtual_service.tcp]\nprofile = \"proxy\"\n", plain("tcp/443", "a"));
+    let toml = |servers: &[&str]| format!("{}{timeout}{service}", pools(&[("a", servers)]));
+    let mut scene = Scene::new(&toml(&["10.0.0.28:443", "10.0.0.29:443"]));
+    for silent in ["10.0.0.28", "10.0.0.29"] {
+        scene.world.silent(INSIDE, silent);
+    }
+    let client = scene.connect(40_000);
+    scene.world.talk(client).say(b"x");
+    let current = |scene: &Scene| {
+        let uses = scene.world.worker.pipeline().uses();
+        [0, 1].into_iter().find(|server| uses.of_server(ServerId(*server)) == 1).unwrap()
+    };
+    scene.world.settle();
+    let first = current(&scene);
+    scene.world.seconds(3);
+    assert_ne!(current(&scene), first, "nobody answers there");
+    scene.world.reload(&toml(&[["10.0.0.29:443", "10.0.0.28:443"][usize::from(first)]]));
+    let is_spare = |scene: &Scene| {
+        scene.world.worker.pipeline().snapshot().retired.spare.servers.contains_key(&ServerId(first))
+    };
+    assert!(!scene.world.tidy() && !is_spare(&scene));
+    scene.world.seconds(60);
+    assert!(scene.world.tidy() && is_spare(&scene));
+    scene.world.finish();
+}
+
 /// Tables are the service's, by its name, as long as they have entries; who gets its place finds none.
 #[test]
 fn another_service_in_a_place_does_not_find_the_tables_of_the_one_before() {
