@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build build-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-compare compare clean
+.PHONY: help deps build build-v3 release release-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-compare compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -26,6 +26,14 @@ V3 = CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))/v3" RUSTFLAGS="$(RUSTFLAGS) -Cta
 
 build-v3: ## the release binary for processors with AVX2 and BMI2, target/v3/release/weir
 	$(V3) $(CARGO) build --release
+
+release: ## what is shipped: DPDK inside, the code laid out by a recorded profile; target/pgo/release/weir, ten minutes
+	@.ci/deps.sh release
+	@perf/release.sh
+
+release-v3: ## the same for processors with AVX2 and BMI2; target/pgo-v3/release/weir
+	@.ci/deps.sh release
+	@perf/release.sh v3
 
 test: ## format, lints, unit, integration and end-to-end tests (the last as root), instruction counts
 	$(CARGO) fmt --all --check

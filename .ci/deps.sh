@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what weir, its tests and its demo need on Debian 12, and nothing that is there already. With the argument
-# `compare`, also what perf/compare compares with; with `perf`, testpmd.
+# `compare`, also what perf/compare compares with; with `perf`, testpmd and what a release is built with; with `release`, the
+# latter.
 set -euo pipefail
 
 # Package and reason. Nothing of it is started: the tests and the demo start what they need in their own namespaces.
@@ -91,4 +92,12 @@ if ! cargo nextest --version >/dev/null 2>&1; then
   echo "make deps: installing cargo-nextest, which runs the tests (cargo install --locked)"
   cargo install --locked cargo-nextest
 fi
+case ${1:-} in perf | release)
+  host=$(rustc -vV | sed -n 's/^host: //p')
+  if ! [ -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata" ]; then
+    echo "make deps: installing llvm-tools, which makes a recorded profile what the compiler reads (rustup component)"
+    rustup component add llvm-tools
+  fi
+  ;;
+esac
 echo "make deps: everything is there"

@@ -20,7 +20,7 @@ if ! [ -x "$profdata" ]; then
     exit 1
 fi
 # What weir does: new flows and connections, and the packets of those that are there, over IPv4 and IPv6.
-scenarios=(udp-10k tcp-10k udp-new tcp-life)
+scenarios=(udp-10k tcp-10k udp-new tcp-life udp6-10k tcp6-10k udp6-new tcp6-life)
 
 record=$target/$name-record
 profiles=$record/profiles

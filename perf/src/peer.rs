@@ -12,9 +12,9 @@ use dataplane::snapshot::Protocol;
 use dataplane::steering::{Seat, Steering};
 use tcp::{Flags, Options, Segment, SeqNumber, Timestamps};
 
-use crate::frame::{self, PEER_MAC, Scratch, endpoint};
+use crate::frame::{self, Family, PEER_MAC, Scratch, endpoint};
 
-/// Clients are `10.0.0.1` and those after it, behind the gateway.
+/// Clients are `10.0.0.1` and those after it, or `fd00::a00:1`, behind the gateway.
 const FIRST_CLIENT: u32 = 0x0a00_0001;
 const FIRST_PORT: u16 = 1024;
 /// Clients repeat after that many.
@@ -93,7 +93,8 @@ impl Peers {
 
     /// Client address and port of a flow. The port is the first one from the usual one on that comes to the worker.
     fn client(&self, number: u32, protocol: Protocol) -> SocketAddr {
-        let usual = client(number);
+        let family = if self.vip.is_ipv4() { Family::V4 } else { Family::V6 };
+        let usual = client(family, number);
         let ports = (usual.port()..).chain(FIRST_PORT..usual.port());
         let mut sockets = ports.map(|port| SocketAddr::new(usual.ip(), port));
         let here = |socket: &SocketAddr| self.steering.is_here(&FlowKey::new(protocol, *socket, self.vip));
@@ -184,7 +185,7 @@ impl Peers {
             Ok(Packet::Arp { offset }) => self.answer_arp(frame, offset),
             Ok(Packet::Transport(headers)) if headers.tcp_flags == 0 => self.note_datagram(frame, &headers),
             Ok(Packet::Transport(headers)) => return self.receive_segment(frame, &headers),
-            Ok(Packet::Icmp(_)) => {}
+            Ok(Packet::Icmp(headers)) => self.answers.extend(frame::advertisement(frame, &headers)),
             Err(reason) => anyhow::bail!("weir sent a frame that is wrong: {}", reason.label()),
         }
         Ok(())
@@ -313,21 +314,18 @@ impl Peers {
 }
 
 /// Client address and port of a flow.
-fn client(number: u32) -> SocketAddr {
+fn client(family: Family, number: u32) -> SocketAddr {
     let number = number % CLIENTS;
-    endpoint(FIRST_CLIENT + number, FIRST_PORT + (number % 60_000) as u16)
+    endpoint(family, FIRST_CLIENT + number, FIRST_PORT + (number % 60_000) as u16)
 }
 
 /// The flow of a client address.
 fn client_number(client: SocketAddr) -> u32 {
-    match client {
-        SocketAddr::V4(client) => client.ip().to_bits().wrapping_sub(FIRST_CLIENT),
-        SocketAddr::V6(_) => 0,
-    }
+    frame::bits(client.ip()).wrapping_sub(FIRST_CLIENT)
 }
 
 fn is_to_client(headers: &Headers) -> bool {
-    headers.key.destination.v4().is_some_and(|[first, ..]| first == 10)
+    frame::is_client(headers.key.destination_socket().ip())
 }
 
 /// The flow's number comes first, so that the server knows whom it serves.

@@ -3,13 +3,15 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use crate::frame::endpoint;
+use crate::frame::{Family, endpoint};
 use crate::peer::Talk;
 
-/// The address of every service.
-const VIP: u32 = 0xc000_020a; // 192.0.2.10
+/// The host part of every service's address.
+const VIP: u32 = 10;
+/// What the addresses of weir's network begin with: 192.0.2.0, or the last bits of fd01::.
+const HERE: u32 = 0xc000_0200;
 const UDP_PORT: u16 = 53;
-const SERVERS: u8 = 4;
+const SERVERS: u32 = 4;
 
 /// What the packets of a scenario are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Scenario {
     pub text: &'static str,
     /// Flows of others begin and end meanwhile, with the script of [`Kind::NewFlows`].
     pub mixed: bool,
+    /// Of all addresses.
+    pub family: Family,
 }
 
 /// Flows that have expired are replaced by new ones: about that many at the same time.
@@ -51,11 +55,15 @@ const MIXED_ROOM: u32 = 2_000_000;
 pub const BATCH: u32 = 64;
 
 const fn row(name: &'static str, kind: Kind, flows: u32, text: &'static str) -> Scenario {
-    Scenario { name, kind, flows, text, mixed: false }
+    Scenario { name, kind, flows, text, mixed: false, family: Family::V4 }
+}
+
+const fn row6(name: &'static str, kind: Kind, flows: u32, text: &'static str) -> Scenario {
+    Scenario { family: Family::V6, ..row(name, kind, flows, text) }
 }
 
 /// In the order in which they are run.
-pub const ALL: [Scenario; 10] = [
+pub const ALL: [Scenario; 14] = [
     row("parse", Kind::Parse, 1, "parse only"),
     row("udp-1", Kind::Datagrams, 1, "established UDP full NAT, 1 flow"),
     row("udp-10k", Kind::Datagrams, 10_000, "established UDP full NAT, 10,000 flows"),
@@ -66,6 +74,15 @@ pub const ALL: [Scenario; 10] = [
     row("tcp-1m", Kind::Segments, 1_000_000, "established TCP splice, 1,000,000 flows"),
     row("udp-new", Kind::NewFlows, STEADY, "new UDP flows, script selects by port"),
     row("tcp-life", Kind::Connections, BATCH, "TCP connections, whole life, script collects and selects"),
+    row6("udp6-10k", Kind::Datagrams, 10_000, "established UDP full NAT over IPv6, 10,000 flows"),
+    row6("tcp6-10k", Kind::Segments, 10_000, "established TCP splice over IPv6, 10,000 flows"),
+    row6("udp6-new", Kind::NewFlows, STEADY, "new UDP flows over IPv6, script selects by port"),
+    row6(
+        "tcp6-life",
+        Kind::Connections,
+        BATCH,
+        "TCP connections over IPv6, whole life, script collects and selects",
+    ),
 ];
 
 impl Scenario {
@@ -82,7 +99,7 @@ impl Scenario {
 
     /// Where clients send to.
     pub fn vip(&self) -> SocketAddr {
-        endpoint(VIP, UDP_PORT)
+        endpoint(self.family, HERE + VIP, UDP_PORT)
     }
 
     /// How its connections go.
@@ -130,16 +147,23 @@ impl Scenario {
 
     /// The same on another device.
     pub fn config_on(&self, device: &str) -> String {
+        let (length, clients) = match self.family {
+            Family::V4 => (24, "10.0.0.0/8"),
+            Family::V6 => (64, "fd00::/16"),
+        };
+        let here = |host: u32| endpoint(self.family, HERE + host, 0).ip();
         let mut text = format!(
-            "[[interface]]\nname = \"lan\"\ndevice = \"{device}\"\naddresses = [\"192.0.2.1/24\"]\n\
-             [[route]]\nto = \"10.0.0.0/8\"\nvia = \"192.0.2.254\"\n",
+            "[[interface]]\nname = \"lan\"\ndevice = \"{device}\"\naddresses = [\"{}/{length}\"]\n\
+             [[route]]\nto = \"{clients}\"\nvia = \"{}\"\n",
+            here(1),
+            here(254),
         );
         // Each address has 62,976 ports per server.
         let addresses = if self.is_large() { 64 } else { 32 };
-        let snat: Vec<String> = (100..100 + addresses).map(|last| format!("\"192.0.2.{last}\"")).collect();
+        let snat: Vec<String> = (100..100 + addresses).map(|last| format!("\"{}\"", here(last))).collect();
         let _ = writeln!(text, "[snat]\naddresses = [{}]", snat.join(", "));
         for pool in ["other", "main"] {
-            let server = |n: u8| format!("{{ address = \"192.0.2.{}\", port = 8080 }}", 20 + n);
+            let server = |n: u32| format!("{{ address = \"{}\", port = 8080 }}", here(20 + n));
             let servers: Vec<String> = (0..SERVERS).map(server).collect();
             let _ = writeln!(text, "[[pool]]\nname = \"{pool}\"\nservers = [{}]", servers.join(", "));
             let _ = writeln!(text, "[[pool.health_monitor]]\ntype = \"none\"");
@@ -166,10 +190,11 @@ impl Scenario {
             _ => "1h",
         };
         format!(
-            "[[virtual_service]]\nname = \"vs\"\naddresses = [\"192.0.2.10\"]\n\
+            "[[virtual_service]]\nname = \"vs\"\naddresses = [\"{}\"]\n\
              ports = [\"udp/{UDP_PORT}\", \"tcp/{UDP_PORT}\"]\npool = \"other\"\n{sets}\
              [virtual_service.tcp]\nprofile = \"proxy\"\nidle_timeout = \"1h\"\n\
-             [virtual_service.udp]\nidle_timeout = \"{idle}\"\n"
+             [virtual_service.udp]\nidle_timeout = \"{idle}\"\n",
+            self.vip().ip()
         )
     }
 
