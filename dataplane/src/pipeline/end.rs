@@ -71,12 +71,10 @@ impl<P: Policy> Pipeline<P> {
                 && let Some(slot) = self.wheel.pop_expired(now)
             {
                 self.flows.prefetch_slot(slot);
-                due.push(slot);
+                let _ = due.try_push(slot);
             }
-            let known: ArrayVec<_, TOGETHER> =
-                due.iter().filter_map(|slot| self.flows.prefetch_keys(*slot)).collect();
-            for (id, hashes) in known {
-                self.flow_timeout(now, id, hashes);
+            if !due.is_empty() {
+                self.act_on_timers(now, &due);
             }
             if !due.is_full() {
                 break;
@@ -84,6 +82,16 @@ impl<P: Policy> Pipeline<P> {
         }
         self.tables.expire(now, SWEPT_PER_BURST);
         self.expire_fragments(now);
+    }
+
+    /// Timers that are due, in lots: most rounds have none.
+    #[inline(never)]
+    fn act_on_timers(&mut self, now: Instant, due: &ArrayVec<u32, TOGETHER>) {
+        let known: ArrayVec<_, TOGETHER> =
+            due.iter().filter_map(|slot| self.flows.prefetch_keys(*slot)).collect();
+        for (id, hashes) in known {
+            self.flow_timeout(now, id, hashes);
+        }
     }
 
     /// A timer of a flow, whose hashes are at hand.
