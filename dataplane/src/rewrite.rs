@@ -71,7 +71,7 @@ pub fn apply(frame: &mut [u8], headers: &Headers, translation: &Translation) -> 
 
 /// As [`apply`] for a packet that [`crate::glance`] has recognised: `head` are its IPv4 header and what follows. Source and
 /// destination in `addresses` and `ports` are as they lie in the packet; `above` is what was changed in a segment.
-#[inline(always)]
+#[inline]
 pub(crate) fn relabel(head: &mut [u8; HEAD], (addresses, ports): (u64, u32), above: Option<u64>) {
     const TTL: u16 = u16::from_ne_bytes([1, 0]);
     let [_, _, _, _, _, _, _, _, ttl, _, i0, i1, rest @ ..] = head;

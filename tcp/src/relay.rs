@@ -20,11 +20,9 @@ impl Splice {
     /// Notes and translates a segment with ACK and without SYN and RST. It takes `length` numbers: a byte of payload each, and
     /// one FIN. Its options are none (and `options` empty), or timestamps behind two NOPs and nothing else.
     ///
-    /// Always inlined: the hot path is not to pay for a call because others use this as well.
-    ///
     /// The checksum is left to the caller: the result is to be added to the one's complement sum of the header, in the byte
     /// order of the machine over the bytes as they are on the wire, before the sum is folded (RFC 1624, equation 3).
-    #[inline(always)]
+    #[inline]
     pub fn relay(
         &self,
         track: &mut Track,
