@@ -71,7 +71,7 @@ bench-v3: ## the same of a build for processors with AVX2 and BMI2
 
 perf: ## measure everything and write a dated report with plots to perf/runs/ (QUICK=1: minutes instead of 20)
 	@.ci/deps.sh perf
-	$(CARGO) build --release -p weir -p weir-perf
+	@perf/release.sh
 	@perf/run.sh
 
 perf-compare: ## which differences to the revision BASE are real: make perf-compare BASE=HEAD~1

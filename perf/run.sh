@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
-perf=$target/release/weir-perf
+# As it is shipped: release.sh.
+shipped=$target/pgo/release
+perf=$shipped/weir-perf
 quick=(); rounds=40; fewer=(--rounds 31); bench=()
 if [ -n "${QUICK:-}" ]; then
     quick=(--quick); rounds=10; fewer=()
@@ -28,7 +30,7 @@ step "cycles"
 step "latency and loss in process"
 "$perf" load "${quick[@]}" --json "$results/near.json" > "$results/near.md"
 step "latency and loss over memif"
-"$perf" load "${quick[@]}" "${fewer[@]}" --weir "$target/release/weir" --json "$results/far.json" > "$results/far.md"
+"$perf" load "${quick[@]}" "${fewer[@]}" --weir "$shipped/weir" --json "$results/far.json" > "$results/far.md"
 step "latency beside flows that begin"
 for share in 0% 1%; do
     printf '\n### %s of the packets open flows\n\n' "$share"
@@ -45,7 +47,7 @@ if command -v valgrind > /dev/null; then
     { echo '```'; perf/icounts.sh --check || true; echo '```'; } > "$results/icounts.md"
 fi
 {
-    echo "Revision $(git describe --always --dirty); $(rustc --version), fat LTO; DPDK $(pkg-config --modversion libdpdk);"
+    echo "Revision $(git describe --always --dirty); $(rustc --version), fat LTO, laid out by a profile; DPDK $(pkg-config --modversion libdpdk), static;"
     echo "$(nproc) processors, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1); Linux $(uname -r); huge pages free: $(awk '/HugePages_Free/ { print $2 }' /proc/meminfo);"
     echo "load over the last 15 minutes $(cut -d' ' -f3 /proc/loadavg): what others did meanwhile is in every figure, and the floors and bare loops say how much."
 } > "$results/machine.md"
