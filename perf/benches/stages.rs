@@ -22,7 +22,7 @@ use dataplane::steering::Seat;
 use dataplane::table::TableStore;
 use scripting::LuaPolicy;
 use smoltcp::time::Instant;
-use weir_perf::frame::{PEER_MAC, endpoint};
+use weir_perf::frame::{Family, PEER_MAC, endpoint};
 use weir_perf::icount::{MAC, prepared};
 use weir_perf::scenario::Scenario;
 use weir_perf::tsc;
@@ -101,8 +101,8 @@ fn rewrite(c: &mut Criterion) {
     let known: Vec<Headers> = frames.iter().map(|frame| headers(frame)).collect();
     let address = |socket: SocketAddr| Address::from(socket.ip());
     let translation = Translation {
-        source: address(endpoint(0xc000_0264, 0)),
-        destination: address(endpoint(0xc000_0214, 0)),
+        source: address(endpoint(Family::V4, 0xc000_0264, 0)),
+        destination: address(endpoint(Family::V4, 0xc000_0214, 0)),
         source_port: 40_000,
         destination_port: 8080,
         source_mac: MAC,
@@ -141,7 +141,7 @@ fn script(c: &mut Criterion) {
         let mut policy = LuaPolicy::new(&snapshot, tsc::nanoseconds).unwrap();
         let (mut balancer, mut tables) = (Balancer::new(&snapshot), TableStore::new(&snapshot, Seat::ALONE));
         let protocol = if of == "udp-new" { Protocol::Udp } else { Protocol::Tcp };
-        let (client, vip) = (endpoint(0x0a00_0007, 50_001), scenario(of).vip());
+        let (client, vip) = (endpoint(Family::V4, 0x0a00_0007, 50_001), scenario(of).vip());
         group.bench_function(name, |b| {
             b.iter(|| {
                 let mut record = Record::default();
@@ -170,7 +170,7 @@ fn table(c: &mut Criterion) {
     const ENTRIES: u32 = 10_000;
     let mut tables = TableStore::new(&snapshot("tcp-life"), Seat::ALONE);
     let (now, service) = (Instant::from_secs(1000), ServiceId(0));
-    let key = |n: u32| endpoint(0x0a00_0000 + n, 0).ip().to_string();
+    let key = |n: u32| endpoint(Family::V4, 0x0a00_0000 + n, 0).ip().to_string();
     let keys: Vec<String> = (0..2 * ENTRIES).map(key).collect();
     for key in keys.iter().take(ENTRIES as usize) {
         assert!(tables.insert(now, service, None, key.as_bytes(), b"value", 3600).stored());
