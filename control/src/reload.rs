@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const TIDY: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(1);
 /// How long who tells the workers something waits for the end of a reload; less than clients wait for an answer.
 const LONGEST_WAIT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(3);
+/// Behind all connections of a worker: asks for nothing but what is counted.
+const COUNTED: u32 = u32::MAX;
 /// How often signals, and the end of a reload, are looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -127,7 +129,8 @@ impl Reloader {
         let old = self.current.snapshot();
         self.rested(rest, &old);
         if old.holds_retired() && self.nobody_is_late(late).is_ok() {
-            let tidied = self.in_use(&old).ok().and_then(|in_use| old.tidied(&in_use));
+            let in_use = self.in_use(&old).ok().flatten();
+            let tidied = in_use.and_then(|in_use| old.tidied(&in_use));
             // An error says that a worker does not answer.
             let _ = tidied.map(|tidied| self.give_out(Arc::new(tidied), late));
         }
@@ -172,7 +175,7 @@ impl Reloader {
             return Err(crate::Error::NoMonitorPorts.to_string());
         }
         let old = self.current.snapshot();
-        let in_use = self.in_use(&old)?;
+        let in_use = self.in_use(&old)?.unwrap_or_else(|| InUse::everything(&old));
         let rested = self.rested(rest, &old);
         let (laid, changes) = old.overlaid(&next, &in_use, rested).map_err(|error| error.to_string())?;
         let let_go = laid.retired.spare != old.retired.spare || !laid.departing().eq(old.departing());
@@ -203,25 +206,35 @@ impl Reloader {
         Ok(self.missing(answers, late))
     }
 
-    /// What of the retired things workers name.
-    fn in_use(&self, snapshot: &Snapshot) -> Result<InUse, String> {
+    /// What of the retired things workers name; `None` if nothing can be let go for what they count alone. Only if something
+    /// could are their connections looked at, of which there may be many.
+    fn in_use(&self, snapshot: &Snapshot) -> Result<Option<InUse>, String> {
         let mut all = InUse::default();
         if !snapshot.holds_retired() {
-            return Ok(all);
+            return Ok(Some(all));
         }
+        self.add_named(&mut all, COUNTED)?;
+        if snapshot.tidied(&all).is_none() {
+            return Ok(None);
+        }
+        self.add_named(&mut all, 0)?;
+        Ok(Some(all))
+    }
+
+    /// Adds what all workers name, by their connections from this place on.
+    fn add_named(&self, all: &mut InUse, first: u32) -> Result<(), String> {
         for worker in 0..self.workers.len() {
-            let mut first = Some(0);
-            while let Some(from) = first {
-                let Answer::InUse(in_use, go_on) =
-                    self.workers.ask_one(worker, Query::InUse { first: from })?
+            let mut next = Some(first);
+            while let Some(first) = next {
+                let Answer::InUse(in_use, go_on) = self.workers.ask_one(worker, Query::InUse { first })?
                 else {
                     return Err("the worker answered something else".to_owned());
                 };
                 all.add(*in_use);
-                first = go_on;
+                next = go_on;
             }
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Each worker makes ready.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use control::client::{self, request};
 use control::{Control, ControlSettings, Explainer, LogDestination, Reread, Signals};
-use dataplane::channel::{Capacities, Command, channel};
+use dataplane::channel::{Capacities, Command, Query, channel};
 use dataplane::snapshot::{ServerId, ServiceId, Snapshot};
 use tempfile::TempDir;
 
@@ -287,6 +287,27 @@ fn what_nobody_needs_any_more_is_let_go_without_a_reload() {
     assert_eq!(given[1].retired.spare.services, [(ServiceId(0), 2)].into());
     assert_eq!((given[1].services[0].name.as_str(), given[1].services[0].addresses.len()), ("tls", 0));
     assert_eq!(lines.len(), 2, "the log tells of what was asked for");
+}
+
+/// Its flows go on for ever, and there may be a million of them.
+#[test]
+fn connections_are_not_asked_for_while_flows_need_all_that_is_retired() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.services[0].name = "other".to_owned();
+    setup.set(Ok(next));
+    assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(setup.ask("reload").as_deref(), Ok("nothing has changed\n"));
+    let (commands, _) = setup.finish();
+    let asked: Vec<u32> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Query(Query::InUse { first }, _) => Some(*first),
+            _ => None,
+        })
+        .collect();
+    assert!((2..=5).contains(&asked.len()) && asked.iter().all(|first| *first == u32::MAX), "{asked:?}");
 }
 
 #[test]

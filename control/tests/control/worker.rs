@@ -176,7 +176,7 @@ fn dropped_packet() -> Vec<TraceEvent> {
     told.into_iter().map(|what| TraceEvent { at: Instant::from_secs(77), flow: 0, what }).collect()
 }
 
-/// Answers queries until it is told to stop; returns all other commands.
+/// Answers queries until it is told to stop; returns all other commands, and the questions about retired things.
 pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
     let mut commands = Vec::new();
     // A configuration with a service of the name "slow" is taken when a server is enabled.
@@ -186,12 +186,11 @@ pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
     let (mut prepared, mut generation) = (0, 0);
     loop {
         match end.command() {
-            Some(Command::Query(Query::InUse { .. }, reply)) if passing && asked > 0 => {
-                reply.send(Answer::InUse(Box::default(), None));
-            }
             Some(Command::Query(query @ Query::InUse { .. }, reply)) => {
+                let gone = passing && asked > 0;
                 asked += 1;
-                reply.send(answer(query));
+                reply.send(if gone { Answer::InUse(Box::default(), None) } else { answer(query) });
+                commands.push(Command::Query(query, Reply::pair().0));
             }
             Some(Command::Query(query @ Query::Live { .. }, reply)) => {
                 let Answer::Live(live) = answer(query) else { panic!("something else") };
