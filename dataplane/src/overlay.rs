@@ -52,6 +52,20 @@ pub struct Retired {
     pub generation: u32,
 }
 
+impl Retired {
+    /// The generation in which a place was given to the server that has it now; 0 for one that was there from the start.
+    #[must_use]
+    pub fn server_given(&self, server: ServerId) -> u32 {
+        self.given.servers.get(&server).copied().unwrap_or(0)
+    }
+
+    /// The same of a pool.
+    #[must_use]
+    pub fn pool_given(&self, pool: PoolId) -> u32 {
+        self.given.pools.get(&pool).copied().unwrap_or(0)
+    }
+}
+
 /// Places, and in which [generation](Retired::generation) something happened to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Generations {

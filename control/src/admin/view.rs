@@ -225,11 +225,10 @@ pub(super) fn pools(snapshot: &Snapshot, views: &[ServerView], pools: &[PoolView
     let is_of = |view: &&ServerView, pool| {
         snapshot.servers.get(view.server.index()).is_some_and(|server| server.pool == pool)
     };
-    snapshot
-        .pools
+    pools
         .iter()
-        .zip(pools)
-        .filter(|(_, view)| !snapshot.retired.pools.contains(&view.pool))
+        .filter(|view| !snapshot.retired.pools.contains(&view.pool))
+        .filter_map(|view| snapshot.pools.get(view.pool.index()).zip(Some(view)))
         .map(|(pool, view)| {
             let ever = || views.iter().filter(|server| is_of(server, view.pool));
             let members = members(&pool.servers);
