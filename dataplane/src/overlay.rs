@@ -64,6 +64,13 @@ impl Retired {
     pub fn pool_given(&self, pool: PoolId) -> u32 {
         self.given.pools.get(&pool).copied().unwrap_or(0)
     }
+
+    /// True of a server that was let go before the place of its pool was given to the pool that has it now: it is not of that
+    /// one.
+    #[must_use]
+    pub fn is_of_earlier_pool(&self, id: ServerId, server: &Server) -> bool {
+        self.spare.servers.get(&id).is_some_and(|let_go| *let_go < self.pool_given(server.pool))
+    }
 }
 
 /// Places, and in which [generation](Retired::generation) something happened to them.
