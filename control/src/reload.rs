@@ -4,10 +4,11 @@
 //! tells the workers to go on, because it alone knows which findings about servers go before and which behind.
 
 mod rest;
+mod turns;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use dataplane::channel::{Answer, Command, Query, Reply};
@@ -20,16 +21,18 @@ use crate::log::{Message, reload_line};
 use crate::status::Status;
 use crate::workers::Workers;
 use rest::Rest;
+pub(crate) use turns::Turns;
 
 /// How long all workers together may take to make ready, and then to go on.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How often it is looked whether retired things can be let go.
 const TIDY: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(1);
-/// How long who tells the workers something waits for the end of a reload; less than clients wait for an answer.
-const LONGEST_WAIT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(3);
+/// How long is waited for whoever gives the workers another configuration: by those who tell the workers something for the end
+/// of it, by a reload for the end of one that only lets something go. Clients wait longer for their answers.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// Behind all connections of a worker: asks for nothing but what is counted.
 const COUNTED: u32 = u32::MAX;
-/// How often signals, and the end of a reload, are looked for.
+/// How often signals are looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
 type Read = dyn Fn() -> Result<Arc<Snapshot>, String> + Send + Sync;
@@ -82,9 +85,7 @@ pub(crate) struct Reloader {
     pub(crate) monitor_ports: bool,
     pub(crate) status: Arc<Status>,
     /// One at a time.
-    pub(crate) turn: Mutex<Turn>,
-    /// The one whose turn it is only looks what can be let go: it is over soon.
-    pub(crate) tidying: AtomicBool,
+    pub(crate) turns: Turns,
 }
 
 /// What one reload leaves to the next.
@@ -96,10 +97,11 @@ pub(crate) struct Turn {
 }
 
 impl Reloader {
-    /// What has changed; the error says why nothing has. Either is written to the log. `None`: another reload is under way.
+    /// What has changed; the error says why nothing has. Either is written to the log. `None`: another reload is under way, or what
+    /// lets something go has not ended in time.
     pub(crate) fn reload(&self) -> Option<Result<String, String>> {
-        let mut turn = self.turn()?;
-        let result = self.run(&mut turn);
+        let mut held = self.turns.reload(LONGEST_WAIT)?;
+        let result = self.run(&mut held.turn);
         let text = match &result {
             Ok(text) | Err(text) => text,
         };
@@ -109,23 +111,11 @@ impl Reloader {
         Some(result)
     }
 
-    fn turn(&self) -> Option<MutexGuard<'_, Turn>> {
-        match self.turn.try_lock() {
-            Ok(turn) => Some(turn),
-            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
-            Err(TryLockError::WouldBlock) if self.tidying.load(Ordering::Acquire) => {
-                Some(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
-            }
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     /// Lets go what nobody names any more, and notes what nobody has read of any more. What cannot be done now is done when this
     /// is called again.
     fn tidy(&self) {
-        let Some(mut turn) = self.turn() else { return };
-        self.tidying.store(true, Ordering::Release);
-        let Turn { late, rest } = &mut *turn;
+        let Some(mut held) = self.turns.tidy() else { return };
+        let Turn { late, rest } = &mut held.turn;
         let old = self.current.snapshot();
         self.rested(rest, &old);
         if old.holds_retired() && self.nobody_is_late(late).is_ok() {
@@ -136,7 +126,6 @@ impl Reloader {
         }
         // Not earlier: a worker that is the last one to let go of it would have to free it.
         drop(old);
-        self.tidying.store(false, Ordering::Release);
     }
 
     fn rested(&self, rest: &mut Rest, current: &Snapshot) -> u32 {
@@ -155,16 +144,12 @@ impl Reloader {
         }
     }
 
-    /// Waits until no reload is under way: a worker that has not gone on passes over what it is told of new things.
+    /// Waits until no reload is under way, and nothing is being let go, at most [`LONGEST_WAIT`]: a worker that has not gone on
+    /// passes over what it is told of new things. When this returns the next one may begin, and a worker that was late may
+    /// still be.
     pub(crate) fn wait(&self) -> Result<(), String> {
-        let clock = clock::Clock::new();
-        while self.turn().is_none() {
-            if clock.now() - smoltcp::time::Instant::ZERO > LONGEST_WAIT {
-                return Err("the configuration is being reloaded; repeat this".to_owned());
-            }
-            std::thread::sleep(LOOK);
-        }
-        Ok(())
+        let refusal = || "the configuration is being reloaded; repeat this".to_owned();
+        self.turns.are_over(LONGEST_WAIT).then_some(()).ok_or_else(refusal)
     }
 
     fn run(&self, Turn { late, rest }: &mut Turn) -> Result<String, String> {
