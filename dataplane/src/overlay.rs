@@ -2,7 +2,7 @@
 //!
 //! Flows, tables, counters, monitors and runs of scripts refer to things by their places in the lists of a
 //! [`Snapshot`]. So a reload does not use the new configuration as it was read but [`Snapshot::overlaid`]: the new one with
-//! all that there was before in its place.
+//! all that somebody may still name in its place.
 //!
 //! - A pool and a pool group are known by their names, a server by its pool, address and port: the same name has the same
 //!   place, with what the new configuration says of it. Balancing is asked about flows that begin, and these go by the new
@@ -10,7 +10,7 @@
 //! - A service and a DataScript set are what flows ask later on: for timeouts, for scripts. If anything about one is
 //!   different it gets a new place, and the old one stays as it was, for the flows that began there.
 //! - What is not in the new configuration is [`Retired`]: it stays in its place, complete, without VIPs for new flows and
-//!   without being in anybody's choice. One that comes back takes its place again.
+//!   without being in anybody's choice. One that comes back takes its place again, unless that has gone to something else.
 //!
 //! A retired service to which no flow refers any more is emptied, with the sets that only it had. What nobody names at all
 //! any more is [`Retired::spare`]: its place keeps its name, for those who read of it late, and is given to something else by a
@@ -100,7 +100,7 @@ pub struct Exhausted(&'static str);
 const MOST: usize = 65_535;
 
 impl Snapshot {
-    /// `next`, which was just read, with all that this configuration has in its place, and what is different. Interfaces,
+    /// `next`, which was just read, with all that is live or named here in its place, and what is different. Interfaces,
     /// routes, SNAT pool and limits stay those of this one. `in_use` is what the workers, all of which go by this
     /// configuration, name of [`Snapshot::retired`]. Places that were let go in the generation `rested`, or before, may be given
     /// to something else: nobody is left who has read of them.
