@@ -21,7 +21,7 @@ use dataplane::channel::{
 };
 use dataplane::counters::Counters;
 use dataplane::policy::ScriptReport;
-use dataplane::snapshot::ServerId;
+use dataplane::snapshot::{ServerId, Snapshot};
 
 use crate::current::Current;
 use crate::explain::Explainer;
@@ -47,6 +47,13 @@ pub(crate) struct Admin {
     /// Answers `explain`.
     pub(crate) explainer: Option<Explainer>,
     pub(crate) reloader: Arc<Reloader>,
+}
+
+/// The configuration, and what workers tell of its servers and pools.
+struct Known {
+    snapshot: Arc<Snapshot>,
+    servers: Vec<ServerView>,
+    pools: Vec<PoolView>,
 }
 
 /// What a line is answered with.
@@ -218,14 +225,13 @@ impl Admin {
     }
 
     fn server_rows(&self) -> Result<Vec<view::ServerRow>, String> {
-        let (servers, _) = self.servers_and_pools()?;
-        let snapshot = self.current.snapshot();
+        let Known { snapshot, servers, .. } = self.servers_and_pools()?;
         Ok(servers.into_iter().filter_map(|server| view::server(&snapshot, server)).collect())
     }
 
     fn pool_rows(&self) -> Result<Vec<view::PoolRow>, String> {
-        let (servers, pools) = self.servers_and_pools()?;
-        Ok(view::pools(&self.current.snapshot(), &servers, &pools))
+        let Known { snapshot, servers, pools } = self.servers_and_pools()?;
+        Ok(view::pools(&snapshot, &servers, &pools))
     }
 
     /// A row for each worker, also for one that does not answer.
@@ -250,8 +256,14 @@ impl Admin {
         Ok(ask!(self, Query::Latency, Answer::Latency(latency) => latency))
     }
 
-    fn servers_and_pools(&self) -> Result<(Vec<ServerView>, Vec<PoolView>), String> {
-        Ok(ask!(self, Query::Pools, Answer::Pools(servers, pools) => (servers, pools)))
+    /// A worker that has not taken the configuration yet may tell of others in the same places.
+    fn servers_and_pools(&self) -> Result<Known, String> {
+        let (mut servers, mut pools) =
+            ask!(self, Query::Pools, Answer::Pools(servers, pools) => (servers, pools));
+        let snapshot = self.current.snapshot();
+        servers.retain(|view| snapshot.retired.server_given(view.server) == view.given);
+        pools.retain(|view| snapshot.retired.pool_given(view.pool) == view.given);
+        Ok(Known { snapshot, servers, pools })
     }
 
     fn scripts(&self) -> Result<Vec<ScriptReport>, String> {

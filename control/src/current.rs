@@ -4,8 +4,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use dataplane::snapshot::Snapshot;
 
-/// The configuration that runs, for all threads of control; a reload puts another one there. All places of one are places
-/// of the next ([`dataplane::overlay`]), so it does no harm to look at a later one. Cheap to clone.
+/// The configuration that runs, for all threads of control; a reload puts another one there. What somebody names has the
+/// same place in the next ([`dataplane::overlay`]), so it does no harm to look at a later one; but who keeps a place for longer
+/// than seconds may find something else there, unless it is waited for as for the log and for traces. Workers take it
+/// later than it is here: what they tell of a place may be about what was there before. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Current(Arc<RwLock<Arc<Snapshot>>>);
 

@@ -27,9 +27,9 @@ mod workers;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -174,8 +174,7 @@ impl Control {
             log: log.clone(),
             monitor_ports: !settings.monitor_ports.is_empty(),
             status: Arc::clone(&status),
-            turn: Mutex::default(),
-            tidying: AtomicBool::new(false),
+            turns: reload::Turns::default(),
         });
         let admin = Admin {
             current: current.clone(),

@@ -49,7 +49,8 @@ pub(crate) struct MonitorThread {
 pub(crate) struct Coming {
     replies: Vec<Reply>,
     until: Instant,
-    /// What was found meanwhile. Workers that do not know the configuration yet pass over what is about its servers.
+    /// What was found meanwhile. Workers that do not know the configuration yet pass over what is about its servers, or note it
+    /// of one that had the place before, and that no flow gets: they are told again.
     found: Vec<Change>,
 }
 

@@ -4,10 +4,11 @@
 //! tells the workers to go on, because it alone knows which findings about servers go before and which behind.
 
 mod rest;
+mod turns;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use dataplane::channel::{Answer, Command, Query, Reply};
@@ -20,14 +21,18 @@ use crate::log::{Message, reload_line};
 use crate::status::Status;
 use crate::workers::Workers;
 use rest::Rest;
+pub(crate) use turns::Turns;
 
 /// How long all workers together may take to make ready, and then to go on.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How often it is looked whether retired things can be let go.
 const TIDY: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(1);
-/// How long who tells the workers something waits for the end of a reload; less than clients wait for an answer.
-const LONGEST_WAIT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(3);
-/// How often signals, and the end of a reload, are looked for.
+/// How long is waited for whoever gives the workers another configuration: by those who tell the workers something for the end
+/// of it, by a reload for the end of one that only lets something go. Clients wait longer for their answers.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// Behind all connections of a worker: asks for nothing but what is counted.
+const COUNTED: u32 = u32::MAX;
+/// How often signals are looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
 type Read = dyn Fn() -> Result<Arc<Snapshot>, String> + Send + Sync;
@@ -80,9 +85,7 @@ pub(crate) struct Reloader {
     pub(crate) monitor_ports: bool,
     pub(crate) status: Arc<Status>,
     /// One at a time.
-    pub(crate) turn: Mutex<Turn>,
-    /// The one whose turn it is only looks what can be let go: it is over soon.
-    pub(crate) tidying: AtomicBool,
+    pub(crate) turns: Turns,
 }
 
 /// What one reload leaves to the next.
@@ -94,10 +97,11 @@ pub(crate) struct Turn {
 }
 
 impl Reloader {
-    /// What has changed; the error says why nothing has. Either is written to the log. `None`: another reload is under way.
+    /// What has changed; the error says why nothing has. Either is written to the log. `None`: another reload is under way, or what
+    /// lets something go has not ended in time.
     pub(crate) fn reload(&self) -> Option<Result<String, String>> {
-        let mut turn = self.turn()?;
-        let result = self.run(&mut turn);
+        let mut held = self.turns.reload(LONGEST_WAIT)?;
+        let result = self.run(&mut held.turn);
         let text = match &result {
             Ok(text) | Err(text) => text,
         };
@@ -107,33 +111,21 @@ impl Reloader {
         Some(result)
     }
 
-    fn turn(&self) -> Option<MutexGuard<'_, Turn>> {
-        match self.turn.try_lock() {
-            Ok(turn) => Some(turn),
-            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
-            Err(TryLockError::WouldBlock) if self.tidying.load(Ordering::Acquire) => {
-                Some(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
-            }
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     /// Lets go what nobody names any more, and notes what nobody has read of any more. What cannot be done now is done when this
     /// is called again.
     fn tidy(&self) {
-        let Some(mut turn) = self.turn() else { return };
-        self.tidying.store(true, Ordering::Release);
-        let Turn { late, rest } = &mut *turn;
+        let Some(mut held) = self.turns.tidy() else { return };
+        let Turn { late, rest } = &mut held.turn;
         let old = self.current.snapshot();
         self.rested(rest, &old);
         if old.holds_retired() && self.nobody_is_late(late).is_ok() {
-            let tidied = self.in_use(&old).ok().and_then(|in_use| old.tidied(&in_use));
+            let in_use = self.in_use(&old).ok().flatten();
+            let tidied = in_use.and_then(|in_use| old.tidied(&in_use));
             // An error says that a worker does not answer.
             let _ = tidied.map(|tidied| self.give_out(Arc::new(tidied), late));
         }
         // Not earlier: a worker that is the last one to let go of it would have to free it.
         drop(old);
-        self.tidying.store(false, Ordering::Release);
     }
 
     fn rested(&self, rest: &mut Rest, current: &Snapshot) -> u32 {
@@ -152,16 +144,12 @@ impl Reloader {
         }
     }
 
-    /// Waits until no reload is under way: a worker that has not gone on passes over what it is told of new things.
+    /// Waits until no reload is under way, and nothing is being let go, at most [`LONGEST_WAIT`]: a worker that has not gone on
+    /// passes over what it is told of new things. When this returns the next one may begin, and a worker that was late may
+    /// still be.
     pub(crate) fn wait(&self) -> Result<(), String> {
-        let clock = clock::Clock::new();
-        while self.turn().is_none() {
-            if clock.now() - smoltcp::time::Instant::ZERO > LONGEST_WAIT {
-                return Err("the configuration is being reloaded; repeat this".to_owned());
-            }
-            std::thread::sleep(LOOK);
-        }
-        Ok(())
+        let refusal = || "the configuration is being reloaded; repeat this".to_owned();
+        self.turns.are_over(LONGEST_WAIT).then_some(()).ok_or_else(refusal)
     }
 
     fn run(&self, Turn { late, rest }: &mut Turn) -> Result<String, String> {
@@ -172,7 +160,7 @@ impl Reloader {
             return Err(crate::Error::NoMonitorPorts.to_string());
         }
         let old = self.current.snapshot();
-        let in_use = self.in_use(&old)?;
+        let in_use = self.in_use(&old)?.unwrap_or_else(|| InUse::everything(&old));
         let rested = self.rested(rest, &old);
         let (laid, changes) = old.overlaid(&next, &in_use, rested).map_err(|error| error.to_string())?;
         let let_go = laid.retired.spare != old.retired.spare || !laid.departing().eq(old.departing());
@@ -203,25 +191,35 @@ impl Reloader {
         Ok(self.missing(answers, late))
     }
 
-    /// What of the retired things workers name.
-    fn in_use(&self, snapshot: &Snapshot) -> Result<InUse, String> {
+    /// What of the retired things workers name; `None` if nothing can be let go for what they count alone. Only if something
+    /// could are their connections looked at, of which there may be many.
+    fn in_use(&self, snapshot: &Snapshot) -> Result<Option<InUse>, String> {
         let mut all = InUse::default();
         if !snapshot.holds_retired() {
-            return Ok(all);
+            return Ok(Some(all));
         }
+        self.add_named(&mut all, COUNTED)?;
+        if snapshot.tidied(&all).is_none() {
+            return Ok(None);
+        }
+        self.add_named(&mut all, 0)?;
+        Ok(Some(all))
+    }
+
+    /// Adds what all workers name, by their connections from this place on.
+    fn add_named(&self, all: &mut InUse, first: u32) -> Result<(), String> {
         for worker in 0..self.workers.len() {
-            let mut first = Some(0);
-            while let Some(from) = first {
-                let Answer::InUse(in_use, go_on) =
-                    self.workers.ask_one(worker, Query::InUse { first: from })?
+            let mut next = Some(first);
+            while let Some(first) = next {
+                let Answer::InUse(in_use, go_on) = self.workers.ask_one(worker, Query::InUse { first })?
                 else {
                     return Err("the worker answered something else".to_owned());
                 };
                 all.add(*in_use);
-                first = go_on;
+                next = go_on;
             }
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Each worker makes ready.

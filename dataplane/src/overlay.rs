@@ -2,7 +2,7 @@
 //!
 //! Flows, tables, counters, monitors and runs of scripts refer to things by their places in the lists of a
 //! [`Snapshot`]. So a reload does not use the new configuration as it was read but [`Snapshot::overlaid`]: the new one with
-//! all that there was before in its place.
+//! all that somebody may still name in its place.
 //!
 //! - A pool and a pool group are known by their names, a server by its pool, address and port: the same name has the same
 //!   place, with what the new configuration says of it. Balancing is asked about flows that begin, and these go by the new
@@ -10,7 +10,7 @@
 //! - A service and a DataScript set are what flows ask later on: for timeouts, for scripts. If anything about one is
 //!   different it gets a new place, and the old one stays as it was, for the flows that began there.
 //! - What is not in the new configuration is [`Retired`]: it stays in its place, complete, without VIPs for new flows and
-//!   without being in anybody's choice. One that comes back takes its place again.
+//!   without being in anybody's choice. One that comes back takes its place again, unless that has gone to something else.
 //!
 //! A retired service to which no flow refers any more is emptied, with the sets that only it had. What nobody names at all
 //! any more is [`Retired::spare`]: its place keeps its name, for those who read of it late, and is given to something else by a
@@ -52,6 +52,27 @@ pub struct Retired {
     pub generation: u32,
 }
 
+impl Retired {
+    /// The generation in which a place was given to the server that has it now; 0 for one that was there from the start.
+    #[must_use]
+    pub fn server_given(&self, server: ServerId) -> u32 {
+        self.given.servers.get(&server).copied().unwrap_or(0)
+    }
+
+    /// The same of a pool.
+    #[must_use]
+    pub fn pool_given(&self, pool: PoolId) -> u32 {
+        self.given.pools.get(&pool).copied().unwrap_or(0)
+    }
+
+    /// True of a server that was let go before the place of its pool was given to the pool that has it now: it is not of that
+    /// one.
+    #[must_use]
+    pub fn is_of_earlier_pool(&self, id: ServerId, server: &Server) -> bool {
+        self.spare.servers.get(&id).is_some_and(|let_go| *let_go < self.pool_given(server.pool))
+    }
+}
+
 /// Places, and in which [generation](Retired::generation) something happened to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Generations {
@@ -79,7 +100,7 @@ pub struct Exhausted(&'static str);
 const MOST: usize = 65_535;
 
 impl Snapshot {
-    /// `next`, which was just read, with all that this configuration has in its place, and what is different. Interfaces,
+    /// `next`, which was just read, with all that is live or named here in its place, and what is different. Interfaces,
     /// routes, SNAT pool and limits stay those of this one. `in_use` is what the workers, all of which go by this
     /// configuration, name of [`Snapshot::retired`]. Places that were let go in the generation `rested`, or before, may be given
     /// to something else: nobody is left who has read of them.

@@ -20,6 +20,7 @@ pub fn servers<P: Policy>(pipeline: &Pipeline<P>) -> Vec<ServerView> {
         let status = pipeline.balancer().status(server);
         ServerView {
             server,
+            given: pipeline.snapshot().retired.server_given(server),
             up: status.healthy,
             enabled: status.enabled,
             flows: u64::from(status.flows),
@@ -32,7 +33,9 @@ pub fn servers<P: Policy>(pipeline: &Pipeline<P>) -> Vec<ServerView> {
 /// Every pool.
 pub fn pools<P: Policy>(pipeline: &Pipeline<P>) -> Vec<PoolView> {
     let ids = (0..pipeline.snapshot().pools.len()).filter_map(|index| u16::try_from(index).ok()).map(PoolId);
-    ids.map(|pool| PoolView { pool, refused: pipeline.balancer().refusals(pool) }).collect()
+    let given = |pool| pipeline.snapshot().retired.pool_given(pool);
+    ids.map(|pool| PoolView { pool, given: given(pool), refused: pipeline.balancer().refusals(pool) })
+        .collect()
 }
 
 /// Up to `limit` flows, of one service and one client if wished, whether a PROXY header names it or not.

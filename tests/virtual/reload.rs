@@ -22,7 +22,7 @@ impl World {
         let config = config::parse(&format!("{TWO_ARMS}{toml}"), "test.toml", &examples);
         let config = config.unwrap_or_else(|errors| panic!("{}", errors.render(false)));
         let old = Arc::clone(self.worker.pipeline().snapshot());
-        let in_use = self.in_use();
+        let in_use = self.named(0);
         let (laid, changes) = old.overlaid(&config.snapshot, &in_use, old.retired.generation).unwrap();
         self.give_out(Arc::new(laid));
         changes
@@ -30,24 +30,28 @@ impl World {
 
     /// As control looks from time to time; `false` if there is nothing to let go.
     pub(crate) fn tidy(&mut self) -> bool {
-        let in_use = self.in_use();
+        let mut in_use = self.named(u32::MAX);
+        if self.worker.pipeline().snapshot().tidied(&in_use).is_none() {
+            return false;
+        }
+        in_use.add(self.named(0));
         let tidied = self.worker.pipeline().snapshot().tidied(&in_use);
         tidied.map(|tidied| self.give_out(Arc::new(tidied))).is_some()
     }
 
-    /// What all workers name of retired things.
-    fn in_use(&mut self) -> InUse {
+    /// What all workers name of retired things, by their connections from this place on.
+    fn named(&mut self, first: u32) -> InUse {
         let mut all = InUse::default();
         for worker in 0..=self.others.len() {
-            let mut first = Some(0);
-            while let Some(from) = first {
+            let mut next = Some(first);
+            while let Some(first) = next {
                 let (reply, answer) = Reply::pair();
                 let ends = self.others.get(worker.wrapping_sub(1)).map_or(&self.control, |(_, end)| end);
-                ends.commands.send(Command::Query(Query::InUse { first: from }, reply)).unwrap();
+                ends.commands.send(Command::Query(Query::InUse { first }, reply)).unwrap();
                 self.round();
                 let Ok(Answer::InUse(in_use, go_on)) = answer.try_recv() else { panic!("no answer") };
                 all.add(*in_use);
-                first = go_on;
+                next = go_on;
             }
         }
         all

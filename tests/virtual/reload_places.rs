@@ -128,6 +128,59 @@ fn a_server_that_a_connection_has_tried_is_not_another_one_meanwhile() {
     scene.world.finish();
 }
 
+/// Where it went in the end it stays.
+#[test]
+fn a_server_that_a_settled_connection_has_tried_is_let_go() {
+    let timeout = "[pool.tcp]\nconnect_timeout = \"2s\"\n";
+    let service = format!("{}[virtual_service.tcp]\nprofile = \"proxy\"\n", plain("tcp/443", "a"));
+    let toml = |servers: &[&str]| format!("{}{timeout}{service}", pools(&[("a", servers)]));
+    let mut scene = Scene::new(&toml(&["10.0.0.28:443", "10.0.0.21:443"]));
+    scene.world.silent(INSIDE, "10.0.0.28");
+    let servers = [scene.world.listen(scene.a, 443), scene.world.listen(scene.a, 443)];
+    // Each server is the first choice of one of them.
+    let clients = [scene.connect(40_000), scene.connect(40_001)];
+    clients.iter().for_each(|client| scene.world.talk(*client).say(b"x"));
+    scene.world.seconds(5);
+    servers.iter().for_each(|server| assert_eq!(scene.world.talk(*server).received, b"x"));
+    let uses = scene.world.worker.pipeline().uses();
+    assert_eq!([0, 1].map(|server| uses.of_server(ServerId(server))), [0, 2]);
+    scene.world.reload(&toml(&["10.0.0.21:443"]));
+    assert!(scene.world.tidy());
+    let spare = &scene.world.worker.pipeline().snapshot().retired.spare;
+    assert!(spare.servers.contains_key(&ServerId(0)), "{spare:?}");
+    for talk in servers.into_iter().chain(clients) {
+        scene.world.talk(talk).finish = true;
+    }
+    scene.world.seconds(30);
+    scene.world.finish();
+}
+
+/// Their connections are kept for what the log will say, and no further reason.
+#[test]
+fn many_flows_of_a_retired_service_are_counted_and_not_looked_at() {
+    let toml = |ports: &str| {
+        let service = scripted(ports, "a", &["a"], "avi.vs.log('kept')");
+        format!("{}{service}", pools(&[("a", &["10.0.0.21:53"])]))
+    };
+    let mut world = World::new(&toml("udp/53"));
+    let client = world.silent(OUTSIDE, "192.0.2.100");
+    world.silent(INSIDE, "10.0.0.21");
+    for port in 4000..4300 {
+        world.datagram(client, port, "192.0.2.10:53", b"x");
+        world.settle();
+    }
+    world.reload(&toml("udp/54"));
+    let pipeline = world.worker.pipeline();
+    assert!(pipeline.in_use(0).1.is_some(), "there are more than are looked at between two bursts");
+    let (counted, more) = pipeline.in_use(u32::MAX);
+    assert_eq!((counted.services.len(), more), (1, None));
+    assert!(pipeline.snapshot().tidied(&counted).is_none() && !world.tidy());
+    world.seconds(60);
+    assert!(world.tidy());
+    assert_eq!(world.records.len(), 300);
+    world.finish();
+}
+
 /// Tables are the service's, by its name, as long as they have entries; who gets its place finds none.
 #[test]
 fn another_service_in_a_place_does_not_find_the_tables_of_the_one_before() {

@@ -217,19 +217,19 @@ pub(super) fn server(snapshot: &Snapshot, view: ServerView) -> Option<ServerRow>
     })
 }
 
-/// Those of the configuration. Flows of servers that a pool had are counted, too.
+/// Those of the configuration. Flows of servers that a pool had are counted, too, as long as these have their places.
 pub(super) fn pools(snapshot: &Snapshot, views: &[ServerView], pools: &[PoolView]) -> Vec<PoolRow> {
     let members = |ids: &[ServerId]| -> Vec<ServerView> {
         views.iter().filter(|view| ids.contains(&view.server)).copied().collect()
     };
     let is_of = |view: &&ServerView, pool| {
-        snapshot.servers.get(view.server.index()).is_some_and(|server| server.pool == pool)
+        let server = snapshot.servers.get(view.server.index()).filter(|server| server.pool == pool);
+        server.is_some_and(|server| !snapshot.retired.is_of_earlier_pool(view.server, server))
     };
-    snapshot
-        .pools
+    pools
         .iter()
-        .zip(pools)
-        .filter(|(_, view)| !snapshot.retired.pools.contains(&view.pool))
+        .filter(|view| !snapshot.retired.pools.contains(&view.pool))
+        .filter_map(|view| snapshot.pools.get(view.pool.index()).zip(Some(view)))
         .map(|(pool, view)| {
             let ever = || views.iter().filter(|server| is_of(server, view.pool));
             let members = members(&pool.servers);

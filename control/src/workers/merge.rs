@@ -10,14 +10,15 @@ use hdrhistogram::Histogram;
 /// Adds another worker's answer to the same question.
 ///
 /// Counts are added. Ports are the same for all workers, and so are the states of servers. While a reload goes on, one worker
-/// may know of things that another one does not know.
+/// may know of things that another one does not know, or of another server or pool in the same place: these are not added to each
+/// other.
 pub(super) fn add(sum: &mut Answer, other: Answer) {
     match (sum, other) {
         (Answer::Counters(sum), Answer::Counters(other)) => sum.add(&other),
         (Answer::Flows(sum), Answer::Flows(other)) => sum.extend(other),
         (Answer::Pools(servers, pools), Answer::Pools(other_servers, other_pools)) => {
-            add_each(servers, other_servers, |view| view.server, add_server);
-            add_each(pools, other_pools, |view| view.pool, add_pool);
+            add_each(servers, other_servers, |view| (view.server, view.given), add_server);
+            add_each(pools, other_pools, |view| (view.pool, view.given), add_pool);
         }
         // Entries are replicas of each other.
         (Answer::Tables(_, stats), Answer::Tables(_, other)) => {

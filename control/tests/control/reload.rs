@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use control::client::{self, request};
 use control::{Control, ControlSettings, Explainer, LogDestination, Reread, Signals};
-use dataplane::channel::{Capacities, Command, channel};
+use dataplane::channel::{Capacities, Command, Query, channel};
 use dataplane::snapshot::{ServerId, ServiceId, Snapshot};
 use tempfile::TempDir;
 
@@ -26,6 +26,11 @@ struct Setup {
 
 impl Setup {
     fn new() -> Setup {
+        Setup::with(fixture::snapshot())
+    }
+
+    /// With this configuration at first.
+    fn with(first: Snapshot) -> Setup {
         let directory = tempfile::tempdir().unwrap();
         let next = Arc::new(Mutex::new(Ok(fixture::snapshot())));
         let file = Arc::clone(&next);
@@ -43,10 +48,10 @@ impl Setup {
             explainer: Some(Explainer::new(|_, question, live| {
                 Ok(format!("{} by configuration {}\n", question.vip, live.generation))
             })),
-            ..ControlSettings::new(&fixture::snapshot())
+            ..ControlSettings::new(&first)
         };
         let (worker_end, control_end) = channel(Capacities::default());
-        let control = Control::spawn(Arc::new(fixture::snapshot()), vec![control_end], settings).unwrap();
+        let control = Control::spawn(Arc::new(first), vec![control_end], settings).unwrap();
         let worker = std::thread::spawn(move || worker::run_worker(worker_end));
         Setup { directory, control, signals, begun, next, worker }
     }
@@ -196,6 +201,37 @@ fn the_next_one_waits_until_all_workers_have_taken_the_last_one() {
     setup.stop();
 }
 
+/// One that is not known yet is not shown with what is known of the one before.
+#[test]
+fn a_server_in_the_place_of_another_one_is_shown_when_the_worker_has_taken_it() {
+    let mut first = fixture::snapshot();
+    first.pools[0].servers = vec![ServerId(0)];
+    first.retired.servers = [ServerId(1)].into();
+    first.retired.spare.servers = [(ServerId(1), 0)].into();
+    let setup = Setup::with(first);
+    let mut next = changed();
+    next.services[0].name = "slow".to_owned();
+    setup.set(Ok(next));
+    assert!(setup.ask("reload").unwrap().contains("not taken yet by the worker"));
+    let server = "web,10.0.0.12:9443,-,disabled";
+    let shown = |setup: &Setup, what: &str| -> Vec<String> {
+        let text = setup.ask(what).unwrap();
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(",")).collect()
+    };
+    let has_it = |setup: &Setup| shown(setup, "show servers").iter().any(|row| row.starts_with(server));
+    assert!(!has_it(&setup));
+    assert!(
+        shown(&setup, "show pools")[1].starts_with("web,round_robin,1,1,"),
+        "of two servers one is known"
+    );
+    assert!(!setup.ask("show metrics").unwrap().contains("10.0.0.12:9443"));
+    assert!(setup.ask("enable server dns [2001:db8:1::53]:53").is_ok());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(has_it(&setup), "the worker tells of its second server");
+    assert!(shown(&setup, "show pools")[1].starts_with("web,round_robin,2,1,"));
+    setup.stop();
+}
+
 /// The workers hear of it while the new server is still being looked at.
 #[test]
 fn a_server_that_is_coming_is_disabled_when_the_workers_know_it() {
@@ -287,6 +323,27 @@ fn what_nobody_needs_any_more_is_let_go_without_a_reload() {
     assert_eq!(given[1].retired.spare.services, [(ServiceId(0), 2)].into());
     assert_eq!((given[1].services[0].name.as_str(), given[1].services[0].addresses.len()), ("tls", 0));
     assert_eq!(lines.len(), 2, "the log tells of what was asked for");
+}
+
+/// Its flows go on for ever, and there may be a million of them.
+#[test]
+fn connections_are_not_asked_for_while_flows_need_all_that_is_retired() {
+    let setup = Setup::new();
+    let mut next = fixture::snapshot();
+    next.services[0].name = "other".to_owned();
+    setup.set(Ok(next));
+    assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(setup.ask("reload").as_deref(), Ok("nothing has changed\n"));
+    let (commands, _) = setup.finish();
+    let asked: Vec<u32> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Query(Query::InUse { first }, _) => Some(*first),
+            _ => None,
+        })
+        .collect();
+    assert!((2..=5).contains(&asked.len()) && asked.iter().all(|first| *first == u32::MAX), "{asked:?}");
 }
 
 #[test]

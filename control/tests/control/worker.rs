@@ -10,7 +10,7 @@ use dataplane::channel::{
 };
 use dataplane::counters::{Counters, DropReason};
 use dataplane::io::{PortId, PortStats};
-use dataplane::overlay::InUse;
+use dataplane::overlay::{InUse, Retired};
 use dataplane::pipeline::Verdict;
 use dataplane::policy::{Event, ScriptReport};
 use dataplane::script_profile::ScriptProfile;
@@ -65,15 +65,26 @@ fn histogram(values: impl IntoIterator<Item = u64>) -> Histogram<u64> {
 
 fn servers() -> Vec<ServerView> {
     vec![
-        ServerView { server: ServerId(0), up: true, enabled: true, flows: 1, flows_total: 16 },
-        ServerView { server: ServerId(1), up: true, enabled: false, flows: 0, flows_total: 9 },
-        ServerView { server: ServerId(2), up: true, enabled: true, flows: 2, flows_total: 5 },
-        ServerView { server: ServerId(3), up: false, enabled: true, flows: 0, flows_total: 0 },
+        ServerView { server: ServerId(0), given: 0, up: true, enabled: true, flows: 1, flows_total: 16 },
+        ServerView { server: ServerId(1), given: 0, up: true, enabled: false, flows: 0, flows_total: 9 },
+        ServerView { server: ServerId(2), given: 0, up: true, enabled: true, flows: 2, flows_total: 5 },
+        ServerView { server: ServerId(3), given: 0, up: false, enabled: true, flows: 0, flows_total: 0 },
     ]
 }
 
 fn pools() -> Vec<PoolView> {
-    vec![PoolView { pool: PoolId(0), refused: 0 }, PoolView { pool: PoolId(1), refused: 3 }]
+    vec![
+        PoolView { pool: PoolId(0), given: 0, refused: 0 },
+        PoolView { pool: PoolId(1), given: 0, refused: 3 },
+    ]
+}
+
+/// The same of the servers and pools that have their places in a later configuration.
+fn views(retired: &Retired) -> Answer {
+    let (mut servers, mut pools) = (servers(), pools());
+    servers.iter_mut().for_each(|view| view.given = retired.server_given(view.server));
+    pools.iter_mut().for_each(|view| view.given = retired.pool_given(view.pool));
+    Answer::Pools(servers, pools)
 }
 
 /// All that may ever be retired.
@@ -176,27 +187,27 @@ fn dropped_packet() -> Vec<TraceEvent> {
     told.into_iter().map(|what| TraceEvent { at: Instant::from_secs(77), flow: 0, what }).collect()
 }
 
-/// Answers queries until it is told to stop; returns all other commands.
+/// Answers queries until it is told to stop; returns all other commands, and the questions about retired things.
 pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
     let mut commands = Vec::new();
     // A configuration with a service of the name "slow" is taken when a server is enabled.
     let (mut slow, mut held) = (false, Vec::<Reply>::new());
     // In one with a service of the name "passing" nothing retired is named from the second question on.
     let (mut passing, mut asked) = (false, 0);
-    let (mut prepared, mut generation) = (0, 0);
+    let (mut prepared, mut adopted) = (Retired::default(), Retired::default());
     loop {
         match end.command() {
-            Some(Command::Query(Query::InUse { .. }, reply)) if passing && asked > 0 => {
-                reply.send(Answer::InUse(Box::default(), None));
-            }
             Some(Command::Query(query @ Query::InUse { .. }, reply)) => {
+                let gone = passing && asked > 0;
                 asked += 1;
-                reply.send(answer(query));
+                reply.send(if gone { Answer::InUse(Box::default(), None) } else { answer(query) });
+                commands.push(Command::Query(query, Reply::pair().0));
             }
             Some(Command::Query(query @ Query::Live { .. }, reply)) => {
                 let Answer::Live(live) = answer(query) else { panic!("something else") };
-                reply.send(Answer::Live(Box::new(Live { generation, ..*live })));
+                reply.send(Answer::Live(Box::new(Live { generation: adopted.generation, ..*live })));
             }
+            Some(Command::Query(Query::Pools, reply)) => reply.send(views(&adopted)),
             Some(Command::Query(query, reply)) => reply.send(answer(query)),
             Some(Command::Prepare(snapshot, reply)) => {
                 let bad = snapshot.services.iter().any(|service| service.name == "too much");
@@ -206,7 +217,7 @@ pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
                     live.clone().any(|(id, service)| service.name == name && !retired.contains(&id))
                 };
                 (slow, passing, asked) = (names("slow"), names("passing"), 0);
-                prepared = snapshot.retired.generation;
+                prepared = snapshot.retired.clone();
                 let refusal = "set.lua:1: not enough memory".to_owned();
                 reply.send(Answer::Prepared(if bad { Err(refusal) } else { Ok(()) }));
                 let (unheard, _) = Reply::pair();
@@ -214,12 +225,12 @@ pub fn run_worker(mut end: WorkerEnd) -> Vec<Command> {
             }
             Some(Command::Adopt(reply)) if slow => held.push(reply),
             Some(enable @ Command::ServerEnabled { .. }) => {
-                generation = prepared;
+                adopted = prepared.clone();
                 held.drain(..).for_each(|reply| reply.send(Answer::Adopted(true)));
                 commands.push(enable);
             }
             Some(Command::Adopt(reply)) => {
-                generation = prepared;
+                adopted = prepared.clone();
                 reply.send(Answer::Adopted(true));
                 commands.push(Command::Adopt(Reply::pair().0));
             }

@@ -92,7 +92,8 @@ pub enum Query {
     Time,
     /// [`Answer::InUse`].
     InUse {
-        /// Of connections from this place on: 0, then what the answer says.
+        /// Of connections from this place on: 0, then what the answer says. `u32::MAX`: only what is counted, whatever the
+        /// number of connections and flows.
         first: u32,
     },
     /// [`Answer::Live`].

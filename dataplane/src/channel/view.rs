@@ -70,6 +70,8 @@ pub struct FlowView {
 pub struct ServerView {
     /// The server.
     pub server: ServerId,
+    /// When its place was [given](crate::overlay::Retired::server_given) to it.
+    pub given: u32,
     /// The monitors' finding.
     pub up: bool,
     /// The operator's wish.
@@ -85,6 +87,8 @@ pub struct ServerView {
 pub struct PoolView {
     /// The pool.
     pub pool: PoolId,
+    /// When its place was [given](crate::overlay::Retired::pool_given) to it.
+    pub given: u32,
     /// Flows that were refused because all its servers that could have taken them were full.
     pub refused: u64,
 }

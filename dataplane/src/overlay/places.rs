@@ -85,7 +85,10 @@ fn known_servers(old: &Snapshot, pools: &Found) -> HashMap<(PoolId, SocketAddr),
     let is_spare = |id: u16| old.retired.spare.servers.contains_key(&ServerId(id));
     let given: HashSet<u16> = pools.given.iter().copied().collect();
     let all = || old.servers.iter().zip(0u16..);
-    let spare = all().filter(|(server, id)| is_spare(*id) && !given.contains(&server.pool.0));
+    let same_pool = |server: &Server, id: u16| {
+        !given.contains(&server.pool.0) && !old.retired.is_of_earlier_pool(ServerId(id), server)
+    };
+    let spare = all().filter(|(server, id)| is_spare(*id) && same_pool(server, *id));
     let others = all().filter(|(_, id)| !is_spare(*id));
     spare.chain(others).map(|(server, id)| ((server.pool, socket(server)), id)).collect()
 }

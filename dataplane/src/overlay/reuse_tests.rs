@@ -195,6 +195,44 @@ fn other_each_time(number: u32) -> Snapshot {
     snapshot
 }
 
+/// The new pool gets a server later that the one before it had, too.
+#[test]
+fn a_server_of_the_pool_before_is_not_one_of_the_pool_that_has_its_place() {
+    let only = |pool: &str, servers: &[&str]| {
+        let mut snapshot = Snapshot::default();
+        let pool = snapshot.add_pool(pool, Algorithm::RoundRobin, servers);
+        snapshot.add_service("www", Some(Target::Pool(pool)), 10);
+        snapshot
+    };
+    let lay = |running: &Snapshot, next: &Snapshot| {
+        let mut laid = running.overlaid(next, &InUse::default(), running.retired.generation).unwrap().0;
+        while let Some(tidied) = laid.tidied(&InUse::default()) {
+            laid = tidied;
+        }
+        laid
+    };
+    let first = only("first", &["10.0.0.1:80", "10.0.0.2:80"]);
+    let other = lay(&first, &only("other", &["10.0.0.3:80"]));
+    let last = lay(&other, &only("last", &["10.0.0.4:80"]));
+    assert_eq!((last.pools[0].name.as_str(), last.pools.len()), ("last", 2), "in the place of the first");
+    let earlier: Vec<bool> = (0..)
+        .map(ServerId)
+        .zip(&last.servers)
+        .map(|(id, server)| last.retired.is_of_earlier_pool(id, server))
+        .collect();
+    assert_eq!((last.servers[0].port, earlier), (80, vec![false, true, false]));
+    let more = lay(&last, &only("last", &["10.0.0.4:80", "10.0.0.2:80"]));
+    let id = more.pools[0].servers[1];
+    assert_eq!(more.retired.server_given(id), last.retired.generation + 1, "it begins anew");
+    let back = lay(&last, &only("other", &["10.0.0.3:80"]));
+    assert_eq!(back.pools[1].name, "other");
+    assert_eq!(
+        (back.pools[1].servers[0], back.retired.server_given(ServerId(2))),
+        (ServerId(2), 1),
+        "it goes on"
+    );
+}
+
 #[test]
 fn many_reloads_need_a_handful_of_places() {
     let mut running = other_each_time(0);

@@ -45,7 +45,8 @@ pub struct Milestones {
 }
 
 /// The slow-path side of one flow. Made for flows that run a script or complete a handshake; given back as soon as
-/// the flow is only translated and has nothing to report.
+/// the flow is only translated and has nothing to report. With `log_connections`, which is the default, it
+/// stays to the end of its flow: the log tells when what was decided.
 #[derive(Debug, Default)]
 pub struct Connection {
     /// The delayed binding; `None` for UDP, for the fast path, and once the flow is spliced.
@@ -126,6 +127,12 @@ impl Connection {
         (*header_due, *request_ended, *response_ended) = (false, false, false);
         (*release, *spliced, *over) = (false, false, false);
         *milestones = Milestones::default();
+    }
+
+    /// Nothing is left to be decided: the flow keeps its server, and what is noted here is only reported.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.binding.is_none() && self.request.is_none() && self.response.is_none()
     }
 
     /// Datagrams that were held have not all left yet.
@@ -212,7 +219,7 @@ impl Connections {
         }
     }
 
-    /// Stores a connection; the index stays its own until [`Connections::remove`].
+    /// Stores a connection; the index stays its own until [`Connections::release`].
     pub fn insert(&mut self, connection: Box<Connection>) -> u32 {
         if let Some(index) = self.free.pop() {
             if let Some(slot) = self.slots.get_mut(index as usize) {

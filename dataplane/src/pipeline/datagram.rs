@@ -48,7 +48,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// Runs the request script on the first datagram of a flow. Nearly always it decides at once and has nothing else to
-    /// say: then the connection of the run is free again when the datagram leaves.
+    /// say: then the record of the run is free again when the datagram leaves.
     fn decide_datagram<B: PacketBuf>(
         &mut self,
         now: Instant,

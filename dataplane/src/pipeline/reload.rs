@@ -45,8 +45,10 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// What of the retired things this worker names, and where to go on: some connections from this place on, and at the end
-    /// the flows. In this order: a connection can give its flow what it names, a flow gives its connection nothing.
+    /// What of the retired things this worker names, and where to go on: some connections from this place on, and with the
+    /// first and the last of them what is counted, at no cost per flow. What a connection gives its flow between two questions is
+    /// counted in the end; what a flow leaves to its connection, as a server that was tried, was counted at the start. Behind
+    /// all connections nothing but what is counted is left to say.
     #[must_use]
     pub fn in_use(&self, first: u32) -> (InUse, Option<u32>) {
         let mut in_use = InUse::default();
@@ -56,14 +58,20 @@ impl<P: Policy> Pipeline<P> {
         in_use.servers.retain(|id| retired.servers.contains(id));
         in_use.pools.retain(|id| retired.pools.contains(id));
         in_use.pool_groups.retain(|id| retired.pool_groups.contains(id));
-        if end < self.connections.places() {
-            return (in_use, Some(end));
+        let last = end >= self.connections.places();
+        if first == 0 || last {
+            self.add_counted(&mut in_use);
         }
+        (in_use, (!last).then_some(end))
+    }
+
+    /// What flows and tables name.
+    fn add_counted(&self, in_use: &mut InUse) {
+        let retired = &self.snapshot.retired;
         let services = retired.services.iter().copied();
         in_use.services.extend(services.clone().filter(|id| self.uses.of_service(*id) > 0));
         in_use.tables.extend(services.filter(|id| self.tables.stats(*id).entries > 0));
         in_use.servers.extend(retired.servers.iter().copied().filter(|id| self.uses.of_server(*id) > 0));
-        (in_use, None)
     }
 
     /// Flows by service and by server.
@@ -74,10 +82,13 @@ impl<P: Policy> Pipeline<P> {
 }
 
 /// Connections that are looked at between two bursts.
-const LOOKED_AT: u32 = 1 << 11;
+const LOOKED_AT: u32 = 1 << 8;
 
-/// What a connection may give its flow.
+/// What a connection may give its flow: nothing, once it is settled.
 fn name(connection: &Connection, in_use: &mut InUse) {
+    if connection.is_settled() {
+        return;
+    }
     in_use.pools.extend(connection.pool);
     in_use.servers.extend(connection.tried.iter().copied());
     in_use.servers.extend(connection.record.persist.as_ref().and_then(|persist| persist.server));

@@ -50,15 +50,29 @@ fn tables_are_added_by_service() {
     assert_eq!(rows, [(0, 1), (1, 6), (2, 8)]);
 }
 
+fn server(server: u16, given: u32, flows: u64) -> ServerView {
+    let server = ServerId(server);
+    ServerView { server, given, up: true, enabled: true, flows, flows_total: 10 * flows }
+}
+
+fn pool(pool: u16, given: u32, refused: u64) -> PoolView {
+    PoolView { pool: PoolId(pool), given, refused }
+}
+
+#[test]
+fn what_had_a_place_before_is_not_added_to_what_has_it_now() {
+    let behind = || Answer::Pools(vec![server(0, 0, 1)], vec![pool(0, 0, 1)]);
+    let ahead = || Answer::Pools(vec![server(0, 3, 2)], vec![pool(0, 3, 2)]);
+    let Answer::Pools(servers, pools) = sum(vec![behind(), ahead(), behind(), ahead()]) else { panic!() };
+    let servers: Vec<_> = servers.iter().map(|view| (view.given, view.flows)).collect();
+    let pools: Vec<_> = pools.iter().map(|view| (view.given, view.refused)).collect();
+    assert_eq!((servers, pools), (vec![(0, 2), (3, 4)], vec![(0, 2), (3, 4)]));
+}
+
 #[test]
 fn servers_and_pools_that_one_worker_does_not_know_yet_are_there() {
-    let server = |server, flows| {
-        let server = ServerId(server);
-        ServerView { server, up: true, enabled: true, flows, flows_total: 10 * flows }
-    };
-    let pool = |pool, refused| PoolView { pool: PoolId(pool), refused };
-    let behind = Answer::Pools(vec![server(0, 1)], vec![pool(0, 1)]);
-    let ahead = Answer::Pools(vec![server(0, 2), server(1, 4)], vec![pool(0, 2), pool(1, 4)]);
+    let behind = Answer::Pools(vec![server(0, 0, 1)], vec![pool(0, 0, 1)]);
+    let ahead = Answer::Pools(vec![server(0, 0, 2), server(1, 3, 4)], vec![pool(0, 0, 2), pool(1, 3, 4)]);
     let Answer::Pools(servers, pools) = sum(vec![behind, ahead]) else { panic!() };
     let servers: Vec<_> = servers.iter().map(|view| (view.server.0, view.flows, view.flows_total)).collect();
     assert_eq!(servers, [(0, 3, 30), (1, 4, 40)]);
