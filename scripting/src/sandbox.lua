@@ -527,7 +527,7 @@ local KEPT = 32
 
 -- Contained scripts -------------------------------------------------------------------------------------------------
 
--- A world of nobody, which is there only while another one is left.
+-- A world of nobody, which is there from the end of a run to the next one, and while another one is left.
 local nowhere = {}
 
 -- Makes what strings show the plain library again, after a run with an own view of it. The budget may end between any two
@@ -587,6 +587,8 @@ local function run(script)
   string_meta.__index = own.string or string_library
   own[1]()
   own.loaded = false
+  -- A script that is let go is not to live on in its last world.
+  world = nowhere
   local count = script.count
   if count < KEPT and as_created(own) then
     -- The budget may end between any two steps: first whole, then in the list.

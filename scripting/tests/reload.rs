@@ -63,3 +63,49 @@ fn a_run_that_waits_while_its_script_is_let_go_does_not_bring_it_back() {
     assert_eq!(world.log(), "oldnewer ");
     assert_eq!(world.next_flow().logged(), "new newer ");
 }
+
+/// Lets the world go over to a configuration with these scripts; those that are empty are emptied sets.
+fn adopt(world: &mut World, scripts: &[&str]) {
+    let sets = scripts.iter().map(|text| {
+        let mut set = set(text);
+        set.request = set.request.filter(|_| !text.is_empty());
+        set
+    });
+    world.snapshot = Arc::new(snapshot(sets.collect()));
+    world.policy.prepare(&world.snapshot).unwrap();
+    world.policy.adopt();
+}
+
+#[test]
+fn coroutines_that_are_used_again_do_not_keep_a_script_alive() {
+    // Constants of 240 KB.
+    let numbers = "1,".repeat(30_000);
+    let small = "local t = {} for n = 1, 500 do t[n] = n .. ' ' end avi.vs.log('new')";
+    // The first is contained, the second is not.
+    for front in ["", "x = 1 "] {
+        let large = format!("{front}avi.l4.collect(4) local t = {{ {numbers} }} avi.vs.log(#t)");
+        let mut world = World::new(RUNS);
+        let before = world.policy.memory();
+        adopt(&mut world, &["", &large]);
+        assert!(world.policy.memory() > before + (200 << 10), "{before} {}", world.policy.memory());
+        world.client = b"ab".to_vec();
+        let runs: Vec<_> = (0..32).map(|_| world.next_flow().waits().0).collect();
+        world.client = b"abcd".to_vec();
+        let (early, late) = runs.split_at(30);
+        for run in early {
+            assert!(matches!(world.next_flow().resume(*run), Outcome::Done), "{:?}", world.record.error);
+            assert_eq!(world.log(), "30000");
+        }
+        adopt(&mut world, &["", "", small]);
+        for run in late {
+            assert!(matches!(world.next_flow().resume(*run), Outcome::Done), "{:?}", world.record.error);
+        }
+        let mut least = usize::MAX;
+        for _ in 0..400 {
+            assert_eq!(world.next_flow().logged(), "new");
+            world.policy.idle();
+            least = least.min(world.policy.memory());
+        }
+        assert!(least < before + (100 << 10), "{front}: {before} {least}");
+    }
+}

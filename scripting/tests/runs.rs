@@ -277,3 +277,29 @@ fn a_function_of_the_api_is_in_tracebacks_by_its_last_name() {
         );
     }
 }
+
+/// What a script says that forgets to call a function of the API.
+#[test]
+fn a_function_of_the_api_that_is_not_called_is_a_field_in_errors() {
+    for (script, expected) in [
+        (
+            "avi.vs.log('from ' .. avi.vs.client_ip)",
+            "attempt to concatenate field 'client_ip' (a function value)",
+        ),
+        ("avi.vs.log(avi.vs.client_ip:sub(1, 3))", "attempt to index field 'client_ip' (a function value)"),
+        ("avi.vs.log(avi.vs.port + 1)", "attempt to perform arithmetic on field 'port' (a function value)"),
+        ("avi.vs.log(#avi.l4.read)", "attempt to get length of field 'read' (a function value)"),
+        (
+            "local x, y = avi.vs.port() .. avi.vs.port, avi.vs.ip",
+            "attempt to concatenate field 'port' (a function value)",
+        ),
+    ] {
+        let (contained, other) = (script.to_owned(), format!("x = 1 {script}"));
+        for script in [contained, other] {
+            let text = World::new(&script).failed(ScriptFailure::Error);
+            let first = text.lines().next().unwrap_or_default();
+            assert_eq!(first, format!("request.lua:1: {expected}"), "{script}");
+            assert!(!text.contains('\u{e000}'), "{text}");
+        }
+    }
+}

@@ -355,7 +355,8 @@ impl<P: Policy> Pipeline<P> {
         service.is_some_and(|s| s.tcp.on_first_payload_timeout == Fallback::DefaultPool)
     }
 
-    /// A packet of the server that reaches the client while weir still replays the client's bytes.
+    /// A packet that is passed on before the splice, or with it: mostly the server's answer, which acknowledges the last bytes
+    /// that weir has replayed. From then on the shortcut can be taken.
     fn forward_during_replay<B: PacketBuf>(
         &mut self,
         now: Instant,
@@ -372,7 +373,7 @@ impl<P: Policy> Pipeline<P> {
             flow.splice = binding.splice();
             flow.track = binding.track();
         }
-        match self.segment_shortcut(now, buf, headers, id, direction) {
+        match self.segment_shortcut(now, buf, headers, (id, direction)) {
             Some(verdict) => verdict,
             None => self.translate(now, buf, *headers, id, direction),
         }

@@ -4,7 +4,9 @@ use crate::api::Event;
 use crate::finding::{Finding, Rule, Severity};
 use crate::lower;
 use crate::names::Names;
-use crate::rules::{Report, Script, calls, compare, events, globals, names, stale, tables, undefined};
+use crate::rules::{
+    Report, Script, calls, compare, events, globals, names, stale, tables, uncalled, undefined,
+};
 use crate::source::{bom_bytes, parseable};
 use crate::syntax;
 use crate::value::Values;
@@ -39,6 +41,7 @@ pub fn check(text: &[u8], settings: &Settings<'_>) -> Vec<Finding> {
         stale::check(script, report);
         globals::check(script, report);
         compare::check(script, report);
+        uncalled::check(script, report);
     })
 }
 

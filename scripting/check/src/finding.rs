@@ -37,7 +37,7 @@ pub enum Rule {
     Unsupported,
     /// Too few or too many arguments.
     Arity,
-    /// An argument of a kind or value that is not taken.
+    /// An argument of a kind or value that is not taken; a function where only what it gives can be used.
     Type,
     /// A call that is not available in the event.
     Event,

@@ -8,8 +8,10 @@ pub(crate) mod names;
 pub(crate) mod same;
 pub(crate) mod stale;
 pub(crate) mod tables;
+pub(crate) mod uncalled;
 pub(crate) mod undefined;
 
+use crate::api::Function;
 use crate::check::Settings;
 use crate::finding::{Finding, Rule, Severity};
 use crate::tree::{Span, Tree};
@@ -75,6 +77,11 @@ pub(crate) fn finding(
 ) -> Finding {
     let (message, cure) = (message.into(), cure.into());
     Finding { severity, rule, span: span.clone(), message, cure, literal: true }
+}
+
+/// What to write instead of a function's name.
+pub(crate) fn call_of(function: &Function) -> String {
+    format!("call it: {}", function.signature(function.forms.first().copied().unwrap_or_default()))
 }
 
 /// "attached pools: a, b".

@@ -120,6 +120,13 @@ pub(crate) enum Event<'t> {
     },
     /// An expression decides by being there or not.
     Tested(&'t Expr),
+    /// Something is done to a value, perhaps one with a name, that only a metatable could do to a function; with it another
+    /// value, if there is one, that may have such a table.
+    Operand {
+        value: &'t Expr,
+        other: Option<&'t Expr>,
+        done: &'static str,
+    },
 }
 
 /// One fact.
@@ -136,6 +143,9 @@ pub(crate) fn facts<'t>(block: &'t Block, values: &Values<'t>) -> Vec<Fact<'t>> 
     walker.block(block);
     walker.facts
 }
+
+/// What arithmetic does to its operands.
+const CALCULATED: &str = "calculated with";
 
 struct Walker<'v, 't> {
     values: &'v Values<'t>,
@@ -269,7 +279,7 @@ impl<'t> Walker<'_, 't> {
                         self.add(&target.span, Event::SetName { path, variable: true, value });
                     }
                     What::Base(_) => {}
-                    _ => self.expr(inner, Usage::Indexed),
+                    _ => self.indexed(inner),
                 }
                 self.expr(key, Usage::Value);
             }
@@ -299,7 +309,8 @@ impl<'t> Walker<'_, 't> {
             }
             Node::Binary(operator, left, right) => self.binary(expr, *operator, left, right, usage),
             Node::Unary(Unary::Not, inner) => self.condition(inner),
-            Node::Unary(_, inner) => self.expr(inner, Usage::Value),
+            Node::Unary(Unary::Minus, inner) => self.operand(inner, None, CALCULATED),
+            Node::Unary(Unary::Length, inner) => self.operand(inner, None, "measured"),
             Node::Parentheses(inner) => self.expr(inner, usage),
             Node::Nil | Node::Boolean(_) | Node::Number(_) | Node::Text(_) | Node::Vararg => {}
         }
@@ -317,7 +328,7 @@ impl<'t> Walker<'_, 't> {
     fn index(&mut self, expr: &'t Expr, inner: &'t Expr, key: &'t Expr, usage: Usage) {
         let value = self.values.value(expr);
         if matches!(value.what, What::Plain) {
-            self.expr(inner, Usage::Indexed);
+            self.indexed(inner);
             self.expr(key, Usage::Value);
         } else {
             self.add(&expr.span, Event::Name { value, usage });
@@ -346,9 +357,28 @@ impl<'t> Walker<'_, 't> {
                 self.add(&expr.span, Event::Compare { operator, left, right });
             }
             Operator::Concat | Operator::Arithmetic => {
-                self.expr(left, Usage::Value);
-                self.expr(right, Usage::Value);
+                let done = if operator == Operator::Concat { "concatenated" } else { CALCULATED };
+                self.operand(left, Some(right), done);
+                self.operand(right, Some(left), done);
             }
+        }
+    }
+
+    /// A value with which something is done, beside another one or alone.
+    fn operand(&mut self, value: &'t Expr, other: Option<&'t Expr>, done: &'static str) {
+        self.done(value, other, done);
+        self.expr(value, Usage::Value);
+    }
+
+    /// A value of which a field is asked for or set.
+    fn indexed(&mut self, value: &'t Expr) {
+        self.done(value, None, "indexed");
+        self.expr(value, Usage::Indexed);
+    }
+
+    fn done(&mut self, value: &'t Expr, other: Option<&'t Expr>, done: &'static str) {
+        if matches!(value.bare().node, Node::Local(_) | Node::Index(..)) {
+            self.add(&value.span, Event::Operand { value, other, done });
         }
     }
 
@@ -372,8 +402,10 @@ impl<'t> Walker<'_, 't> {
         };
         let named = !matches!(callee.what, What::Plain | What::Own(_));
         if !named {
-            let usage = if call.method.is_some() { Usage::Indexed } else { Usage::Called };
-            self.expr(&call.callee, usage);
+            match call.method {
+                Some(_) => self.indexed(&call.callee),
+                None => self.expr(&call.callee, Usage::Called),
+            }
         }
         let inner = match callee.what {
             What::ModuleMember(module, ..) => Usage::Argument(module),

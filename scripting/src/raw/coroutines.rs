@@ -22,13 +22,17 @@ pub(super) struct Thread {
 struct Held {
     /// Registry reference of the last of them; none once the script is let go. A waiting run's script may be.
     script: Cell<c_int>,
-    /// How many there are: a function, and what it is called with.
-    values: c_int,
+    /// How many there are: a function, and what it is called with. None in an idle coroutine whose script is let go.
+    values: Cell<c_int>,
 }
 
 impl Thread {
     fn new(state: *mut lua_State) -> Self {
-        Thread { state, watched: true, held: Held { script: Cell::new(ffi::LUA_NOREF), values: 0 } }
+        Thread {
+            state,
+            watched: true,
+            held: Held { script: Cell::new(ffi::LUA_NOREF), values: Cell::new(0) },
+        }
     }
 
     /// Puts the function of a script, or a driver and the script that it is called with, on the stack. Tells how many
@@ -45,7 +49,7 @@ impl Thread {
                 self.hold(driver, script);
             }
             ffi::lua_pushvalue(self.state, 1);
-            if self.held.values > 1 {
+            if self.held.values.get() > 1 {
                 ffi::lua_pushvalue(self.state, 2);
             }
         }
@@ -66,13 +70,23 @@ impl Thread {
             }
             ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, script);
         }
-        self.held = Held { script: Cell::new(script), values: c_int::from(driver.is_some()) + 1 };
+        let values = c_int::from(driver.is_some()) + 1;
+        self.held = Held { script: Cell::new(script), values: Cell::new(values) };
     }
 
-    /// Forgets a script whose reference is given back: it may become another one's.
-    pub(super) fn forget(&self, script: c_int) {
-        if self.held.script.get() == script {
-            self.held.script.set(ffi::LUA_NOREF);
+    /// Drops what a finished run has left: all but the held values, and those, too, if their script is let go.
+    ///
+    /// # Safety
+    /// The coroutine must be alive, and no run be in it.
+    unsafe fn tidy(&self) {
+        if self.held.script.get() == ffi::LUA_NOREF {
+            self.held.values.set(0);
+        }
+        // SAFETY: the caller's; the stack only gets shorter.
+        unsafe {
+            if ffi::lua_gettop(self.state) != self.held.values.get() {
+                ffi::lua_settop(self.state, self.held.values.get());
+            }
         }
     }
 }
@@ -130,13 +144,22 @@ impl Machine {
             return;
         }
         if let Some(thread) = self.coroutines.get(coroutine.0).filter(|thread| !thread.state.is_null()) {
-            // SAFETY: a finished coroutine is alive; what the script returned is dropped.
-            unsafe {
-                if ffi::lua_gettop(thread.state) != thread.held.values {
-                    ffi::lua_settop(thread.state, thread.held.values);
-                }
-            }
+            // SAFETY: a finished coroutine is alive.
+            unsafe { thread.tidy() };
             self.idle.push(coroutine);
+        }
+    }
+
+    /// Forgets a script whose reference is given back, which may become another one's. Idle coroutines do not keep it
+    /// alive; those in which a run of it waits do until they are idle.
+    pub(super) fn forget(&self, script: c_int) {
+        for thread in self.coroutines.iter().filter(|thread| thread.held.script.get() == script) {
+            thread.held.script.set(ffi::LUA_NOREF);
+        }
+        let idle = self.idle.iter().filter_map(|place| self.coroutines.get(place.0));
+        for thread in idle.filter(|thread| !thread.state.is_null()) {
+            // SAFETY: an idle coroutine is alive.
+            unsafe { thread.tidy() };
         }
     }
 

@@ -194,10 +194,11 @@ impl Machine {
         Ok(Compiled::Any(self.reference(LuaValue::Table(script))?))
     }
 
-    /// Lets a script go that nobody starts any more; runs of it that wait go on.
+    /// Lets a script go that nobody starts any more: the collector may have it, once the runs of it that wait have gone on to
+    /// their ends.
     pub(crate) fn release(&self, script: Compiled) {
         let (Compiled::Any(reference) | Compiled::Contained { main: reference, .. }) = script;
-        self.coroutines.iter().for_each(|thread| thread.forget(reference));
+        self.forget(reference);
         // SAFETY: as in `reference`, whose reference is given back once: `Compiled` is not used again. It does not fail.
         let _ = unsafe {
             self.lua.exec_raw::<()>((), |state| {

@@ -29,6 +29,7 @@ pub(super) unsafe fn describe(thread: *mut lua_State) -> String {
             other => format!("error with a {} value", type_name(other)),
         }
     };
+    text = with_fields(text);
     let message = text.clone();
     text.push_str("\nstack traceback:");
     for level in 0..TRACEBACK_FRAMES {
@@ -44,6 +45,24 @@ pub(super) unsafe fn describe(thread: *mut lua_State) -> String {
         text.push_str(&frame.unwrap_or_default());
     }
     text
+}
+
+/// A message in the words of the script: a function of the API is a field for it, where `wrapped_contained` makes it an
+/// upvalue.
+fn with_fields(message: String) -> String {
+    const UPVALUE: &str = "upvalue '";
+    if !message.contains(DOT) {
+        return message;
+    }
+    let mut parts = message.split(UPVALUE);
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let name = part.split('\'').next().unwrap_or_default();
+        let kept = name.rfind(DOT).and_then(|dot| part.get(dot + DOT.len_utf8()..));
+        plain.push_str(if kept.is_some() { "field '" } else { UPVALUE });
+        plain.push_str(kept.unwrap_or(part));
+    }
+    plain
 }
 
 /// One line of a traceback; `None` for the sandbox's own code. The line of the function that failed is in the message.

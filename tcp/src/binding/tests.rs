@@ -158,12 +158,19 @@ impl Bench {
     /// Everything that is to be sent now.
     fn sent(&mut self) -> Vec<Sent> {
         let mut all = Vec::new();
-        loop {
-            let wants = self.binding.wants_transmit();
-            let Some(transmit) = self.binding.poll_transmit(self.now) else { break };
-            assert!(wants, "{transmit:?} was not wanted");
+        while let Some(sent) = self.poll() {
+            all.push(sent);
+            assert!(all.len() < 1000, "endless output");
+        }
+        all
+    }
+
+    /// The next segment that is to be sent. Where none is wanted, asking for it gives none and changes nothing.
+    fn poll(&mut self) -> Option<Sent> {
+        let idle = (!self.binding.wants_transmit()).then(|| format!("{:?}", self.binding));
+        let sent = self.binding.poll_transmit(self.now).map(|transmit| {
             let segment = transmit.segment;
-            all.push(Sent {
+            Sent {
                 to: transmit.to,
                 seq: segment.seq.value(),
                 ack: segment.ack.value(),
@@ -171,10 +178,13 @@ impl Bench {
                 window: segment.window,
                 options: segment.options,
                 payload: segment.payload.to_vec(),
-            });
-            assert!(all.len() < 1000, "endless output");
+            }
+        });
+        if let Some(before) = idle {
+            assert_eq!(sent, None, "not wanted");
+            assert_eq!(format!("{:?}", self.binding), before);
         }
-        all
+        sent
     }
 
     /// The one segment that is to be sent now.

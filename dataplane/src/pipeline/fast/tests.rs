@@ -8,6 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::address::Address;
+use crate::balance::ServerStatus;
 use crate::balance::fixture::ip;
 use crate::counters::DropReason;
 use crate::flow::INSPECT;
@@ -17,8 +18,8 @@ use crate::parse::Packet;
 use crate::policy::{Context, Event, Outcome, RunId, ScriptReport};
 use crate::script_profile::ScriptProfile;
 use crate::snapshot::{
-    Algorithm, Interface, Limits, PortRange, Prefix, Protocol, ScriptSetId, ServiceId, Snapshot, Target,
-    TcpProfile,
+    Algorithm, Interface, Limits, PortRange, Prefix, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot,
+    Target, TcpProfile,
 };
 use crate::steering::Seat;
 
@@ -115,6 +116,13 @@ impl Twin {
         }
         assert_eq!(verdicts.len(), burst.len());
         burst.iter().map(|buf| buf.bytes().to_vec()).zip(verdicts).collect()
+    }
+
+    /// What else is known of the flows: records, the server's flows, timers.
+    fn told(&mut self) -> (Vec<String>, ServerStatus, u32, Option<Instant>) {
+        let records = self.pipeline.take_records().map(|record| format!("{record:?}")).collect();
+        let (server, wheel) = (self.pipeline.balancer.status(ServerId(0)), &self.pipeline.wheel);
+        (records, server, wheel.len(), wheel.next_expiry())
     }
 
     fn flows(&self) -> Vec<(FlowId, Vec<u8>)> {
@@ -220,6 +228,7 @@ proptest! {
             let port = u8::from(shot.server);
             prop_assert_eq!(fast.take(now, port, &frames), slow.take(now, port, &frames));
             prop_assert_eq!(fast.flows(), slow.flows());
+            prop_assert_eq!(fast.told(), slow.told());
             for twin in [&mut fast, &mut slow] {
                 while twin.pipeline.neighbors_mut().poll_transmit(now).is_some() {}
                 let ids: Vec<FlowId> = twin.pipeline.flows.iter().map(|(id, _)| id).collect();
@@ -229,6 +238,15 @@ proptest! {
             }
         }
         prop_assert_eq!(fast.pipeline.counters().dropped, slow.pipeline.counters().dropped);
+        // In the end nothing is left but records.
+        let [fast, slow] = [fast, slow].map(|mut twin| {
+            for hours in 1..9 {
+                twin.pipeline.handle_timeout(now + Duration::from_secs(3600) * hours);
+            }
+            twin.told()
+        });
+        prop_assert_eq!((fast.1.flows, fast.2), (0, 0));
+        prop_assert_eq!(fast, slow);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Comparisons and conditions that always have the same result.
 
-use super::{Report, Script};
+use super::{Report, Script, call_of};
 use crate::api::{Kind, SERVER_STATUS};
 use crate::finding::Rule;
 use crate::tree::{Expr, Node, Operator, Span};
@@ -40,10 +40,7 @@ fn cure(left: &Value, right: &Value) -> String {
         _ => None,
     });
     if let Some(function) = function {
-        return format!(
-            "call it: {}",
-            function.signature(function.forms.first().copied().unwrap_or_default())
-        );
+        return call_of(function);
     }
     let number = left.number.or(right.number);
     let strings = [left, right].iter().any(|value| value.only() == Some(Kind::String));
