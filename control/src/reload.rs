@@ -23,6 +23,9 @@ use crate::workers::Workers;
 use rest::Rest;
 pub(crate) use turns::Turns;
 
+/// How long the workers are left in peace after something was let go, unless VIPs are not needed any more: they pay for it as for
+/// a reload.
+const PEACE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(5);
 /// How long all workers together may take to make ready, and then to go on.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How often it is looked whether retired things can be let go.
@@ -94,6 +97,8 @@ pub(crate) struct Turn {
     /// Workers that have not said yet that they have taken the last configuration.
     late: Vec<Late>,
     rest: Rest,
+    /// When something was let go.
+    let_go: Option<smoltcp::time::Instant>,
 }
 
 impl Reloader {
@@ -115,14 +120,19 @@ impl Reloader {
     /// is called again.
     fn tidy(&self) {
         let Some(mut held) = self.turns.tidy() else { return };
-        let Turn { late, rest } = &mut held.turn;
+        let Turn { late, rest, let_go } = &mut held.turn;
         let old = self.current.snapshot();
         self.rested(rest, &old);
         if old.holds_retired() && self.nobody_is_late(late).is_ok() {
             let in_use = self.in_use(&old).ok().flatten();
+            let now = self.status.clock.now();
+            let peace = let_go.is_some_and(|at| now < at + PEACE);
             let tidied = in_use.and_then(|in_use| old.tidied(&in_use));
-            // An error says that a worker does not answer.
-            let _ = tidied.map(|tidied| self.give_out(Arc::new(tidied), late));
+            if let Some(tidied) = tidied.filter(|tidied| !peace || !tidied.departing().eq(old.departing())) {
+                *let_go = Some(now);
+                // An error says that a worker does not answer.
+                let _ = self.give_out(Arc::new(tidied), late);
+            }
         }
         // Not earlier: a worker that is the last one to let go of it would have to free it.
         drop(old);
@@ -152,7 +162,7 @@ impl Reloader {
         self.turns.are_over(LONGEST_WAIT).then_some(()).ok_or_else(refusal)
     }
 
-    fn run(&self, Turn { late, rest }: &mut Turn) -> Result<String, String> {
+    fn run(&self, Turn { late, rest, .. }: &mut Turn) -> Result<String, String> {
         self.nobody_is_late(late)?;
         let reread = self.reread.as_ref().ok_or("this weir cannot reload")?;
         let next = (reread.0)()?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use control::client::{self, request};
 use control::{Control, ControlSettings, Explainer, LogDestination, Reread, Signals};
 use dataplane::channel::{Capacities, Command, Query, channel};
-use dataplane::snapshot::{ServerId, ServiceId, Snapshot};
+use dataplane::snapshot::{PoolId, ServerId, ServiceId, Snapshot, Target};
 use tempfile::TempDir;
 
 use crate::{fixture, worker};
@@ -323,6 +323,28 @@ fn what_nobody_needs_any_more_is_let_go_without_a_reload() {
     assert_eq!(given[1].retired.spare.services, [(ServiceId(0), 2)].into());
     assert_eq!((given[1].services[0].name.as_str(), given[1].services[0].addresses.len()), ("tls", 0));
     assert_eq!(lines.len(), 2, "the log tells of what was asked for");
+}
+
+/// A service without flows is emptied at once; what only takes up places may wait.
+#[test]
+fn workers_are_left_in_peace_after_something_was_let_go() {
+    let (mut first, mut next) = (fixture::snapshot(), fixture::snapshot());
+    first.services[0].default = Some(Target::Pool(PoolId(1)));
+    next.pools.truncate(1);
+    next.servers.truncate(2);
+    next.services[0].name = "passing".to_owned();
+    let setup = Setup::with(first);
+    setup.set(Ok(next));
+    assert!(setup.ask("reload").unwrap().ends_with("the worker has taken it\n"));
+    std::thread::sleep(Duration::from_millis(4500));
+    let (commands, _) = setup.finish();
+    let given = commands.iter().filter_map(|command| match command {
+        Command::Prepare(snapshot, _) => Some(&**snapshot),
+        _ => None,
+    });
+    let given: Vec<(usize, usize)> =
+        given.map(|snapshot| (snapshot.departing().count(), snapshot.retired.spare.pools.len())).collect();
+    assert_eq!(given, [(1, 0), (0, 0)], "the pool to which it led is let go later");
 }
 
 /// Its flows go on for ever, and there may be a million of them.
