@@ -80,7 +80,8 @@ fn event_index(event: Event) -> usize {
 
 impl LuaPolicy {
     /// Compiles every script of every set once. `clock` gives the nanoseconds of a monotonic clock; it is read at
-    /// the start and the end of each run and every 1000 instructions.
+    /// the start and the end of each run and every 1000 instructions; these are not counted where the text of a script shows
+    /// that it takes each of its steps at most once.
     ///
     /// # Errors
     /// Everything that Lua does not compile. Names in the scripts are the business of [`crate::check`].

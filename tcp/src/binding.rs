@@ -88,9 +88,10 @@ impl Retry {
 /// [`Event::Ended`].
 ///
 /// Order of calls: [`Binding::accept`]; for every segment [`Binding::handle_segment`], at [`Binding::poll_timeout`]
-/// [`Binding::handle_timeout`], and after any call [`Binding::poll_transmit`] until `None`. [`Binding::connect`] when a
-/// server was chosen, again after [`Event::ConnectFailed`]. About 700 bytes, plus the bytes buffered, plus 512 bytes per
-/// direction while segments are out of order. Nothing here panics, whatever arrives.
+/// [`Binding::handle_timeout`], and after any call [`Binding::poll_transmit`] until it gives `None` or
+/// [`Binding::wants_transmit`] is false. [`Binding::connect`] when a server was chosen, again after
+/// [`Event::ConnectFailed`]. About 700 bytes, plus the bytes buffered, plus 512 bytes per direction while segments are out of
+/// order. Nothing here panics, whatever arrives.
 ///
 /// Timers: SYN-ACK and SYN are repeated after 1, 2, 4 … seconds until their timeout; replayed bytes after RFC 6298. A
 /// connection that lost packets is spliced or ends by one of the [`Limits`]. The one wait without a timer of its own is

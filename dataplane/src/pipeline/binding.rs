@@ -373,7 +373,7 @@ impl<P: Policy> Pipeline<P> {
             flow.splice = binding.splice();
             flow.track = binding.track();
         }
-        match self.segment_shortcut(now, buf, headers, (id, direction)) {
+        match self.segment_shortcut(now, buf, headers, id, direction) {
             Some(verdict) => verdict,
             None => self.translate(now, buf, *headers, id, direction),
         }

@@ -2,7 +2,8 @@
 //! that nearly all are: packets of bound flows over IPv4.
 //!
 //! What is done here to a packet is what [`Pipeline::translate`] would do to it; whatever needs more than that, or is
-//! not allowed, takes the way around ([`Pipeline::detour`]), which begins with the general parser.
+//! not allowed, takes the way around ([`Pipeline::detour`]), which begins with what the first stage has recognised, or with the
+//! general parser.
 
 use arrayvec::ArrayVec;
 use smoltcp::time::Instant;

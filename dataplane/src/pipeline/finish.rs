@@ -16,14 +16,6 @@ use crate::io::PacketBuf;
 use crate::parse::{self, Headers};
 use crate::policy::Policy;
 
-/// A segment that the shortcut can take.
-struct Fitting {
-    /// Bytes of its TCP header.
-    above: u16,
-    /// Its TSval.
-    clock: Option<u32>,
-}
-
 /// What a FIN does to the flow that it passes.
 struct Turn {
     /// Numbers of the segment that are no payload.
@@ -35,24 +27,22 @@ struct Turn {
 }
 
 impl<P: Policy> Pipeline<P> {
-    /// A FIN of a bound flow. `None`, and nothing done, where the way of [`Pipeline::known`] has to be taken. That looks at the
-    /// checksum as well, so here it comes last.
+    /// A FIN of a bound flow. `None`, and nothing done, where the way of [`Pipeline::known`] has to be taken.
     pub(super) fn finish<B: PacketBuf>(
         &mut self,
         now: Instant,
         buf: &mut B,
         headers: &Headers,
-        found: (FlowId, Direction),
+        (id, direction): (FlowId, Direction),
     ) -> Option<Verdict> {
         if headers.tcp_flags & TURNING.0 != Flags::FIN.0 {
             return None;
         }
-        self.flows.flow(found.0).filter(|flow| flow.passes())?;
-        let fitting = self.fits(buf, headers, found)?;
+        self.flows.flow(id).filter(|flow| flow.passes() && flow.splice.is_plain())?;
         if !parse::l4_checksum_ok(buf.bytes(), headers) {
             return Some(Verdict::Drop(DropReason::L4Checksum));
         }
-        self.pass(now, buf, headers, found, fitting)
+        self.segment_shortcut(now, buf, headers, id, direction)
     }
 
     /// A segment whose checksum is right, of a flow that has a server and is not to be looked at: what
@@ -62,19 +52,9 @@ impl<P: Policy> Pipeline<P> {
         now: Instant,
         buf: &mut B,
         headers: &Headers,
-        found: (FlowId, Direction),
+        id: FlowId,
+        direction: Direction,
     ) -> Option<Verdict> {
-        let fitting = self.fits(buf, headers, found)?;
-        self.pass(now, buf, headers, found, fitting)
-    }
-
-    /// Whether a segment, its flow and the next hop are as the shortcut wants them.
-    fn fits<B: PacketBuf>(
-        &self,
-        buf: &B,
-        headers: &Headers,
-        (id, direction): (FlowId, Direction),
-    ) -> Option<Fitting> {
         let above = headers.payload.wrapping_sub(headers.l4);
         let segment = buf.bytes().get(headers.l4_range())?;
         let options = segment.get(usize::from(TCP)..usize::from(above))?;
@@ -86,24 +66,8 @@ impl<P: Policy> Pipeline<P> {
         let flags = Flags(headers.tcp_flags);
         let acknowledges = flags.contains(Flags::ACK) && !flags.intersects(Flags::SYN | Flags::RST);
         let short = headers.l4.wrapping_sub(headers.l3) == IPV4_LEN as u16;
-        let flow = self.flows.flow(id).filter(|_| acknowledges && short && headers.ttl > 1)?;
-        let (_, _, hop) = flow.narrow_onward(direction)?;
-        let door = self.neighbors.door(hop)?;
-        let fits = headers.end.saturating_sub(headers.l3) <= door.mtu && headers.tagged() == door.tagged;
-        (fits && flow.splice.is_plain()).then_some(Fitting { above, clock })
-    }
-
-    /// A segment that fits takes the shortcut, unless its server wants it cut.
-    fn pass<B: PacketBuf>(
-        &mut self,
-        now: Instant,
-        buf: &mut B,
-        headers: &Headers,
-        (id, direction): (FlowId, Direction),
-        Fitting { above, clock }: Fitting,
-    ) -> Option<Verdict> {
-        let segment = buf.bytes().get(headers.l4_range())?;
-        let flow = self.flows.flow_mut(id)?;
+        let flow = self.flows.flow_mut(id).filter(|_| acknowledges && short && headers.ttl > 1)?;
+        flow.narrow_onward(direction).filter(|_| flow.splice.is_plain())?;
         let turn = look_ahead(flow, segment, headers, direction, clock)?;
         let glance = Glance { key: (0, 0), total: headers.end.saturating_sub(headers.l3), above };
         let (neighbors, millis) = (&self.neighbors, milliseconds(now));
@@ -112,7 +76,7 @@ impl<P: Policy> Pipeline<P> {
             true => cross::<TAGGED, B>(neighbors, millis, buf, (&glance, turn.fin), (flow, direction)),
         }?;
         if turn.believed {
-            self.note_fin(now, id, Flags(headers.tcp_flags), (side(direction), turn.clock));
+            self.note_fin(now, id, flags, (side(direction), turn.clock));
         }
         Some(Verdict::Forward(out))
     }

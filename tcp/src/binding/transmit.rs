@@ -9,7 +9,7 @@ use super::{Binding, Phase, Transmit};
 use crate::{Flags, Options, SackBlock, Segment, SeqNumber, Side, Timestamps};
 
 impl Binding {
-    /// The next segment to be sent; call until `None` after every other call.
+    /// The next segment to be sent; after every other call, call until `None` or until [`Binding::wants_transmit`] is false.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
         if let Some((to, reset)) = self.take_reset() {
             return Some(Transmit { to, segment: reset_segment(reset), again: false });
