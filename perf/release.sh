@@ -16,7 +16,7 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 host=$(rustc -vV | sed -n 's/^host: //p')
 profdata=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
 if ! [ -x "$profdata" ]; then
-    echo "release.sh: there is no $profdata; rustup component add llvm-tools (make deps with rustup)" >&2
+    echo "release.sh: there is no $profdata; rustup component add llvm-tools, or make release, which does that" >&2
     exit 1
 fi
 # What weir does: new flows and connections, and the packets of those that are there, over IPv4 and IPv6.

@@ -256,9 +256,9 @@ fn bench(arguments: Arguments) -> anyhow::Result<()> {
         rows.push(row);
     }
     let setting = Setting::read(hertz);
-    println!("\n{}", setting.line());
+    println!("\n{}\n", setting.line());
     for row in &rows {
-        println!("{}: {}", row.scenario.name, row.surroundings);
+        println!("- {}: {}", row.scenario.name, row.surroundings);
     }
     write_json(arguments.json.as_deref(), &report::json(&rows, &setting))?;
     ensure!(!rows.is_empty(), "nothing was measured");
