@@ -214,18 +214,22 @@ impl Neighbors {
     }
 
     /// Gives back one [`Neighbors::retain`].
+    #[inline]
     pub fn release(&mut self, now: Instant, id: NeighborId) {
         let Some(entry) = self.entry_mut(id) else { return };
         match entry.references {
             0 => {}
-            1 => {
-                entry.references = 0;
-                entry.last_used = now;
-                self.idle.insert((now, id.slot()));
-                self.hang(id.slot());
-            }
+            1 => self.release_last(now, id),
             more => entry.references = more - 1,
         }
+    }
+
+    fn release_last(&mut self, now: Instant, id: NeighborId) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        entry.references = 0;
+        entry.last_used = now;
+        self.idle.insert((now, id.slot()));
+        self.hang(id.slot());
     }
 
     /// Takes in what a message says (RFC 4861, 7.2.3 and 7.2.5; RFC 826). A request makes an entry, an advertisement

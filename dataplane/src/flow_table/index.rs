@@ -101,6 +101,14 @@ impl Index {
         self.buckets.get(second as usize)?.entry_of(tag)
     }
 
+    /// True if no entry was inserted with this hash. A tag of 0, which free slots have, too, says nothing.
+    #[inline]
+    pub(super) fn lacks(&self, hash: u64) -> bool {
+        let (tag, first, second) = self.split(hash);
+        let may_have = |bucket: u32| self.buckets.get(bucket as usize).is_none_or(|b| b.matches(tag) != 0);
+        !may_have(first) && !may_have(second)
+    }
+
     /// The first of what `f` makes of the entries that were inserted with this hash.
     #[inline]
     pub(super) fn find<T>(&self, hash: u64, mut f: impl FnMut(u32) -> Option<T>) -> Option<T> {
@@ -132,25 +140,42 @@ impl Index {
 
     /// Adds an entry (below `u32::MAX`). The same may be added twice.
     pub(super) fn insert(&mut self, hash: u64, entry: u32) -> Result<(), NoRoom> {
-        let (tag, first, second) = self.split(hash);
-        let free = |bucket: u32| Some((bucket, self.buckets.get(bucket as usize)?.free_slot()?));
-        let spot = free(first).or_else(|| free(second));
-        let spot = spot.or_else(|| self.make_room(first, second)).ok_or(NoRoom)?;
+        let (tag, first) = (hash as u32, self.first(hash));
+        let spot = match self.free_spot(first) {
+            Some(spot) => spot,
+            None => self.spot_elsewhere(first, self.other(first, tag)).ok_or(NoRoom)?,
+        };
         self.write(spot, tag, entry.saturating_add(1));
         Ok(())
     }
 
+    #[inline]
+    fn free_spot(&self, bucket: u32) -> Option<Spot> {
+        Some((bucket, self.buckets.get(bucket as usize)?.free_slot()?))
+    }
+
+    /// Where there is room for a key whose first bucket is full.
+    fn spot_elsewhere(&mut self, first: u32, second: u32) -> Option<Spot> {
+        self.free_spot(second).or_else(|| self.make_room(first, second))
+    }
+
     /// Removes an entry that was inserted with this hash.
     pub(super) fn remove(&mut self, hash: u64, entry: u32) {
-        let (tag, first, second) = self.split(hash);
-        for bucket in [first, second] {
-            let Some(held) = self.buckets.get(bucket as usize) else { continue };
-            let mask = held.matches(tag) & arena::matches(&held.entries, entry.saturating_add(1));
-            if mask != 0 {
-                self.write((bucket, mask.trailing_zeros() as usize), 0, 0);
-                return;
-            }
+        let (tag, first) = (hash as u32, self.first(hash));
+        if !self.remove_from(first, tag, entry) {
+            self.remove_from(self.other(first, tag), tag, entry);
         }
+    }
+
+    /// False if the entry is not there.
+    #[inline]
+    fn remove_from(&mut self, bucket: u32, tag: u32, entry: u32) -> bool {
+        let Some(held) = self.buckets.get(bucket as usize) else { return false };
+        let mask = held.matches(tag) & arena::matches(&held.entries, entry.saturating_add(1));
+        if mask != 0 {
+            self.write((bucket, mask.trailing_zeros() as usize), 0, 0);
+        }
+        mask != 0
     }
 
     /// The first bucket of a hash.
@@ -287,12 +312,25 @@ mod tests {
         assert!(held > slots * 96 / 100, "{held} of {slots}, seed {SEED}");
         for n in 0..held {
             assert!(holds(&index, random(n), n), "{n} of {held}, seed {SEED}");
+            assert!(!index.lacks(random(n)), "{n} of {held}, seed {SEED}");
         }
+        assert!((held..2 * held).all(|n| index.lacks(random(n))), "no two of these have the same tag");
         for n in (0..held).step_by(2) {
             index.remove(random(n), n);
         }
         for n in 0..held {
             assert_eq!(holds(&index, random(n), n), n % 2 == 1, "{n} of {held}, seed {SEED}");
+        }
+    }
+
+    /// Free slots have that tag, too.
+    #[test]
+    fn a_tag_of_zero_is_never_said_to_be_absent() {
+        let mut index = Index::new(1000).unwrap();
+        for hash in [0, 7 << 40, u64::MAX << 32] {
+            assert!(!index.lacks(hash));
+            index.insert(hash, 5).unwrap();
+            assert!(!index.lacks(hash) && holds(&index, hash, 5));
         }
     }
 

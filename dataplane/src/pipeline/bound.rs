@@ -45,7 +45,7 @@ impl<P: Policy> Pipeline<P> {
                 return Verdict::Drop(DropReason::L4Checksum);
             }
             if is_syn(headers.tcp_flags) && lingers(&flow, direction) {
-                return self.reopen(now, buf, *headers, id);
+                return self.reopen(now, buf, headers, id);
             }
         }
         match (bound, is_tcp) {
@@ -60,7 +60,7 @@ impl<P: Policy> Pipeline<P> {
     /// A SYN of the client on the tuple of a flow that is over. After a reset nobody remembers the old connection. After
     /// two FINs it begins a new one if its number cannot be one of the old (RFC 6191, 2; RFC 1122, 4.2.2.13); else it
     /// is answered as in TIME_WAIT, and a client that means it resets the old one and asks again.
-    fn reopen<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: Headers, id: FlowId) -> Verdict {
+    fn reopen<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: &Headers, id: FlowId) -> Verdict {
         let (Some(flow), Some(Ok(syn))) =
             (self.flows.flow(id), buf.bytes().get(headers.l4_range()).map(Segment::parse))
         else {

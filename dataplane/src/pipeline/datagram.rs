@@ -22,28 +22,28 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        (headers, hash): (Headers, u64),
+        (headers, hash): (&Headers, u64),
         service: ServiceId,
     ) -> Verdict {
         let scripted = self.policy.handles(service, Event::Request);
-        if scripted && !parse::l4_checksum_ok(buf.bytes(), &headers) {
+        if scripted && !parse::l4_checksum_ok(buf.bytes(), headers) {
             return Verdict::Drop(DropReason::L4Checksum);
         }
         if self.snapshot.services.get(service.index()).is_some_and(|s| s.udp.per_packet) {
-            return self.balance_datagram(now, buf, headers, service, scripted);
+            return self.balance_datagram(now, buf, *headers, service, scripted);
         }
-        let id = match self.new_flow(now, (headers.key, hash), service, FlowState::Waiting) {
+        let id = match self.new_flow(now, (&headers.key, hash), service, FlowState::Waiting) {
             Ok(id) => id,
             Err(reason) => return Verdict::Drop(reason),
         };
         if scripted {
-            return self.decide_datagram(now, buf, &headers, id, service);
+            return self.decide_datagram(now, buf, headers, id, service);
         }
         self.keep_for_response(id, service);
         let decision = self.default_decision(service);
         match self.select_and_attach(now, id, decision) {
             Err(refusal) => self.refuse_datagram(now, id, refusal),
-            Ok(()) => self.first_datagram(now, buf, &headers, id),
+            Ok(()) => self.first_datagram(now, buf, headers, id),
         }
     }
 
@@ -67,7 +67,7 @@ impl<P: Policy> Pipeline<P> {
                 return self.wait_for_more(now, buf, *headers, id);
             }
             Decision::Select(selection) => {
-                self.choose_for_first(now, (id, &(service, headers.key)), selection, &record)
+                self.choose_for_first(now, (id, service, &headers.key), selection, &record)
             }
             Decision::Close(reason, close) => Err(Refusal { reason, close }),
         };
@@ -117,14 +117,13 @@ impl<P: Policy> Pipeline<P> {
     fn choose_for_first(
         &mut self,
         now: Instant,
-        (id, flow): (FlowId, &(ServiceId, FlowKey)),
+        (id, service, key): (FlowId, ServiceId, &FlowKey),
         selection: Selection,
         record: &Record,
     ) -> Result<PoolId, Refusal> {
-        let (service, key) = flow;
-        let chosen = self.choose_but((*service, key), selection, key.source.into(), (&[], Some(record)));
+        let chosen = self.choose_but((service, key), selection, key.source.into(), (&[], Some(record)));
         self.trace_choice(now, Some(id), (selection, 0), Some(record), &chosen);
-        self.attach_known(now, (id, flow), chosen?, Some(record))
+        self.attach_known(now, (id, service, key), chosen?, Some(record))
     }
 
     /// True if a script will run again on a flow, or has said something that is to be reported.

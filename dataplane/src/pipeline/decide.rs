@@ -145,6 +145,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// The same for a flow that has tried these servers, and for which scripts have said this.
+    #[inline]
     pub(super) fn choose_but(
         &mut self,
         (service, client_key): (ServiceId, &FlowKey),
@@ -158,6 +159,18 @@ impl<P: Policy> Pipeline<P> {
         {
             return Ok(server);
         }
+        self.choose_by_all((service, client_key), selection, client, (tried, record))
+    }
+
+    /// The same, whatever there is to be looked at.
+    #[inline(never)]
+    fn choose_by_all(
+        &mut self,
+        (service, client_key): (ServiceId, &FlowKey),
+        selection: Selection,
+        client: Client,
+        (tried, record): (&[ServerId], Option<&Record>),
+    ) -> Result<ServerId, Refusal> {
         let claim = self.claim(service, client_key)?;
         let mut servers = Servers::but(tried);
         let mut pick = self.pick_and_take(selection, client, &mut servers, claim.as_ref());
@@ -219,9 +232,9 @@ impl<P: Policy> Pipeline<P> {
             self.balancer.closed(server);
             return Err(Refusal::reset(DropReason::NoFlow));
         };
-        let flow = (ServiceId(flow.service), flow.client_key());
+        let (service, client) = (ServiceId(flow.service), flow.client_key());
         let record = connection.as_deref().map(|connection| &connection.record);
-        let pool = self.attach_known(now, (id, &flow), server, record)?;
+        let pool = self.attach_known(now, (id, service, &client), server, record)?;
         if let Some(connection) = connection {
             connection.pool = Some(pool);
             connection.milestones.decided.get_or_insert(now);
@@ -234,22 +247,22 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn attach_known(
         &mut self,
         now: Instant,
-        (id, flow): (FlowId, &(ServiceId, FlowKey)),
+        flow: (FlowId, ServiceId, &FlowKey),
         server: ServerId,
         record: Option<&Record>,
     ) -> Result<PoolId, Refusal> {
-        let attached = self.attach_to(now, (id, flow), server, record);
+        let attached = self.attach_to(now, flow, server, record);
         if attached.is_err() {
             self.balancer.closed(server);
         }
-        self.trace_attached(now, id, server, &attached);
+        self.trace_attached(now, flow.0, server, &attached);
         attached
     }
 
     fn attach_to(
         &mut self,
         now: Instant,
-        (id, (service, client)): (FlowId, &(ServiceId, FlowKey)),
+        (id, service, client): (FlowId, ServiceId, &FlowKey),
         server: ServerId,
         record: Option<&Record>,
     ) -> Result<PoolId, Refusal> {
@@ -259,11 +272,11 @@ impl<P: Policy> Pipeline<P> {
         let there = self.destinations.of(server).ok_or(Refusal::reset(DropReason::NoServer))?;
         let hop = there.hop.ok_or(Refusal::reset(DropReason::NoRoute))?;
         let socket = there.socket(client.destination_port);
-        let (server_key, hash) = match self.preserves(*service) {
+        let (server_key, hash) = match self.preserves(service) {
             true => self.take_client(now, client, socket)?,
             false => self.take_snat(client.protocol, socket)?,
         };
-        if self.flows.bind_vacant(id, server_key, hash).is_err() {
+        if self.flows.bind_vacant(id, &server_key, hash).is_err() {
             return Err(Refusal::reset(DropReason::FlowTableFull));
         }
         self.attached += 1;
@@ -275,7 +288,7 @@ impl<P: Policy> Pipeline<P> {
         self.uses.serve(server);
         self.balancer.opened(server);
         if let Some(record) = record.filter(|record| record.persist.is_some()) {
-            api::record_persistence(now, &self.snapshot, &mut self.tables, *service, record, server);
+            api::record_persistence(now, &self.snapshot, &mut self.tables, service, record, server);
         }
         Ok(there.pool)
     }
@@ -287,7 +300,7 @@ impl<P: Policy> Pipeline<P> {
         let mut hash = 0;
         let free = |key: &FlowKey| {
             hash = flows.hash(key);
-            steering.is_here(key) && flows.find(hash, key).is_none()
+            steering.is_here(key) && flows.is_vacant(hash, key)
         };
         let (source, source_port) = server;
         let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };

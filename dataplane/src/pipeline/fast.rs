@@ -252,13 +252,15 @@ impl<P: Policy> Pipeline<P> {
                 None => self.known(walk.now, buf, &headers, found),
             };
         }
-        match headers.key.source.v4().is_some_and(parse::is_host) {
-            // 1 may stand for another hash.
-            true if lane.hash == 1 => {
-                self.transport(walk.now, buf, headers, self.flows.hash_narrow(glance.key))
-            }
-            true => self.transport(walk.now, buf, headers, lane.hash),
-            false => Verdict::Drop(DropReason::Malformed),
+        if !headers.key.source.v4().is_some_and(parse::is_host) {
+            return Verdict::Drop(DropReason::Malformed);
+        }
+        // 1 may stand for another hash.
+        let hash = if lane.hash == 1 { self.flows.hash_narrow(glance.key) } else { lane.hash };
+        // Stage two is long ago: an earlier packet of the burst may have begun this flow.
+        match self.flows.lacks(hash) {
+            true => self.stranger(walk.now, buf, &headers, hash),
+            false => self.transport(walk.now, buf, &headers, hash),
         }
     }
 }

@@ -313,15 +313,26 @@ impl<P: Policy> Pipeline<P> {
             Parsed::Drop(DropReason::Fragment) => self.fragment(now, port, buf.bytes()),
             Parsed::Drop(reason) => Verdict::Drop(reason),
             Parsed::Other(packet) => self.local(now, port, buf, packet),
-            Parsed::Transport(headers, hash) => self.transport(now, buf, headers, hash),
+            Parsed::Transport(headers, hash) => self.transport(now, buf, &headers, hash),
         }
     }
 
     /// A TCP or UDP packet: to its flow, to the worker that may have it, or to the service that opens one.
-    fn transport<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: Headers, hash: u64) -> Verdict {
-        if let Some(found) = self.flows.find(hash, &headers.key) {
-            return self.known(now, buf, &headers, found);
+    fn transport<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: &Headers,
+        hash: u64,
+    ) -> Verdict {
+        match self.flows.find(hash, &headers.key) {
+            Some(found) => self.known(now, buf, headers, found),
+            None => self.stranger(now, buf, headers, hash),
         }
+    }
+
+    /// The same for one that has no flow here.
+    fn stranger<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: &Headers, hash: u64) -> Verdict {
         match self.steering.elsewhere(&headers.key) {
             Some(worker) => Verdict::HandOver(worker),
             None => self.unknown(now, buf, headers, hash),

@@ -25,28 +25,28 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: Headers,
+        headers: &Headers,
         hash: u64,
     ) -> Verdict {
         let key = &headers.key;
         let Some(service) = self.vips.service(&key.destination, key.protocol, key.destination_port) else {
-            return self.without_service(buf, &headers);
+            return self.without_service(buf, headers);
         };
         if key.protocol == Protocol::Udp as u8 {
             return self.open_udp(now, buf, (headers, hash), service);
         }
         if let Err(reason) = opening_flags(headers.tcp_flags) {
             if reason == DropReason::NoFlow {
-                if let Some(verdict) = self.complete_cookie(now, buf, &headers, service) {
+                if let Some(verdict) = self.complete_cookie(now, buf, headers, service) {
                     return verdict;
                 }
-                self.answer_with_reset(buf, &headers);
+                self.answer_with_reset(buf, headers);
             }
             return Verdict::Drop(reason);
         }
         let profile = self.snapshot.services.get(service.index()).map(|s| s.tcp.profile);
         match profile {
-            Some(TcpProfile::Proxy) => self.open_tcp(now, buf, &headers, service),
+            Some(TcpProfile::Proxy) => self.open_tcp(now, buf, headers, service),
             _ => self.open_fast_path(now, buf, (headers, hash), service),
         }
     }
@@ -55,7 +55,7 @@ impl<P: Policy> Pipeline<P> {
     pub(super) fn new_flow(
         &mut self,
         now: Instant,
-        (key, hash): (FlowKey, u64),
+        (key, hash): (&FlowKey, u64),
         service: ServiceId,
         state: FlowState,
     ) -> Result<FlowId, DropReason> {
@@ -131,7 +131,7 @@ impl<P: Policy> Pipeline<P> {
     ) -> Result<FlowId, DropReason> {
         let terms = self.terms(headers, service).ok_or(DropReason::NoService)?;
         terms.fit(&mut syn);
-        let key = (headers.key, self.flows.hash(&headers.key));
+        let key = (&headers.key, self.flows.hash(&headers.key));
         let id = self.new_flow(now, key, service, FlowState::Embryonic)?;
         let mut connection = self.connections.fresh();
         let (promise, limits) = (&terms.promise, &terms.limits);
@@ -163,17 +163,17 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        (headers, hash): (Headers, u64),
+        (headers, hash): (&Headers, u64),
         service: ServiceId,
     ) -> Verdict {
-        let id = match self.new_flow(now, (headers.key, hash), service, FlowState::Connecting) {
+        let id = match self.new_flow(now, (&headers.key, hash), service, FlowState::Connecting) {
             Ok(id) => id,
             Err(reason) => return Verdict::Drop(reason),
         };
         let decision = self.decide_without_payload(now, id, service);
         if let Err(refusal) = self.select_and_attach(now, id, decision) {
             if refusal.close == Close::Reset || refusal.reason != DropReason::ScriptClosed {
-                self.answer_with_reset(buf, &headers);
+                self.answer_with_reset(buf, headers);
             }
             self.end(now, id, Fate::refused(refusal.reason, Phase::Deciding));
             return Verdict::Drop(refusal.reason);
@@ -182,7 +182,7 @@ impl<P: Policy> Pipeline<P> {
             flow.set_lifecycle(Lifecycle::SynSent);
         }
         self.became_bound(now, id);
-        self.translate(now, buf, headers, id, Direction::FromClient)
+        self.translate(now, buf, *headers, id, Direction::FromClient)
     }
 
     /// Runs the request script on a connection that has no payload yet, or takes the default.

@@ -80,8 +80,8 @@ impl<P: Policy> Pipeline<P> {
             return Ok(id);
         }
         let key = branch_to(&headers.key, server);
-        let key = (key, self.flows.hash(&key));
-        let id = match self.new_flow(now, key, service, FlowState::Waiting) {
+        let hash = self.flows.hash(&key);
+        let id = match self.new_flow(now, (&key, hash), service, FlowState::Waiting) {
             Ok(id) => id,
             Err(reason) => {
                 self.balancer.closed(server);

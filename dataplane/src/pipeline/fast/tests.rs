@@ -356,3 +356,44 @@ fn a_packet_that_differs_gives_verdicts_to_those_before_it() {
     assert_eq!(twin.pipeline.shortcut::<UNTAGGED, _>(0, &mut buf, &Lane::EMPTY), None);
     assert_eq!(buf.bytes(), frames[0], "nothing is done without a flow");
 }
+
+/// What stage two has seen of the index holds no more when an earlier packet of the burst has begun the flow.
+#[test]
+fn datagrams_of_new_flows_in_one_burst_are_one_flow_each() {
+    let mut twin = Twin::new([None, None], true);
+    let frame = |client: u8| {
+        let mut frame = DATAGRAM.frame([None, None], 1);
+        frame[35] = client;
+        frame[40..42].fill(0);
+        frame
+    };
+    let clients = [1, 2, 1, 1, 3, 2, 1, 3, 2, 1, 4, 3];
+    let taken = twin.take(START, 0, &clients.map(frame));
+    assert!(taken.iter().all(|(_, verdict)| *verdict == Verdict::Forward(PortId(1))));
+    let counters = twin.pipeline.counters();
+    assert_eq!((counters.flows_created, counters.dropped_total()), (4, 0));
+    let mut ports = [None; 5];
+    for ((frame, _), client) in taken.iter().zip(clients) {
+        let port: [u8; 2] = frame[34..36].try_into().unwrap();
+        assert_eq!(*ports[usize::from(client)].get_or_insert(port), port, "client {client}");
+    }
+    let packets = twin.pipeline.flows().iter().map(|(_, flow)| flow.client_packets);
+    assert_eq!(packets.collect::<Vec<_>>(), [5, 3, 3, 1]);
+}
+
+/// A connection that begins, is reset and begins again, twice, and each time what follows belongs to the new one.
+#[test]
+fn connections_that_begin_and_end_in_one_burst_are_told_apart() {
+    let segment = |flags, seq| {
+        Shot { tcp: true, flags, numbers: (seq, 0, 100), payload: 0, ..DATAGRAM }.frame([None, None], 1)
+    };
+    let (syn, rst) = (|seq: u32| segment(0x02, seq), |seq: u32| segment(0x04, seq + 1));
+    let burst = [syn(10), syn(10), rst(10), syn(500), rst(500), syn(900), syn(900)];
+    let mut twin = Twin::new([None, None], true);
+    let taken = twin.take(START, 0, &burst);
+    assert!(taken.iter().all(|(_, verdict)| *verdict == Verdict::Forward(PortId(1))), "{taken:?}");
+    let counters = twin.pipeline.counters();
+    assert_eq!((counters.flows_created, counters.flows_ended), (3, 2));
+    let packets = twin.pipeline.flows().iter().map(|(_, flow)| flow.client_packets);
+    assert_eq!(packets.collect::<Vec<_>>(), [2]);
+}
