@@ -132,9 +132,6 @@ impl Wheel {
     /// far timers cannot hold up a burst. It passes at most once over the 4096 spokes, however long ago the last call
     /// was; that takes some microseconds.
     pub fn pop_expired(&mut self, now: Instant) -> Option<u32> {
-        self.latest = self.latest.max(tick_before(now));
-        // After a turn without a call, each spoke needs to be looked at once.
-        self.cursor = self.cursor.max((self.latest + 1).saturating_sub(u64::from(SPOKES)));
         let mut looks = LOOKS;
         loop {
             if let Some(slot) = self.first(self.pending()) {
@@ -142,13 +139,26 @@ impl Wheel {
                 if let Some(slot) = self.fire(slot) {
                     return Some(slot);
                 }
-            } else if self.cursor <= self.latest {
-                self.gather(self.spoke(self.cursor as u32));
-                self.cursor += 1;
-            } else {
+            } else if !self.go_on(now) {
                 return None;
             }
         }
+    }
+
+    /// Moves the next spoke whose tick has come to the (empty) pending list. `false`: there is none.
+    #[inline(never)]
+    fn go_on(&mut self, now: Instant) -> bool {
+        if self.cursor > self.latest {
+            self.latest = self.latest.max(tick_before(now));
+            // After a turn without a call, each spoke needs to be looked at once.
+            self.cursor = self.cursor.max((self.latest + 1).saturating_sub(u64::from(SPOKES)));
+        }
+        let come = self.cursor <= self.latest;
+        if come {
+            self.gather(self.spoke(self.cursor as u32));
+            self.cursor += 1;
+        }
+        come
     }
 
     /// No timer fires before this; `None` if none is scheduled. Not later than the first timer, but perhaps up to half a
