@@ -139,27 +139,29 @@ impl LuaPolicy {
         self.services.get(place.service)?.get(event_index(place.event))?.get(place.turn).copied()
     }
 
-    /// Runs the scripts from `place` on, the first of them by `step` where it has begun already.
-    fn run(&mut self, mut place: Place, mut step: Option<Step>, context: &mut Context<'_>) -> Outcome {
+    /// Runs the scripts from `place` on.
+    fn run(&mut self, mut place: Place, context: &mut Context<'_>) -> Outcome {
         while let Some(index) = self.script_at(&place) {
-            let step = match step.take() {
-                Some(step) => step,
-                None => match self.begin(index, &mut place, context) {
-                    Ok(step) => step,
-                    Err(failure) => return failure,
-                },
-            };
-            match step {
-                Step::Done => self.finish(index, &place, None, context),
-                Step::Waiting(coroutine, need) => {
-                    note(context, || ScriptStep::Wait { need });
-                    return self.suspend(index, place, coroutine, need, context);
-                }
-                Step::Failed(failure) => return self.fail(index, &place, *failure, context),
+            match self.begin(index, &mut place, context) {
+                Ok(Step::Done) => self.finish(index, &place, None, context),
+                Ok(step) => return self.stop(index, &place, step, context),
+                Err(failure) => return failure,
             }
-            place = Place { turn: place.turn + 1, budget: self.budget, spent: 0, ..place };
+            place.go_on(self.budget);
         }
         Outcome::Done
+    }
+
+    /// A script has come to a step that is not its end.
+    fn stop(&mut self, index: usize, place: &Place, step: Step, context: &mut Context<'_>) -> Outcome {
+        match step {
+            Step::Done => Outcome::Done,
+            Step::Waiting(coroutine, need) => {
+                note(context, || ScriptStep::Wait { need });
+                self.suspend(index, *place, coroutine, need, context)
+            }
+            Step::Failed(failure) => self.fail(index, place, *failure, context),
+        }
     }
 
     #[cold]
@@ -284,6 +286,11 @@ impl Place {
         self.spent = self.spent.saturating_add(nanoseconds);
         self.budget = self.budget.saturating_sub(nanoseconds);
     }
+
+    /// To the next script, which has a budget of its own.
+    fn go_on(&mut self, budget: u64) {
+        (self.turn, self.budget, self.spent) = (self.turn + 1, budget, 0);
+    }
 }
 
 impl Policy for LuaPolicy {
@@ -307,7 +314,7 @@ impl Policy for LuaPolicy {
             budget: self.budget,
             spent: 0,
         };
-        self.run(place, None, context)
+        self.run(place, context)
     }
 
     fn resume(&mut self, run: RunId, context: &mut Context<'_>) -> Outcome {
@@ -335,7 +342,12 @@ impl Policy for LuaPolicy {
         self.machine.sample(self.profiled == Some(index));
         let (step, spent) = self.machine.resume(coroutine, buffered, set, place.budget, context);
         place.spend(spent);
-        self.run(place, Some(step), context)
+        match step {
+            Step::Done => self.finish(index, &place, None, context),
+            step => return self.stop(index, &place, step, context),
+        }
+        place.go_on(self.budget);
+        self.run(place, context)
     }
 
     fn cancel(&mut self, run: RunId) {

@@ -98,6 +98,8 @@ impl Machine {
         UNWATCHED
     }
 
+    /// Part of its two callers: one of them is what each new flow with a script pays for.
+    #[inline(always)]
     fn go(
         &mut self,
         coroutine: Coroutine,
@@ -132,19 +134,19 @@ impl Machine {
             (*slot).context = ptr::null_mut();
             (status, ((*slot).clock)().saturating_sub(began))
         };
-        (self.step(coroutine, thread, status), spent)
+        if status == ffi::LUA_OK {
+            self.retire(coroutine);
+            return (Step::Done, spent);
+        }
+        (self.stopped(coroutine, thread, status), spent)
     }
 
-    /// What a coroutine has come to with this result of its resume.
-    fn step(&mut self, coroutine: Coroutine, thread: *mut lua_State, status: c_int) -> Step {
+    /// What a coroutine has come to whose resume had this result, if not to its end.
+    fn stopped(&mut self, coroutine: Coroutine, thread: *mut lua_State, status: c_int) -> Step {
         // SAFETY: no Lua code runs while the machine is borrowed, so this is the only use of the slot.
         let slot = unsafe { self.slot.as_ref() };
         let (overrun, need, watched) = (slot.overrun, slot.need, slot.watched);
         match status {
-            ffi::LUA_OK => {
-                self.retire(coroutine);
-                Step::Done
-            }
             ffi::LUA_YIELD => {
                 if let Some(thread) = self.coroutines.get_mut(coroutine.0) {
                     thread.watched = watched;
