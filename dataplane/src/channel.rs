@@ -58,8 +58,11 @@ pub fn channel(capacities: Capacities) -> (WorkerEnd, ControlEnd) {
         records: RecordReceiver(Arc::clone(&records)),
         packets: PacketPair { incoming: Arc::clone(&to_control), outgoing: Arc::clone(&to_worker) },
     };
-    let worker =
-        WorkerEnd { commands, records, packets: PacketPair { incoming: to_worker, outgoing: to_control } };
+    let worker = WorkerEnd {
+        commands,
+        records: RecordSender(records),
+        packets: PacketPair { incoming: to_worker, outgoing: to_control },
+    };
     (worker, control)
 }
 
@@ -77,7 +80,7 @@ pub fn monitor_ports(snapshot: &Snapshot) -> RangeInclusive<u16> {
 #[derive(Debug)]
 pub struct WorkerEnd {
     commands: Arc<ArrayQueue<Command>>,
-    records: Arc<ArrayQueue<EndedFlow>>,
+    records: RecordSender,
     packets: PacketPair,
 }
 
@@ -88,11 +91,10 @@ impl WorkerEnd {
         self.commands.pop()
     }
 
-    /// Hands over what is to be recorded of an ended flow. `false`: the queue is full and the record is lost; count it.
-    #[inline]
+    /// Where records of ended flows go.
     #[must_use]
-    pub fn record(&mut self, flow: EndedFlow) -> bool {
-        self.records.push(flow).is_ok()
+    pub fn records(&self) -> &RecordSender {
+        &self.records
     }
 
     /// Hands over a copy of an IP packet. `false`: the queue is full; count [`crate::counters::DropReason::Punt`].
@@ -136,6 +138,26 @@ impl CommandSender {
     pub fn query(&self, query: Query) -> Option<Receiver<Answer>> {
         let (reply, receiver) = Reply::pair();
         self.send(Command::Query(query, reply)).ok().map(|()| receiver)
+    }
+}
+
+/// Hands over what is to be recorded of the ended flows of one worker.
+#[derive(Clone, Debug)]
+pub struct RecordSender(Arc<ArrayQueue<EndedFlow>>);
+
+impl RecordSender {
+    /// One to nobody: it has room for one record, which is never taken.
+    #[must_use]
+    pub fn unheard() -> Self {
+        RecordSender(Arc::new(ArrayQueue::new(1)))
+    }
+
+    /// Hands one over. `false`: the queue is full and the record is lost; count it. Not inlined: what is handed on by address is
+    /// copied once, into the queue.
+    #[inline(never)]
+    #[must_use]
+    pub fn send(&self, flow: EndedFlow) -> bool {
+        self.0.push(flow).is_ok()
     }
 }
 

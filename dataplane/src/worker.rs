@@ -75,10 +75,11 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
     /// If the latency histogram cannot be made.
     pub fn new(
         io: I,
-        pipeline: Pipeline<P>,
+        mut pipeline: Pipeline<P>,
         end: WorkerEnd,
         mesh: Mesh<I::Buf>,
     ) -> Result<Self, hdrhistogram::errors::CreationError> {
+        pipeline.report_to(end.records().clone());
         let ports =
             (0..io.ports()).map(|_| PortQueues { forward: Box::default(), own: Burst::new() }).collect();
         Ok(Worker {
@@ -129,8 +130,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         self.stopping
     }
 
-    /// Resets all TCP connections, ends all flows and hands their records over; the last call before the worker is
-    /// dropped.
+    /// Resets all TCP connections and ends all flows; the last call before the worker is dropped.
     pub fn shut_down(&mut self, now: Instant) {
         let mut told = None;
         loop {
@@ -140,14 +140,8 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
                 break;
             }
         }
-        let mut ended = None;
-        loop {
-            ended = self.pipeline.end_some(now, ended);
-            self.hand_over();
-            if ended.is_none() {
-                break;
-            }
-        }
+        self.pipeline.end_all(now);
+        self.hand_over();
     }
 
     /// The pipeline, for tests and reports.

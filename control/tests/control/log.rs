@@ -40,8 +40,8 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 fn records_become_lines_also_those_that_are_queued_at_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let (path, moved) = (directory.path().join("log"), directory.path().join("log.1"));
-    let (control, mut worker) = spawn(LogDestination::File(path.clone()), None, 1024);
-    assert!(worker.record(fixture::ended()));
+    let (control, worker) = spawn(LogDestination::File(path.clone()), None, 1024);
+    assert!(worker.records().send(fixture::ended()));
     wait_for("the first line", || lines(&path).len() == 1);
     let line = &lines(&path)[0];
     assert_eq!(line["client"], fixture::record().client.to_string());
@@ -53,7 +53,7 @@ fn records_become_lines_also_those_that_are_queued_at_the_end() {
     control.reopen_log();
     wait_for("the new file", || path.exists());
     for _ in 0..700 {
-        assert!(worker.record(fixture::ended()));
+        assert!(worker.records().send(fixture::ended()));
     }
     control.shutdown();
     assert_eq!((lines(&moved).len(), lines(&path).len()), (1, 700));
@@ -63,9 +63,9 @@ fn records_become_lines_also_those_that_are_queued_at_the_end() {
 fn a_broken_destination_is_counted_and_hurts_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin");
-    let (control, mut worker) = spawn(LogDestination::File("/dev/full".into()), Some(&socket), 16);
+    let (control, worker) = spawn(LogDestination::File("/dev/full".into()), Some(&socket), 16);
     for _ in 0..5 {
-        assert!(worker.record(fixture::ended()));
+        assert!(worker.records().send(fixture::ended()));
     }
     wait_for("five lost lines", || {
         request(&socket, "show info json").unwrap().contains("\"log_lines\":0,\"log_lines_lost\":5")
@@ -80,10 +80,10 @@ fn a_destination_that_blocks_fills_the_queue_and_does_not_stop_the_shutdown() {
     let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
     assert!(made.success());
     let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let (control, mut worker) = spawn(LogDestination::File(path), None, 64);
-    wait_for("a full queue", || (0..1000).any(|_| !worker.record(fixture::ended())));
+    let (control, worker) = spawn(LogDestination::File(path), None, 64);
+    wait_for("a full queue", || (0..1000).any(|_| !worker.records().send(fixture::ended())));
     std::thread::sleep(Duration::from_millis(50));
-    let refused = (0..1000).filter(|_| !worker.record(fixture::ended())).count();
+    let refused = (0..1000).filter(|_| !worker.records().send(fixture::ended())).count();
     assert!(refused >= 900, "the pipe is full and nobody reads it: {refused}");
     let start = SystemTime::now();
     control.shutdown();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Pipeline;
 use crate::balance::Balancer;
-use crate::channel::EndedFlow;
+use crate::channel::RecordSender;
 use crate::counters::Counters;
 use crate::flow_table::FlowTable;
 use crate::io::{PortId, PortSettings};
@@ -94,10 +94,9 @@ impl<P: Policy> Pipeline<P> {
         self.ports.get(port.index())
     }
 
-    /// Takes the ended flows that are to be recorded, in the order of their ends.
-    #[inline]
-    pub fn take_records(&mut self) -> impl Iterator<Item = EndedFlow> {
-        self.records.drain(..)
+    /// Sends the records of flows that end from now on this way, in the order of their ends.
+    pub fn report_to(&mut self, records: RecordSender) {
+        self.records = records;
     }
 
     /// The next IP packet for the control thread.

@@ -296,7 +296,7 @@ impl<P: Policy> Pipeline<P> {
 
     /// For the end of the process: resets the TCP connections among the next flows, so that no end host waits for
     /// an answer that never comes. Returns the flow to go on with, or `None` when all have been told; poll for output
-    /// after each call, and call [`Pipeline::end_some`] at last.
+    /// after each call, and call [`Pipeline::end_all`] at last.
     pub fn say_goodbye(&mut self, now: Instant, mut from: Option<FlowId>) -> Option<FlowId> {
         for _ in 0..GOODBYES {
             from = self.flows.next_after(from);
@@ -321,16 +321,14 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Ends the next flows, as many as there is room for records. Returns the flow to go on behind, or `None` when no
-    /// flow is left; take the records after each call.
-    pub fn end_some(&mut self, now: Instant, mut from: Option<FlowId>) -> Option<FlowId> {
-        for _ in 0..QUEUE / 2 {
-            from = self.flows.next_after(from);
-            let id = from?;
+    /// Ends all flows.
+    pub fn end_all(&mut self, now: Instant) {
+        let mut from = None;
+        while let Some(id) = self.flows.next_after(from) {
             let phase = self.flows.flow(id).map_or(Phase::Data, phase);
             self.end(now, id, Fate::new(EndedBy::Shutdown, phase));
+            from = Some(id);
         }
-        from
     }
 }
 

@@ -55,7 +55,7 @@ use smoltcp::time::Instant;
 
 use crate::address::Address;
 use crate::balance::Balancer;
-use crate::channel::EndedFlow;
+use crate::channel::RecordSender;
 use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowId, FlowTable};
 use crate::fragments::{Linear, Outgoing, Reassembly};
@@ -141,8 +141,8 @@ pub struct Pipeline<P: Policy> {
     dirty: VecDeque<FlowId>,
     /// Packets that weir makes without a binding.
     originated: VecDeque<Originated>,
-    /// Records of ended flows, until the worker takes them.
-    records: Vec<EndedFlow>,
+    /// Where records of ended flows go.
+    records: RecordSender,
     /// IP packets for the control thread, until the worker takes them.
     punted: VecDeque<Vec<u8>>,
     /// Neighbours that became known since the worker last asked.
@@ -172,7 +172,7 @@ pub struct Pipeline<P: Policy> {
 
 /// Most news that wait for the worker; it takes them after each round.
 const NEWS: usize = 256;
-/// Most records and punted packets that wait for the worker to take them.
+/// What the pipeline has room for, of its own packets and of flows that may have some, before it allocates or refuses.
 const QUEUE: usize = 4096;
 
 /// What stage one found out about a packet.
@@ -225,7 +225,7 @@ impl<P: Policy> Pipeline<P> {
             counters: Counters::default(),
             dirty: VecDeque::with_capacity(QUEUE),
             originated: VecDeque::with_capacity(QUEUE),
-            records: Vec::with_capacity(QUEUE),
+            records: RecordSender::unheard(),
             punted: VecDeque::new(),
             resolved: VecDeque::new(),
             embryonic: 0,

@@ -2,9 +2,9 @@
 
 use smoltcp::time::Instant;
 
+use super::Pipeline;
 use super::connection::{Connection, Milestones};
 use super::end::Fate;
-use super::{Pipeline, QUEUE};
 use crate::channel::{EndedFlow, Notes};
 use crate::flow::{Direction, FlowRef};
 use crate::flow_table::FlowId;
@@ -23,30 +23,34 @@ impl<P: Policy> Pipeline<P> {
         connection: Option<&mut Connection>,
     ) {
         let Some(flow) = self.flows.flow(id) else { return };
-        let mut ended = ended(now, flow, fate);
-        match connection {
-            Some(connection) => tell_more(&mut ended, connection),
+        let started = now - flow.age(now);
+        let more = match connection {
+            Some(connection) => (connection.milestones, notes(connection)),
             // Of a logged flow whose script has decided on the first datagram, and had nothing else to say, none is left.
-            None if logged && !flow.is_tcp() && ended.server.is_some() => {
-                let decided = self.policy.handles(ended.service, Event::Request);
-                ended.decided = decided.then_some(ended.started);
+            None if logged && !flow.is_tcp() && flow.server_id().is_some() => {
+                let decided = self.policy.handles(ServiceId(flow.service), Event::Request);
+                (Milestones { decided: decided.then_some(started), ..Milestones::default() }, None)
             }
-            None => {}
-        }
+            None => (Milestones::default(), None),
+        };
+        let ended = ended((started, now), flow, fate, more);
         if traced {
             self.trace_ended(now, id, ended.clone());
         }
-        match logged {
-            true if self.records.len() < QUEUE => self.records.push(ended),
-            true => self.counters.records_lost += 1,
-            false => {}
+        if logged && !self.records.send(ended) {
+            self.counters.records_lost += 1;
         }
     }
 }
 
-/// What is to be told of a flow that ends now, as far as its own record says.
+/// What is to be told of a flow: what its own record says, and more.
 #[inline]
-fn ended(now: Instant, flow: FlowRef<'_>, fate: Fate) -> EndedFlow {
+fn ended(
+    (started, ended): (Instant, Instant),
+    flow: FlowRef<'_>,
+    fate: Fate,
+    (milestones, notes): (Milestones, Option<Box<Notes>>),
+) -> EndedFlow {
     EndedFlow {
         service: ServiceId(flow.service),
         server: flow.server_id(),
@@ -54,22 +58,15 @@ fn ended(now: Instant, flow: FlowRef<'_>, fate: Fate) -> EndedFlow {
         reason: fate.reason,
         client_key: flow.client_key(),
         server_key: flow.is_bound().then(|| flow.server_key()),
-        started: now - flow.age(now),
-        ended: now,
-        established: None,
-        decided: None,
-        connected: None,
+        started,
+        ended,
+        established: milestones.established,
+        decided: milestones.decided,
+        connected: milestones.connected,
         from_client: report::traffic(&flow, Direction::FromClient),
         from_server: report::traffic(&flow, Direction::FromServer),
-        notes: None,
+        notes,
     }
-}
-
-/// What its connection says.
-fn tell_more(ended: &mut EndedFlow, connection: &mut Connection) {
-    let Milestones { established, decided, connected } = connection.milestones;
-    (ended.established, ended.decided, ended.connected) = (established, decided, connected);
-    ended.notes = notes(connection);
 }
 
 /// Ends a `ds_log` that was cut.

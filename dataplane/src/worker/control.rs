@@ -19,11 +19,8 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         }
     }
 
-    /// Records and packets for control.
+    /// Packets for control.
     pub(super) fn hand_over(&mut self) {
-        let lost =
-            self.pipeline.take_records().map(|record| u64::from(!self.end.record(record))).sum::<u64>();
-        self.pipeline.counters_mut().records_lost += lost;
         while let Some(packet) = self.pipeline.poll_punted() {
             if !self.end.punt(&packet) {
                 let counters = self.pipeline.counters_mut();

@@ -10,6 +10,7 @@ use super::*;
 use crate::address::Address;
 use crate::balance::ServerStatus;
 use crate::balance::fixture::ip;
+use crate::channel::{Capacities, RecordReceiver, channel};
 use crate::counters::DropReason;
 use crate::flow::INSPECT;
 use crate::frame::tests::TestBuf;
@@ -81,6 +82,7 @@ fn snapshot(vlans: [Option<u16>; 2]) -> Snapshot {
 /// One of the two that are compared.
 struct Twin {
     pipeline: Pipeline<NoScripts>,
+    records: RecordReceiver,
     fast: bool,
 }
 
@@ -93,7 +95,9 @@ impl Twin {
             let seen = Observation { port, address, mac: Some(mac), evidence: Evidence::Request };
             pipeline.neighbors_mut().learn(START, &seen);
         }
-        Twin { pipeline, fast }
+        let (end, control) = channel(Capacities::default());
+        pipeline.report_to(end.records().clone());
+        Twin { pipeline, records: control.records, fast }
     }
 
     /// What becomes of a burst: frames and verdicts.
@@ -120,7 +124,8 @@ impl Twin {
 
     /// What else is known of the flows: records, the server's flows, timers.
     fn told(&mut self) -> (Vec<String>, ServerStatus, u32, Option<Instant>) {
-        let records = self.pipeline.take_records().map(|record| format!("{record:?}")).collect();
+        let records =
+            std::iter::from_fn(|| self.records.receive()).map(|record| format!("{record:?}")).collect();
         let (server, wheel) = (self.pipeline.balancer.status(ServerId(0)), &self.pipeline.wheel);
         (records, server, wheel.len(), wheel.next_expiry())
     }
