@@ -177,15 +177,17 @@ impl<'a> Segment<'a> {
         } else {
             SegmentError::Truncated
         })?;
-        Ok(Segment {
+        let mut segment = Segment {
             seq: SeqNumber::new(u32::from_be_bytes([s0, s1, s2, s3])),
             ack: SeqNumber::new(u32::from_be_bytes([a0, a1, a2, a3])),
             flags: Flags(flags),
             window: u16::from_be_bytes([w0, w1]),
             urgent: u16::from_be_bytes([u0, u1]),
-            options: Options::parse(options)?,
+            options: Options::default(),
             payload: bytes.get(length..).unwrap_or_default(),
-        })
+        };
+        segment.options.take(options)?;
+        Ok(segment)
     }
 
     /// Sequence space that the segment takes: payload, and one each for SYN and FIN.
@@ -205,26 +207,31 @@ impl<'a> Segment<'a> {
 impl Options {
     #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SegmentError> {
-        match Timestamps::alone(bytes) {
-            Some(timestamps) => Ok(Options { timestamps: Some(timestamps), ..Options::default() }),
-            None => Options::parse_any(bytes),
-        }
+        let mut options = Options::default();
+        options.take(bytes)?;
+        Ok(options)
     }
 
-    fn parse_any(mut rest: &[u8]) -> Result<Self, SegmentError> {
-        let mut options = Options::default();
+    /// Takes in what is written in a header.
+    #[inline]
+    fn take(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.timestamps = Timestamps::alone(bytes);
+        if self.timestamps.is_some() { Ok(()) } else { self.take_any(bytes) }
+    }
+
+    fn take_any(&mut self, mut rest: &[u8]) -> Result<(), SegmentError> {
         while let Some((&kind, tail)) = rest.split_first() {
             match kind {
                 END => break,
                 NOP => rest = tail,
                 _ => {
                     let (value, after) = split_option(rest)?;
-                    options.read(kind, value);
+                    self.read(kind, value);
                     rest = after;
                 }
             }
         }
-        Ok(options)
+        Ok(())
     }
 
     fn read(&mut self, kind: u8, value: &[u8]) {
