@@ -134,17 +134,16 @@ pub fn parse(frame: &[u8], vlan: Option<u16>) -> Result<Packet, DropReason> {
 #[must_use]
 pub fn l4_checksum_ok(frame: &[u8], headers: &Headers) -> bool {
     let Some(l4) = frame.get(headers.l4_range()) else { return false };
-    let key = &headers.key;
-    let pseudo = match (key.protocol, headers.family, l4) {
-        (PROTOCOL_ICMP, ..) => Sum::default(),
-        (PROTOCOL_UDP, Family::V4, [_, _, _, _, _, _, 0, 0, ..]) => return true,
-        _ => {
-            let length = headers.end.saturating_sub(headers.l4);
-            match (key.source.v4(), key.destination.v4()) {
-                (Some(from), Some(to)) => checksum::pseudo_header_v4(from, to, key.protocol, length),
-                _ => checksum::pseudo_header(key.source, key.destination, key.protocol, length),
-            }
+    let (key, length) = (&headers.key, headers.end.saturating_sub(headers.l4));
+    let pseudo = match (headers.family, key.protocol, l4) {
+        (Family::V4, PROTOCOL_UDP, [_, _, _, _, _, _, 0, 0, ..]) => return true,
+        (Family::V4, PROTOCOL_ICMP, _) => Sum::default(),
+        (Family::V4, protocol, _) => {
+            let [.., a, b, c, d] = key.source.0;
+            let [.., e, f, g, h] = key.destination.0;
+            checksum::pseudo_header_v4([a, b, c, d], [e, f, g, h], protocol, length)
         }
+        (Family::V6, protocol, _) => checksum::pseudo_header(key.source, key.destination, protocol, length),
     };
     pseudo.bytes(l4).checksum() == 0
 }

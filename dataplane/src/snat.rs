@@ -37,7 +37,6 @@ pub struct SnatPorts {
     hasher: Hasher,
     /// Counts the tries anywhere.
     tries: u64,
-    workers: u64,
 }
 
 impl SnatPorts {
@@ -47,15 +46,10 @@ impl SnatPorts {
         let hasher = Hasher::new(seed);
         let family = |v4: bool| {
             let addresses = pool.addresses.iter().filter(|address| address.is_ipv4() == v4);
-            Pairs::new(addresses.map(|&address| address.into()).collect(), pool, &hasher)
+            let addresses = addresses.map(|&address| address.into()).collect();
+            Pairs::new(addresses, pool, u64::from(workers.max(1)), &hasher)
         };
-        SnatPorts {
-            v4: family(true),
-            v6: family(false),
-            hasher,
-            tries: 0,
-            workers: u64::from(workers.max(1)),
-        }
+        SnatPorts { v4: family(true), v6: family(false), hasher, tries: 0 }
     }
 
     /// Address and port from which a new flow may go to a server. `key` is that of the packets that come back: with the
@@ -67,25 +61,22 @@ impl SnatPorts {
     /// `false`: all pairs that were tried are refused, or there is no address of the server's family.
     #[inline]
     pub fn allocate(&mut self, key: &mut FlowKey, mut is_free: impl FnMut(&FlowKey) -> bool) -> bool {
-        let SnatPorts { v4, v6, hasher, tries, workers } = self;
-        let (in_order, anywhere) = (IN_ORDER * *workers, ANYWHERE * *workers);
+        let SnatPorts { v4, v6, hasher, tries } = self;
         let pairs = if key.source.is_v4() { v4 } else { v6 };
-        let count = pairs.count;
         (key.destination, key.destination_port) = (key.source, 0);
         let cursor = hasher.hash(key) as usize % CURSORS;
+        let (in_order, anywhere, count) = (pairs.in_order, pairs.anywhere, pairs.count);
         let mut take = |pairs: &Pairs, place| {
             let Some(pair) = pairs.pair(place) else { return false };
             (key.destination, key.destination_port) = pair;
             is_free(key)
         };
-        let in_order = if count <= in_order + anywhere { count } else { in_order };
         for _ in 0..in_order {
             let place = pairs.advance(cursor);
             if take(pairs, place) {
                 return true;
             }
         }
-        let anywhere = if in_order < count { anywhere } else { 0 };
         (0..anywhere).any(|_| {
             *tries = tries.wrapping_add(1);
             take(pairs, hasher.hash_number(*tries) % count)
@@ -104,11 +95,14 @@ struct Pairs {
     count: u64,
     /// From one pair to the next one: coprime to their number, so that all are visited.
     step: u64,
+    /// How many an allocation tries in the order of the cursor, and then anywhere.
+    in_order: u64,
+    anywhere: u64,
     cursors: Vec<u64>,
 }
 
 impl Pairs {
-    fn new(addresses: Vec<Address>, pool: &SnatPool, hasher: &Hasher) -> Self {
+    fn new(addresses: Vec<Address>, pool: &SnatPool, workers: u64, hasher: &Hasher) -> Self {
         let ports = (u64::from(pool.last_port) + 1).saturating_sub(u64::from(pool.first_port));
         let count = addresses.len() as u64 * ports;
         let some = count.max(1);
@@ -116,7 +110,11 @@ impl Pairs {
         let step = (wanted..some).chain(1..wanted).find(|&step| coprime(step, some)).unwrap_or(0);
         let cursors = (0..CURSORS as u64).map(|n| hasher.hash_number(u64::MAX - 1 - n) % some).collect();
         let divisor = Divisor::new(addresses.len() as u64);
-        Pairs { addresses, divisor, first_port: pool.first_port, count, step, cursors }
+        let (in_order, anywhere) = match count <= (IN_ORDER + ANYWHERE) * workers {
+            true => (count, 0),
+            false => (IN_ORDER * workers, ANYWHERE * workers),
+        };
+        Pairs { addresses, divisor, first_port: pool.first_port, count, step, in_order, anywhere, cursors }
     }
 
     /// Moves a cursor on; there must be pairs.

@@ -103,7 +103,7 @@ impl Balancer {
 }
 
 /// Every server that takes part is owed its weight per choice, the one that is owed most is chosen and pays the weights of
-/// all.
+/// all. The sum of what they are owed stays the same, and nobody owes more than all weights: nothing here comes near an overflow.
 #[inline]
 pub(super) fn next_in_turn(turns: &mut [Turn], takes: impl Fn(ServerId) -> bool) -> Option<ServerId> {
     let mut total = 0i64;
@@ -112,14 +112,14 @@ pub(super) fn next_in_turn(turns: &mut [Turn], takes: impl Fn(ServerId) -> bool)
         if !takes(turn.server) {
             continue;
         }
-        turn.credit = turn.credit.saturating_add(i64::from(turn.weight));
+        turn.credit = turn.credit.wrapping_add(i64::from(turn.weight));
         total += i64::from(turn.weight);
         if best.as_ref().is_none_or(|best| turn.credit > best.credit) {
             best = Some(turn);
         }
     }
     let chosen = best?;
-    chosen.credit = chosen.credit.saturating_sub(total);
+    chosen.credit = chosen.credit.wrapping_sub(total);
     Some(chosen.server)
 }
 
