@@ -34,6 +34,10 @@ impl Spot {
     pub(crate) const NONE: Spot = Spot(u32::MAX);
 }
 
+/// The second place where the index may know a hash.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OtherBucket(u32);
+
 /// The hashes of the keys of a flow: what it is found by in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hashes {
@@ -148,7 +152,9 @@ impl FlowTable {
     pub fn prefetch_entry(&self, hash: u64) {
         match self.index.candidate(hash) {
             Some(entry) => self.flows.prefetch_whole(place(entry).0),
-            None => self.index.prefetch_other(hash),
+            None => {
+                self.index.prefetch_other(hash);
+            }
         }
     }
 
@@ -159,14 +165,16 @@ impl FlowTable {
         self.index.candidate(hash).map_or(Spot::NONE, Spot)
     }
 
-    /// Fetches the other place.
-    pub(crate) fn prefetch_other_bucket(&self, hash: u64) {
-        self.index.prefetch_other(hash);
+    /// Fetches the other place of a hash, and says where it is.
+    #[inline]
+    pub(crate) fn prefetch_other_bucket(&self, hash: u64) -> OtherBucket {
+        OtherBucket(self.index.prefetch_other(hash))
     }
 
     /// As [`spot`](Self::spot) for the other place.
-    pub(crate) fn other_spot(&self, hash: u64) -> Spot {
-        self.index.candidate_in_other(hash).map_or(Spot::NONE, Spot)
+    #[inline]
+    pub(crate) fn other_spot(&self, OtherBucket(bucket): OtherBucket, hash: u64) -> Spot {
+        self.index.candidate_in(bucket, hash).map_or(Spot::NONE, Spot)
     }
 
     /// Fetches what the fast path needs of a flow: two cache lines for TCP, one for UDP.
@@ -334,17 +342,16 @@ impl FlowTable {
 
     /// As [`remove`](Self::remove) for a flow whose hashes are at hand.
     pub(crate) fn remove_hashed(&mut self, id: FlowId, hashes: Hashes) -> bool {
-        let Some(flow) = self.flow(id) else { return false };
-        debug_assert!(hashes == self.hashes_of(flow));
+        debug_assert!(self.flow(id).is_none_or(|flow| hashes == self.hashes_of(flow)));
+        let free = self.free;
+        let Some(flow) = self.flow_mut(id) else { return false };
+        flow.clear_server_key();
+        flow.finish(free);
         let Hashes { client, server } = hashes;
         if let Some(server) = server {
             self.index.remove(server, entry(id.index, Direction::FromServer));
         }
         self.index.remove(client, entry(id.index, Direction::FromClient));
-        if let Some(flow) = self.flows.get_mut(id.index as usize) {
-            flow.clear_server_key();
-            flow.finish(self.free);
-        }
         self.free = id.index + 1;
         self.live -= 1;
         true

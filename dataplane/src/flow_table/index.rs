@@ -82,23 +82,24 @@ impl Index {
         self.buckets.prefetch(self.first(hash) as usize);
     }
 
-    /// Fetches the other bucket.
+    /// Fetches the other bucket, and says which one it is.
     #[inline]
-    pub(super) fn prefetch_other(&self, hash: u64) {
-        self.buckets.prefetch(self.split(hash).2 as usize);
+    pub(super) fn prefetch_other(&self, hash: u64) -> u32 {
+        let (_, _, second) = self.split(hash);
+        self.buckets.prefetch(second as usize);
+        second
     }
 
     /// An entry that was inserted with this hash and is in its first bucket.
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
-        self.buckets.get(self.first(hash) as usize)?.entry_of(hash as u32)
+        self.candidate_in(self.first(hash), hash)
     }
 
-    /// An entry that was inserted with this hash and is in its other bucket.
+    /// The same for a bucket that is one of the two of this hash.
     #[inline]
-    pub(super) fn candidate_in_other(&self, hash: u64) -> Option<u32> {
-        let (tag, _, second) = self.split(hash);
-        self.buckets.get(second as usize)?.entry_of(tag)
+    pub(super) fn candidate_in(&self, bucket: u32, hash: u64) -> Option<u32> {
+        self.buckets.get(bucket as usize)?.entry_of(hash as u32)
     }
 
     /// True if no entry was inserted with this hash. A tag of 0, which free slots have, too, says nothing.

@@ -12,7 +12,7 @@ use super::bound::side;
 use super::{Parsed, Pipeline, Verdict};
 use crate::counters::DropReason;
 use crate::flow::{ASIDE, Direction, Flow, milliseconds};
-use crate::flow_table::{FlowId, Spot};
+use crate::flow_table::{FlowId, OtherBucket, Spot};
 use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, glance, glance_any};
 use crate::header::{ETHERNET_LEN, IPV4_LEN, Mac};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
@@ -158,12 +158,13 @@ impl<P: Policy> Pipeline<P> {
     /// Looks in the other place of the index where the first one did not know the hash.
     #[cold]
     fn approach_others(&self, lanes: &mut Lanes) {
-        let missed = |lane: &&mut Lane| lane.spot == Spot::NONE && lane.hash != 0;
-        for lane in lanes.iter_mut().filter(missed) {
-            self.flows.prefetch_other_bucket(lane.hash);
+        let missed = |lane: &Lane| lane.spot == Spot::NONE && lane.hash != 0;
+        let mut others = [OtherBucket::default(); GROUP];
+        for (lane, other) in lanes.iter().zip(&mut others).filter(|(lane, _)| missed(lane)) {
+            *other = self.flows.prefetch_other_bucket(lane.hash);
         }
-        for lane in lanes.iter_mut().filter(missed) {
-            lane.spot = self.flows.other_spot(lane.hash);
+        for (lane, other) in lanes.iter_mut().zip(others).filter(|(lane, _)| missed(lane)) {
+            lane.spot = self.flows.other_spot(other, lane.hash);
         }
     }
 
