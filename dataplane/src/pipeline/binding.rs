@@ -8,7 +8,6 @@ use super::connection::Connection;
 use super::decide::{Decision, Refusal, Run};
 use super::end::{Fate, phase};
 use super::inspect::passing;
-use super::proxied::own_endpoints;
 use super::{Pipeline, Verdict};
 use crate::api;
 use crate::balance::Client;
@@ -175,13 +174,14 @@ impl<P: Policy> Pipeline<P> {
         event: Event,
         resume: Option<crate::policy::RunId>,
     ) -> Option<(ServiceId, Outcome)> {
-        let facts = connection.facts(self.facts(id)?);
+        let mut facts = self.facts(id)?;
+        connection.correct(&mut facts);
         let Connection { binding, record, .. } = connection;
         let binding = binding.as_ref()?;
         let run = Run {
             flow: Some(id),
             event,
-            facts,
+            facts: &facts,
             client_payload: binding.payload(Side::Client),
             server_payload: binding.payload(Side::Server),
             can_wait: true,
@@ -208,21 +208,23 @@ impl<P: Policy> Pipeline<P> {
     fn connect(&mut self, now: Instant, id: FlowId, connection: &mut Connection) -> Result<(), Refusal> {
         let nothing = Refusal::reset(DropReason::NoPool);
         let (flow, selection) = self.flows.flow(id).zip(connection.selection).ok_or(nothing)?;
-        let (own, service, key) = (own_endpoints(flow), ServiceId(flow.service), flow.client_key());
-        let endpoints = connection.endpoints.unwrap_or(own);
-        let client = Client::reached_at(endpoints.source.ip(), own.destination.ip());
+        let (service, key) = (ServiceId(flow.service), flow.client_key());
+        let client = match connection.endpoints {
+            None => key.source.into(),
+            Some(endpoints) => Client::reached_at(endpoints.source.ip(), key.destination.ip()),
+        };
         let server = self.choose((service, &key), selection, client, Some(connection));
         let record = Some(&connection.record);
         self.trace_choice(now, Some(id), (selection, connection.tried.len()), record, &server);
         let server = server?;
-        if let Err(refusal) = self.attach(now, id, server, Some(connection)) {
+        if let Err(refusal) = self.attach(now, (id, service, &key), server, Some(connection)) {
             self.detach(now, id);
             return Err(refusal);
         }
         self.set_state(id, FlowState::Connecting);
         let hold = self.policy.handles(service, Event::Response) && !connection.record.response_done;
         if let Some(binding) = connection.binding.as_mut() {
-            binding.connect(now, hold, &self.header_for(server, &endpoints));
+            binding.connect(now, hold, &self.header_for(server, connection.endpoints, &key));
         }
         Ok(())
     }

@@ -156,10 +156,11 @@ impl Connection {
         }
     }
 
-    /// The facts of its flow with the client that its PROXY header names.
-    #[must_use]
-    pub fn facts(&self, facts: FlowFacts) -> FlowFacts {
-        FlowFacts { client: self.endpoints.map_or(facts.client, |endpoints| endpoints.source), ..facts }
+    /// Puts the client that its PROXY header names into the facts of its flow.
+    pub fn correct(&self, facts: &mut FlowFacts) {
+        if let Some(endpoints) = self.endpoints {
+            facts.client = endpoints.source;
+        }
     }
 
     /// Bytes of a side that scripts may read now.

@@ -56,7 +56,7 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &mut B,
-        headers: &Headers,
+        (headers, hash): (&Headers, u64),
         service: ServiceId,
     ) -> Option<Verdict> {
         let settings = self.snapshot.services.get(service.index())?;
@@ -84,7 +84,7 @@ impl<P: Policy> Pipeline<P> {
             return Some(Verdict::Drop(DropReason::WaitingLimit));
         }
         let (_, offset) = self.initial_numbers(now, headers);
-        let id = match self.open_binding(now, syn, headers, service, (isn, offset)) {
+        let id = match self.open_binding(now, syn, (headers, hash), service, (isn, offset)) {
             Ok(id) => id,
             Err(reason) => return Some(Verdict::Drop(reason)),
         };

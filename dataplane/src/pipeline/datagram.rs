@@ -59,7 +59,8 @@ impl<P: Policy> Pipeline<P> {
     ) -> Verdict {
         let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
         let mut record = self.blank.take().unwrap_or_default();
-        let run = client_run(Some(id), first_facts(&headers.key, service), payload, true, None);
+        let facts = first_facts(&headers.key, service);
+        let run = client_run(Some(id), &facts, payload, true, None);
         let decision = self.decide(now, run, &mut record);
         let attached = match decision {
             Decision::Wait(waiting) => {
@@ -160,7 +161,7 @@ impl<P: Policy> Pipeline<P> {
         let facts = self.facts(id)?;
         let (index, mut connection) = self.borrow_connection(id)?;
         let resume = connection.request.take().map(|waiting| waiting.run);
-        let run = client_run(Some(id), facts, payload, true, resume);
+        let run = client_run(Some(id), &facts, payload, true, resume);
         let decision = self.decide(now, run, &mut connection.record);
         match decision {
             Decision::Wait(waiting) => connection.request = Some(waiting),
@@ -353,7 +354,7 @@ pub(super) fn first_facts(key: &FlowKey, service: ServiceId) -> FlowFacts {
 /// A request run.
 pub(super) fn client_run<'a>(
     flow: Option<FlowId>,
-    facts: FlowFacts,
+    facts: &'a FlowFacts,
     payload: &'a [u8],
     can_wait: bool,
     resume: Option<crate::policy::RunId>,

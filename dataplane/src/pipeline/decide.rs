@@ -45,7 +45,7 @@ pub(super) struct Run<'a> {
     /// Without one it is about a single datagram.
     pub(super) flow: Option<FlowId>,
     pub(super) event: Event,
-    pub(super) facts: FlowFacts,
+    pub(super) facts: &'a FlowFacts,
     pub(super) client_payload: &'a [u8],
     pub(super) server_payload: &'a [u8],
     pub(super) can_wait: bool,
@@ -86,7 +86,7 @@ impl<P: Policy> Pipeline<P> {
             now,
             event: run.event,
             snapshot: &self.snapshot,
-            facts: run.facts,
+            facts: *run.facts,
             client_payload: run.client_payload,
             server_payload: run.server_payload,
             can_wait: run.can_wait,
@@ -219,22 +219,17 @@ impl<P: Policy> Pipeline<P> {
         Err(Refusal { reason, close })
     }
 
-    /// Gives the flow a server in which it has room: source address and port, server key, next hop, counts, persistence. The
+    /// Gives a flow, of this service and with this key of the client, a server in which it has room: source address and port, server key, next hop, counts, persistence. The
     /// flow is not yet `Bound`.
     pub(super) fn attach(
         &mut self,
         now: Instant,
-        id: FlowId,
+        flow: (FlowId, ServiceId, &FlowKey),
         server: ServerId,
         connection: Option<&mut Connection>,
     ) -> Result<(), Refusal> {
-        let Some(flow) = self.flows.flow(id) else {
-            self.balancer.closed(server);
-            return Err(Refusal::reset(DropReason::NoFlow));
-        };
-        let (service, client) = (ServiceId(flow.service), flow.client_key());
         let record = connection.as_deref().map(|connection| &connection.record);
-        let pool = self.attach_known(now, (id, service, &client), server, record)?;
+        let pool = self.attach_known(now, flow, server, record)?;
         if let Some(connection) = connection {
             connection.pool = Some(pool);
             connection.milestones.decided.get_or_insert(now);
@@ -242,7 +237,7 @@ impl<P: Policy> Pipeline<P> {
         Ok(())
     }
 
-    /// The same for a flow whose service and client are at hand; the server's pool.
+    /// The same for a flow that may have no connection; the server's pool.
     #[inline]
     pub(super) fn attach_known(
         &mut self,
@@ -371,14 +366,15 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Who talks to whom in this flow, but for what a PROXY header says: [`Connection::facts`].
+    /// Who talks to whom in this flow, but for what a PROXY header says: [`Connection::correct`].
     pub(super) fn facts(&self, id: FlowId) -> Option<FlowFacts> {
         let flow = self.flows.flow(id)?;
+        let key = flow.client_key();
         Some(FlowFacts {
             service: ServiceId(flow.service),
             protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
-            client: flow.client_key().source_socket(),
-            vip: flow.client_key().destination_socket(),
+            client: key.source_socket(),
+            vip: key.destination_socket(),
             server: flow.server_id(),
         })
     }

@@ -99,7 +99,7 @@ impl<P: Policy> Pipeline<P> {
         let Some(flow) = self.flows.flow(id) else { return };
         match (flow.state(), flow.is_tcp()) {
             (FlowState::Bound, false) => self.idle_datagrams(now, id, hashes),
-            (FlowState::Bound, true) => self.idle_timeout(now, id),
+            (FlowState::Bound, true) => self.idle_timeout(now, id, hashes),
             (_, true) => self.binding_timeout(now, id),
             (_, false) => self.held_timeout(now, id),
         }
@@ -155,7 +155,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// The same for a connection.
-    fn idle_timeout(&mut self, now: Instant, id: FlowId) {
+    fn idle_timeout(&mut self, now: Instant, id: FlowId, hashes: Hashes) {
         let Some((flow, service)) = self.flow_and_service(id) else { return };
         if flow.idle(now) < idle_time(&flow, service) {
             return self.schedule_idle(now, id);
@@ -164,18 +164,14 @@ impl<P: Policy> Pipeline<P> {
         if open.contains(&flow.lifecycle()) && service.tcp.reset_on_idle {
             self.reset_both(id);
         }
-        self.end_by_lifecycle(now, id);
+        let fate = self.flows.flow(id).map_or(Fate::NORMAL, |flow| fate_by_lifecycle(&flow));
+        self.conclude(now, id, fate);
+        self.leave(now, id, Some(hashes));
     }
 
     /// Ends a bound flow as its own packets say.
     pub(super) fn end_by_lifecycle(&mut self, now: Instant, id: FlowId) {
-        let fate = self.flows.flow(id).map_or(Fate::NORMAL, |flow| match (flow.is_tcp(), flow.lifecycle()) {
-            (false, _) | (true, Lifecycle::BothFin) => Fate::NORMAL,
-            (true, Lifecycle::Reset) => reset_fate(&flow),
-            (true, Lifecycle::SynSent) => Fate::new(EndedBy::ServerTimeout, Phase::Connecting),
-            (true, Lifecycle::ClientFin) => Fate::new(EndedBy::ServerTimeout, Phase::Data),
-            (true, _) => Fate::new(EndedBy::ClientTimeout, Phase::Data),
-        });
+        let fate = self.flows.flow(id).map_or(Fate::NORMAL, |flow| fate_by_lifecycle(&flow));
         self.end(now, id, fate);
     }
 
@@ -240,16 +236,12 @@ impl<P: Policy> Pipeline<P> {
         };
         flow.flags |= flow::CONCLUDED;
         let index = std::mem::replace(&mut flow.connection, flow::NONE);
-        let (service, server) = (ServiceId(flow.service), flow.server_id());
-        if let Some(server) = server {
+        if let Some(server) = flow.server_id() {
             self.balancer.closed(server);
         }
-        if index != flow::NONE {
-            return self.conclude_connection(now, id, fate, index);
-        }
-        let told = self.tells_of(id, service, fate);
-        if told != (false, false) {
-            self.write_record(now, told, id, fate, None);
+        match index {
+            flow::NONE => self.tell_end(now, id, fate, None),
+            index => self.conclude_connection(now, id, fate, index),
         }
     }
 
@@ -264,23 +256,11 @@ impl<P: Policy> Pipeline<P> {
                 api::forget_persistence(now, &mut self.tables, service, &connection.record);
             }
         }
-        let told = self.tells_of(id, service, fate);
-        if told != (false, false) {
-            self.write_record(now, told, id, fate, connection.as_deref_mut());
-        }
+        self.tell_end(now, id, fate, connection.as_deref_mut());
         if let Some(connection) = connection {
             self.connections.put(index, connection);
             self.connections.release(index);
         }
-    }
-
-    /// Whether the end of a flow is logged, and whether it is told to whoever watches. Of an incomplete handshake nobody was
-    /// there to be reported, and in a flood of SYNs there would be no end to it.
-    #[inline]
-    fn tells_of(&mut self, id: FlowId, service: ServiceId, fate: Fate) -> (bool, bool) {
-        let begun = fate.termination.phase != Phase::Handshake;
-        self.counters.handshakes_incomplete += u64::from(!begun);
-        (begun && self.is_logged(service), self.traces_end(id, fate))
     }
 
     /// Forgets the runs that wait.
@@ -288,10 +268,6 @@ impl<P: Policy> Pipeline<P> {
         for waiting in [connection.request.take(), connection.response.take()].into_iter().flatten() {
             self.policy.cancel(waiting.run);
         }
-    }
-
-    fn is_logged(&self, service: ServiceId) -> bool {
-        self.snapshot.services.get(service.index()).is_some_and(|service| service.log_connections)
     }
 
     /// For the end of the process: resets the TCP connections among the next flows, so that no end host waits for
@@ -339,6 +315,17 @@ pub(super) fn phase(flow: FlowRef<'_>) -> Phase {
         FlowState::Waiting => Phase::Deciding,
         FlowState::Connecting => Phase::Connecting,
         _ => Phase::Data,
+    }
+}
+
+/// How a bound flow ends, as its own packets say.
+fn fate_by_lifecycle(flow: &Flow) -> Fate {
+    match (flow.is_tcp(), flow.lifecycle()) {
+        (false, _) | (true, Lifecycle::BothFin) => Fate::NORMAL,
+        (true, Lifecycle::Reset) => reset_fate(flow),
+        (true, Lifecycle::SynSent) => Fate::new(EndedBy::ServerTimeout, Phase::Connecting),
+        (true, Lifecycle::ClientFin) => Fate::new(EndedBy::ServerTimeout, Phase::Data),
+        (true, _) => Fate::new(EndedBy::ClientTimeout, Phase::Data),
     }
 }
 

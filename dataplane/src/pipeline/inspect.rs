@@ -88,7 +88,8 @@ impl<P: Policy> Pipeline<P> {
         can_wait: bool,
     ) -> Decision {
         let pass = Decision::Select(Selection::Pool(PoolId(0)));
-        let Some((facts, (index, mut connection))) = self.facts(id).zip(self.borrow_connection(id)) else {
+        let Some((mut facts, (index, mut connection))) = self.facts(id).zip(self.borrow_connection(id))
+        else {
             return pass;
         };
         let event = event(direction);
@@ -97,8 +98,9 @@ impl<P: Policy> Pipeline<P> {
             Event::Response => ([].as_slice(), payload, connection.response.take().map(|w| w.run)),
         };
         let can_wait = can_wait && event == Event::Response;
-        let facts = connection.facts(facts);
-        let run = Run { flow: Some(id), event, facts, client_payload, server_payload, can_wait, resume };
+        connection.correct(&mut facts);
+        let run =
+            Run { flow: Some(id), event, facts: &facts, client_payload, server_payload, can_wait, resume };
         let outcome = self.run(now, run, &mut connection.record);
         let decision = passing(&outcome, &connection.record, self.on_script_error(facts.service));
         match decision {

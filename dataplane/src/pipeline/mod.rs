@@ -172,7 +172,8 @@ pub struct Pipeline<P: Policy> {
 
 /// Most news that wait for the worker; it takes them after each round.
 const NEWS: usize = 256;
-/// What the pipeline has room for, of its own packets and of flows that may have some, before it allocates or refuses.
+/// Most packets without a binding that wait for the worker to send them; as many flows may have something to send before the
+/// list of them has to grow.
 const QUEUE: usize = 4096;
 
 /// What stage one found out about a packet.
@@ -318,6 +319,7 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// A TCP or UDP packet: to its flow, to the worker that may have it, or to the service that opens one.
+    #[inline(never)]
     fn transport<B: PacketBuf>(
         &mut self,
         now: Instant,

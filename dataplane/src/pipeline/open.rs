@@ -37,7 +37,7 @@ impl<P: Policy> Pipeline<P> {
         }
         if let Err(reason) = opening_flags(headers.tcp_flags) {
             if reason == DropReason::NoFlow {
-                if let Some(verdict) = self.complete_cookie(now, buf, headers, service) {
+                if let Some(verdict) = self.complete_cookie(now, buf, (headers, hash), service) {
                     return verdict;
                 }
                 self.answer_with_reset(buf, headers);
@@ -46,7 +46,7 @@ impl<P: Policy> Pipeline<P> {
         }
         let profile = self.snapshot.services.get(service.index()).map(|s| s.tcp.profile);
         match profile {
-            Some(TcpProfile::Proxy) => self.open_tcp(now, buf, headers, service),
+            Some(TcpProfile::Proxy) => self.open_tcp(now, buf, (headers, hash), service),
             _ => self.open_fast_path(now, buf, (headers, hash), service),
         }
     }
@@ -89,7 +89,7 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         buf: &B,
-        headers: &Headers,
+        (headers, hash): (&Headers, u64),
         service: ServiceId,
     ) -> Verdict {
         if self.waiting >= self.snapshot.limits.waiting {
@@ -108,7 +108,7 @@ impl<P: Policy> Pipeline<P> {
             return Verdict::Drop(DropReason::EmbryonicLimit);
         }
         let numbers = self.initial_numbers(now, headers);
-        let id = match self.open_binding(now, syn, headers, service, numbers) {
+        let id = match self.open_binding(now, syn, (headers, hash), service, numbers) {
             Ok(id) => id,
             Err(reason) => return Verdict::Drop(reason),
         };
@@ -125,14 +125,13 @@ impl<P: Policy> Pipeline<P> {
         &mut self,
         now: Instant,
         mut syn: Segment<'_>,
-        headers: &Headers,
+        (headers, hash): (&Headers, u64),
         service: ServiceId,
         (isn, timestamp_offset): (SeqNumber, u32),
     ) -> Result<FlowId, DropReason> {
         let terms = self.terms(headers, service).ok_or(DropReason::NoService)?;
         terms.fit(&mut syn);
-        let key = (&headers.key, self.flows.hash(&headers.key));
-        let id = self.new_flow(now, key, service, FlowState::Embryonic)?;
+        let id = self.new_flow(now, (&headers.key, hash), service, FlowState::Embryonic)?;
         let mut connection = self.connections.fresh();
         let (promise, limits) = (&terms.promise, &terms.limits);
         connection.binding = Some(match self.connections.spare_binding() {
@@ -198,7 +197,7 @@ impl<P: Policy> Pipeline<P> {
         let run = Run {
             flow: Some(id),
             event: Event::Request,
-            facts,
+            facts: &facts,
             client_payload: &[],
             server_payload: &[],
             can_wait: false,
@@ -259,7 +258,7 @@ impl<P: Policy> Pipeline<P> {
         let tried = connection.as_ref().map_or(0, |connection| connection.tried.len());
         let record = connection.as_ref().map(|connection| &connection.record);
         self.trace_choice(now, Some(id), (selection, tried), record, &chosen);
-        self.attach(now, id, chosen?, connection)
+        self.attach(now, (id, service, &key), chosen?, connection)
     }
 
     /// RST for a segment that no connection takes (RFC 9293, 3.10.7.1).

@@ -8,8 +8,9 @@ use tcp::Side;
 
 use super::Pipeline;
 use super::connection::Connection;
+use crate::address::FlowKey;
 use crate::counters::DropReason;
-use crate::flow::{Flow, FlowRef};
+use crate::flow::Flow;
 use crate::flow_table::FlowId;
 use crate::policy::{Close, Policy};
 use crate::proxy_protocol::{self, Endpoints, MOST_V1, Parsed};
@@ -41,12 +42,20 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// What this server is to read ahead of the client's bytes; empty if its pool does not want a header.
-    pub(super) fn header_for(&self, server: ServerId, endpoints: &Endpoints) -> ArrayVec<u8, MOST_V1> {
+    /// What this server is to read ahead of the client's bytes; empty if its pool does not want a header. It tells of `endpoints`
+    /// or, without them, of the connection itself.
+    pub(super) fn header_for(
+        &self,
+        server: ServerId,
+        endpoints: Option<Endpoints>,
+        key: &FlowKey,
+    ) -> ArrayVec<u8, MOST_V1> {
         let pool = self.snapshot.servers.get(server.index()).map(|server| server.pool);
         let pool = pool.and_then(|pool| self.snapshot.pools.get(pool.index()));
         let version = pool.and_then(|pool| pool.tcp.proxy_protocol);
-        version.map_or_else(ArrayVec::new, |version| proxy_protocol::emit(version, endpoints))
+        version.map_or_else(ArrayVec::new, |version| {
+            proxy_protocol::emit(version, &endpoints.unwrap_or_else(|| own_endpoints(key)))
+        })
     }
 
     /// What the header of a flow's connection said, as long as the flow is not over.
@@ -57,7 +66,6 @@ impl<P: Policy> Pipeline<P> {
 }
 
 /// The two ends of a flow's connection to the VIP.
-pub(super) fn own_endpoints(flow: FlowRef<'_>) -> Endpoints {
-    let key = flow.client_key();
+fn own_endpoints(key: &FlowKey) -> Endpoints {
     Endpoints { source: key.source_socket(), destination: key.destination_socket() }
 }

@@ -33,7 +33,8 @@ impl<P: Policy> Pipeline<P> {
         let mut connection = self.connections.fresh();
         let decision = if scripted {
             let payload = buf.bytes().get(headers.payload_range()).unwrap_or_default();
-            let run = client_run(None, first_facts(&headers.key, service), payload, false, None);
+            let facts = first_facts(&headers.key, service);
+            let run = client_run(None, &facts, payload, false, None);
             self.decide(now, run, &mut connection.record)
         } else {
             self.default_decision(service)
@@ -90,7 +91,7 @@ impl<P: Policy> Pipeline<P> {
         };
         self.keep(id, connection);
         let (index, mut connection) = self.borrow_connection(id).ok_or(DropReason::NoFlow)?;
-        let attached = self.attach(now, id, server, Some(&mut connection));
+        let attached = self.attach(now, (id, service, &key), server, Some(&mut connection));
         self.connections.put(index, connection);
         match attached {
             Ok(()) => {

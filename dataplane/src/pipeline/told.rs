@@ -5,7 +5,7 @@ use smoltcp::time::Instant;
 use super::Pipeline;
 use super::connection::{Connection, Milestones};
 use super::end::Fate;
-use crate::channel::{EndedFlow, Notes};
+use crate::channel::{EndedFlow, Notes, Phase};
 use crate::flow::{Direction, FlowRef};
 use crate::flow_table::FlowId;
 use crate::policy::{Event, Policy};
@@ -13,16 +13,24 @@ use crate::report;
 use crate::snapshot::ServiceId;
 
 impl<P: Policy> Pipeline<P> {
-    /// Tells control, and whoever watches, of a flow that ends.
-    pub(super) fn write_record(
+    /// Tells control, if its service is logged, and whoever watches, of a flow that ends. Of an incomplete handshake nobody was
+    /// there to be reported, and in a flood of SYNs there would be no end to it: those are counted.
+    pub(super) fn tell_end(
         &mut self,
         now: Instant,
-        (logged, traced): (bool, bool),
         id: FlowId,
         fate: Fate,
         connection: Option<&mut Connection>,
     ) {
+        let begun = fate.termination.phase != Phase::Handshake;
+        self.counters.handshakes_incomplete += u64::from(!begun);
         let Some(flow) = self.flows.flow(id) else { return };
+        let service = self.snapshot.services.get(usize::from(flow.service));
+        let logged = begun && service.is_some_and(|service| service.log_connections);
+        let traced = self.traces_end(id, fate);
+        if !logged && !traced {
+            return;
+        }
         let started = now - flow.age(now);
         let more = match connection {
             Some(connection) => (connection.milestones, notes(connection)),
@@ -33,12 +41,12 @@ impl<P: Policy> Pipeline<P> {
             }
             None => (Milestones::default(), None),
         };
-        let ended = ended((started, now), flow, fate, more);
-        if traced {
-            self.trace_ended(now, id, ended.clone());
-        }
-        if logged && !self.records.send(ended) {
+        let watched = traced.then(|| Box::new(ended((started, now), flow, fate, more.clone())));
+        if logged && !self.records.send(ended((started, now), flow, fate, more)) {
             self.counters.records_lost += 1;
+        }
+        if let Some(ended) = watched {
+            self.trace_ended(now, id, *ended);
         }
     }
 }

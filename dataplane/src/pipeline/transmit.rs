@@ -133,14 +133,16 @@ impl<P: Policy> Pipeline<P> {
     ) -> (Result<Option<Output>, DropReason>, bool) {
         let Some((index, mut connection)) = self.borrow_connection(id) else { return (Ok(None), false) };
         let turn = match connection.binding.as_mut() {
-            Some(binding) => match binding.poll_transmit(now) {
-                Some(transmit) => {
+            Some(binding) => {
+                let transmit = binding.poll_transmit(now);
+                let built = transmit.as_ref().map(|transmit| {
                     self.counters.retransmitted += u64::from(transmit.again);
-                    let built = self.build_segment(now, id, transmit.to, &transmit.segment, buf).map(Some);
-                    (built, binding.wants_transmit())
-                }
-                None => (Ok(None), false),
-            },
+                    self.build_segment(now, id, transmit.to, &transmit.segment, buf)
+                });
+                drop(transmit);
+                let more = built.is_some() && binding.wants_transmit();
+                (built.transpose(), more)
+            }
             None => match next_held(&mut connection) {
                 Some(held) => (self.build_held(now, id, &held, buf), true),
                 None => (Ok(None), false),

@@ -402,3 +402,23 @@ fn connections_that_begin_and_end_in_one_burst_are_told_apart() {
     let packets = twin.pipeline.flows().iter().map(|(_, flow)| flow.client_packets);
     assert_eq!(packets.collect::<Vec<_>>(), [2]);
 }
+
+/// A queue to control that is full takes no record and keeps nobody waiting.
+#[test]
+fn records_that_find_no_room_are_counted() {
+    let mut twin = Twin::new([None, None], true);
+    let (end, control) = channel(Capacities { records: 2, ..Capacities::default() });
+    twin.pipeline.report_to(end.records().clone());
+    let opening = |client: u8| {
+        let mut frame = DATAGRAM.frame([None, None], 1);
+        frame[35] = client;
+        frame[40..42].fill(0);
+        frame
+    };
+    twin.take(START, 0, &[1, 2, 3, 4, 5].map(opening));
+    twin.pipeline.handle_timeout(START + Duration::from_secs(3600));
+    let counters = twin.pipeline.counters();
+    assert_eq!((counters.flows_ended, counters.records_lost), (5, 3));
+    let records: Vec<_> = std::iter::from_fn(|| control.records.receive()).collect();
+    assert_eq!(records.iter().map(|record| record.from_client.packets).collect::<Vec<_>>(), [1, 1]);
+}
