@@ -3,7 +3,7 @@
 //! A packet whose flow is not found may be another worker's: [`crate::steering`].
 //!
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
-//! path), `finish.rs` (FINs on it), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS),
+//! path), `fast/wide.rs` (the same over IPv6), `finish.rs` (FINs on it), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS),
 //! `open.rs` (the first packet of a flow), `terms.rs` (what a client is offered), `cookies.rs` (handshakes that are not
 //! kept), `decide.rs` (the script and the choice of a server), `destinations.rs` (where servers are), `binding.rs` (TCP
 //! before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `single.rs` (datagrams balanced
