@@ -7,11 +7,14 @@ use etherparse::{
     IpHeaders, IpNumber, Ipv4Header, Ipv6Extensions, Ipv6Header, Ipv6RawExtHeader, PacketBuilder,
 };
 use proptest::prelude::*;
+use tcp::Side;
 use zerocopy::IntoBytes;
 
 use super::super::*;
+use crate::address::FlowKey;
 use crate::balance::ServerStatus;
 use crate::balance::fixture::ip;
+use crate::flow::FlowRef;
 use crate::frame::tests::TestBuf;
 use crate::neighbor::{Evidence, Observation};
 use crate::policy::{Context, Event, Outcome, RunId, ScriptReport};
@@ -144,16 +147,27 @@ impl Twin {
     }
 
     /// The records of all flows, with their keys.
-    pub(super) fn flows(&self) -> Vec<(FlowId, String, Vec<u8>)> {
+    pub(super) fn flows(&self) -> Vec<(FlowId, [FlowKey; 2], Vec<u8>)> {
         let flows = self.pipeline.flows().iter();
-        flows.map(|(id, flow)| (id, format!("{flow:?}"), flow.as_bytes().to_vec())).collect()
+        flows
+            .map(|(id, flow)| (id, [flow.client_key(), flow.server_key()], flow.as_bytes().to_vec()))
+            .collect()
     }
 
-    /// The port that weir has chosen for a flow; 1 if there is none.
+    /// The one flow of that kind.
+    pub(super) fn flow(&self, tcp: bool, v6: bool) -> Option<FlowRef<'_>> {
+        let mut flows = self.pipeline.flows().iter().map(|(_, flow)| flow);
+        flows.find(|flow| flow.is_tcp() == tcp && flow.is_wide() == v6)
+    }
+
+    /// The port that weir has chosen for it; 1 if there is none.
     pub(super) fn snat_port(&self, tcp: bool, v6: bool) -> u16 {
-        let wanted = |flow: &crate::flow::FlowRef<'_>| flow.is_tcp() == tcp && flow.is_wide() == v6;
-        let flow = self.pipeline.flows().iter().find(|(_, flow)| wanted(flow));
-        flow.map_or(1, |(_, flow)| flow.server_key().destination_port)
+        self.flow(tcp, v6).map_or(1, |flow| flow.server_key().destination_port)
+    }
+
+    pub(super) fn with_flows(&mut self, mut change: impl FnMut(&mut Flow)) {
+        let ids: Vec<FlowId> = self.pipeline.flows.iter().map(|(id, _)| id).collect();
+        ids.into_iter().for_each(|id| change(self.pipeline.flows.flow_mut(id).unwrap()));
     }
 }
 
@@ -168,6 +182,8 @@ pub(super) struct Shot {
     pub(super) numbers: (u32, u32, u16),
     pub(super) payload: usize,
     pub(super) damage: Option<(usize, u8)>,
+    /// A segment has the numbers that come next in its connection.
+    pub(super) follows: bool,
     /// Bytes that are missing.
     pub(super) cut: usize,
     /// Behind the IPv6 header.
@@ -184,6 +200,7 @@ pub(super) const DATAGRAM: Shot = Shot {
     numbers: (0, 0, 0),
     payload: 9,
     damage: None,
+    follows: false,
     cut: 0,
     extension: false,
     pause: 0,
@@ -197,9 +214,9 @@ pub(super) fn shot() -> impl Strategy<Value = Shot> {
     let damage = prop_oneof![6 => Just(None), 1 => (0..90usize, any::<u8>()).prop_map(Some)];
     let cut = prop_oneof![20 => Just(0), 1 => 1..70usize];
     let numbers = (0..4000u32, 0..4000u32, any::<u16>());
-    let kind = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.05));
+    let kind = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.05));
     (kind, flags, ttl, numbers, payload, damage, cut, 0..1_000_000u64).prop_map(
-        |((v6, tcp, server, extension), flags, ttl, numbers, payload, damage, cut, pause)| Shot {
+        |((v6, tcp, server, follows, extension), flags, ttl, numbers, payload, damage, cut, pause)| Shot {
             v6,
             tcp,
             server,
@@ -208,6 +225,7 @@ pub(super) fn shot() -> impl Strategy<Value = Shot> {
             numbers,
             payload,
             damage,
+            follows,
             cut,
             extension,
             pause,
@@ -216,6 +234,17 @@ pub(super) fn shot() -> impl Strategy<Value = Shot> {
 }
 
 impl Shot {
+    /// Takes the numbers that come next in its connection, if it is to, and if there is one.
+    pub(super) fn follow(&mut self, twin: &Twin) {
+        let Some(flow) = twin.flow(self.tcp, self.v6).filter(|_| self.tcp && self.follows) else { return };
+        let [client, server] = [Side::Client, Side::Server].map(|side| flow.track.next(side));
+        let (seq, ack) = match self.server {
+            true => (server, client),
+            false => (client, flow.splice.to_client(server)),
+        };
+        (self.numbers.0, self.numbers.1) = (seq.value(), ack.value());
+    }
+
     /// The frame; `snat` is the port that weir has chosen for the flow.
     pub(super) fn frame(&self, vlans: [Option<u16>; 2], snat: u16) -> Vec<u8> {
         let port = usize::from(self.server);
@@ -252,7 +281,7 @@ impl Shot {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let ip = Ipv6Header {
                     traffic_class: self.numbers.2 as u8,
-                    flow_label: self.numbers.0.try_into().unwrap(),
+                    flow_label: (self.numbers.0 & 0xf_ffff).try_into().unwrap(),
                     hop_limit: self.ttl,
                     source: source.octets(),
                     destination: destination.octets(),

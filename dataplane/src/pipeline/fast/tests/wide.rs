@@ -77,8 +77,7 @@ fn segments_are_translated_by_their_splice() {
     let mut twin = twin();
     let numbers = [1000u32, 50, 0].map(u32::to_ne_bytes).concat();
     let splice = Splice::read_from_bytes(&[numbers, vec![0, 0, 0, 0, 1, 0, 0xff, 0]].concat()).unwrap();
-    let ids: Vec<FlowId> = twin.pipeline.flows.iter().map(|(id, _)| id).collect();
-    ids.into_iter().for_each(|id| twin.pipeline.flows.flow_mut(id).unwrap().splice = splice);
+    twin.with_flows(|flow| flow.splice = splice);
     for (server, flags, window, numbers) in [
         (false, 0x10, 0x100, (0x321, 900u32.wrapping_sub(1000), 0x100)),
         (true, 0x18, 0x100, (0x321 + 1000, 900, 0x80)),
@@ -102,7 +101,15 @@ fn segments_are_translated_by_their_splice() {
 #[test]
 fn fins_and_openings_take_their_shortcuts() {
     let mut twin = twin();
-    for shot in [datagram(false, 3), segment(false, 0x11, 0x100), segment(false, 0x11, 0x101)] {
+    let shots = [datagram(false, 3), segment(false, 0x11, 0x100), segment(false, 0x11, 0x101)];
+    let unusual = [
+        (Shot { extension: true, ..datagram(false, 3) }, false),
+        (Shot { extension: true, ..segment(false, 0x11, 0x100) }, false),
+        (Shot { ttl: 1, ..datagram(false, 3) }, false),
+        (Shot { ttl: 1, ..segment(false, 0x11, 0x100) }, false),
+        (Shot { payload: 1441, ..segment(false, 0x11, 0x100) }, false),
+    ];
+    for (shot, taken) in shots.map(|shot| (shot, true)).into_iter().chain(unusual) {
         let frame = shot.frame(VLANS, 1);
         let Ok(Packet::Transport(headers)) = parse(&frame, VLANS[0]) else { panic!("{shot:?}") };
         let (id, direction) = twin.pipeline.flows.lookup(&headers.key).unwrap();
@@ -111,8 +118,8 @@ fn fins_and_openings_take_their_shortcuts() {
             true => twin.pipeline.finish(START, &mut buf, &headers, (id, direction)),
             false => twin.pipeline.open_shortcut(START, &mut buf, &headers, id).map(Verdict::Forward),
         };
-        assert_eq!(out, Some(Verdict::Forward(PortId(1))), "{shot:?}");
-        assert_ne!(buf.bytes(), frame);
+        assert_eq!(out, taken.then_some(Verdict::Forward(PortId(1))), "{shot:?}");
+        assert_eq!(buf.bytes() != frame, taken, "{shot:?}");
     }
 }
 
@@ -143,12 +150,83 @@ fn what_needs_more_is_left_to_the_long_way() {
         assert_eq!(shortcut(&mut twin, u8::from(shot.server), &frame), None, "{shot:?}");
         assert_eq!(twin.flows(), before, "{shot:?}");
     }
-    for (flags, taken) in [(INSPECT, false), (0, true)] {
-        let ids: Vec<FlowId> = twin.pipeline.flows.iter().map(|(id, _)| id).collect();
-        ids.into_iter().for_each(|id| twin.pipeline.flows.flow_mut(id).unwrap().flags ^= flags);
-        let frame = datagram(false, 9).frame(VLANS, 1);
-        assert_eq!(shortcut(&mut twin, 0, &frame).is_some(), taken);
-        let ids: Vec<FlowId> = twin.pipeline.flows.iter().map(|(id, _)| id).collect();
-        ids.into_iter().for_each(|id| twin.pipeline.flows.flow_mut(id).unwrap().flags ^= flags);
+    twin.with_flows(|flow| flow.flags |= INSPECT);
+    assert_eq!(shortcut(&mut twin, 0, &datagram(false, 9).frame(VLANS, 1)), None);
+}
+
+/// The IPv6 header does not count.
+#[test]
+fn a_segment_as_large_as_the_server_takes_passes() {
+    let mut twin = twin();
+    let sizes = [[0u8; 12].as_slice(), &[0, 0], &1000u16.to_ne_bytes(), &[1, 0, 0, 0]].concat();
+    twin.with_flows(|flow| flow.splice = Splice::read_from_bytes(&sizes).unwrap());
+    let port = twin.snat_port(true, true);
+    for (server, payload, options, passes) in [
+        (false, 1000, 0, true),
+        (false, 1001, 0, false),
+        (false, 988, 1, true),
+        (false, 989, 1, false),
+        (true, 1400, 0, true),
+    ] {
+        let shot = Shot { payload, ..segment(server, 0x10, 0x100 + options) };
+        let out = shortcut(&mut twin, u8::from(server), &shot.frame(VLANS, port));
+        assert_eq!(out.is_some(), passes, "{shot:?}");
     }
+}
+
+/// A sum that would be 0 is written as 0xffff: 0 says that there is none (RFC 768, RFC 8200 8.1).
+#[test]
+fn a_checksum_of_zero_is_written_as_its_other_form() {
+    let mut twin = twin();
+    let frame = datagram(false, 2).frame(VLANS, 1);
+    let (_, TransportHeader::Udp(udp)) = left(&mut twin, &datagram(false, 2)) else { panic!() };
+    // As much more in the payload as the checksum is away from 0; the checksum is less by that.
+    let more = |word: u16, by: u16| {
+        let sum = u32::from(word) + u32::from(by);
+        (sum as u16).wrapping_add((sum >> 16) as u16)
+    };
+    let (mut other, checksum) = (frame.clone(), u16::from_be_bytes([frame[64], frame[65]]));
+    other[64..66].copy_from_slice(&more(checksum, !udp.checksum).to_be_bytes());
+    other[66..68].copy_from_slice(&more(0x0707, udp.checksum).to_be_bytes());
+    let (bytes, _) = twin.take(START, 0, &[other]).remove(0);
+    assert_eq!(bytes[64..66], [0xff, 0xff]);
+    let headers = PacketHeaders::from_ethernet_slice(&bytes).unwrap();
+    let (Some(NetHeaders::Ipv6(ip, _)), Some(TransportHeader::Udp(udp))) = (headers.net, headers.transport)
+    else {
+        panic!()
+    };
+    assert_eq!(udp.calc_checksum_ipv6(&ip, headers.payload.slice()), Ok(0xffff));
+}
+
+/// Both sides open and close; whatever the shortcuts leave behind, the long way does.
+#[test]
+fn a_connection_ends_by_the_shortcut_as_by_the_long_way() {
+    let [mut fast, mut slow] = [true, false].map(|fast| Twin::new(VLANS, fast));
+    let (syn, synack, ack, fin) = (0x02, 0x12, 0x10, 0x11);
+    for (server, flags, numbers, payload) in [
+        (false, syn, (700, 0), 0),
+        (true, synack, (5000, 701), 0),
+        (false, ack, (701, 5001), 20),
+        (true, ack, (5001, 721), 30),
+        (false, fin, (721, 5031), 5),
+        (true, ack, (5031, 727), 0),
+        (true, fin, (5031, 727), 0),
+        (false, ack, (727, 5032), 0),
+    ] {
+        for options in [0, 1] {
+            let shot = Shot {
+                numbers: (numbers.0, numbers.1, 0x4000 + options),
+                payload,
+                ..segment(server, flags, 0)
+            };
+            let frame = shot.frame(VLANS, slow.snat_port(true, true));
+            let taken = fast.take(START, u8::from(server), std::slice::from_ref(&frame));
+            assert_eq!(taken[0].1, Verdict::Forward(PortId(u8::from(!server))), "{shot:?}");
+            assert_eq!(taken, slow.take(START, u8::from(server), &[frame]), "{shot:?}");
+            assert_eq!(fast.flows(), slow.flows(), "{shot:?}");
+            assert_eq!(fast.told(), slow.told(), "{shot:?}");
+        }
+    }
+    let flow = fast.flow(true, true).unwrap();
+    assert_eq!((flow.lifecycle(), flow.track.is_settled()), (tcp::Lifecycle::BothFin, true));
 }
