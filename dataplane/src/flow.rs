@@ -212,6 +212,19 @@ impl Flow {
         (ports == of_packet) & (found == wanted)
     }
 
+    /// As [`Flow::is_narrow`], likewise.
+    #[inline]
+    pub(crate) fn may_be_wide(&self, direction: Direction, rest: u64) -> bool {
+        let [protocol, _] = protocol_of((0, rest));
+        let [of_packet, _]: [u32; 2] = zerocopy::transmute!(rest);
+        let (ports, there) = match direction {
+            Direction::FromClient => (self.client_ports, 0),
+            Direction::FromServer => (self.server_ports, SERVER_KEY),
+        };
+        let found = self.flags & (WIDE | BRANCHED | UDP | there);
+        (ports == of_packet) & (found == (WIDE | protocol & UDP | there))
+    }
+
     /// True if all packets of the flow are translated without further ado, as far as the flow itself is concerned.
     #[inline]
     pub(crate) fn passes(&self) -> bool {

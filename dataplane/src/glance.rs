@@ -13,7 +13,7 @@ use crate::header::{
     PROTOCOL_UDP, TAG_LEN, TCP_LEN, UDP_LEN,
 };
 use crate::parse::{Family, Headers};
-pub(crate) use wide::{WideGlance, glance_wide, is_ipv6, wide_headers};
+pub(crate) use wide::{WideGlance, ends_of, glance_wide, is_ipv6, wide_headers};
 
 /// Length of the link header of a frame without a tag.
 pub const UNTAGGED: usize = ETHERNET_LEN;

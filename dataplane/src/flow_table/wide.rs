@@ -1,7 +1,6 @@
 //! What the fast path asks of the table about packets over IPv6.
 
 use super::{Direction, FlowId, FlowTable, Spot, is_live, place};
-use crate::address::FlowKey;
 use crate::flow::{Flow, Wide};
 
 impl FlowTable {
@@ -31,10 +30,16 @@ impl FlowTable {
         Some((flow, wide, direction))
     }
 
-    /// As [`found`](Self::found) for a key that is not IPv4 alone.
-    pub(crate) fn found_wide(&self, Spot(entry): Spot, key: &FlowKey) -> Option<(FlowId, Direction)> {
+    /// As [`found`](Self::found), likewise.
+    #[inline]
+    pub(crate) fn found_wide(
+        &self,
+        Spot(entry): Spot,
+        (ends, rest): ([u64; 4], u64),
+    ) -> Option<(FlowId, Direction)> {
         let (index, direction) = place(entry);
-        let flow = self.at(index).filter(|flow| is_live(flow) && flow.has_key(direction, None, key))?;
+        let flow = self.flows.get(index).filter(|flow| is_live(flow) && flow.may_be_wide(direction, rest))?;
+        self.wide.get(index).filter(|wide| wide.ends(direction) == ends)?;
         Some((FlowId { index: index as u32, generation: flow.generation }, direction))
     }
 
@@ -50,6 +55,7 @@ impl FlowTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::FlowKey;
     use crate::flow::{ASIDE, FlowState, INSPECT};
     use crate::snapshot::Protocol;
 
@@ -89,7 +95,7 @@ mod tests {
             for (server, direction) in [(false, Direction::FromClient), (true, Direction::FromServer)] {
                 let key = key(protocol, server);
                 let (spot, words) = sought(&table, &key);
-                assert_eq!(table.found_wide(spot, &key), Some((id, direction)));
+                assert_eq!(table.found_wide(spot, words), Some((id, direction)));
                 let (flow, wide, found) = table.plain_wide_mut(spot, words).unwrap();
                 let onward = flow.wide_onward(wide, direction).unwrap();
                 assert_eq!(found, direction);
@@ -103,7 +109,7 @@ mod tests {
             let (spot, words) = sought(&table, &key(protocol, false));
             table.remove(id);
             assert!(table.plain_wide_mut(spot, words).is_none() && table.wide_mut(id).is_none());
-            assert_eq!(table.found_wide(spot, &key(protocol, false)), None);
+            assert_eq!(table.found_wide(spot, words), None);
         }
     }
 
@@ -118,15 +124,20 @@ mod tests {
                 let mut other = ends;
                 other[bit / 64] ^= 1 << (bit % 64);
                 assert!(table.plain_wide_mut(spot, (other, rest)).is_none(), "bit {bit}");
-                let [source, destination] = zerocopy::transmute!(other);
-                assert_eq!(table.found_wide(spot, &FlowKey { source, destination, ..key }), None);
+                assert_eq!(table.found_wide(spot, (other, rest)), None);
             }
             for bit in 0..32 {
-                assert!(table.plain_wide_mut(spot, (ends, rest ^ 1 << bit)).is_none(), "bit {bit}");
+                let other = (ends, rest ^ 1 << bit);
+                assert!(table.plain_wide_mut(spot, other).is_none(), "bit {bit}");
+                assert_eq!(table.found_wide(spot, other), None);
             }
             let (_, (_, tcp)) = sought(&table, &FlowKey { protocol: Protocol::Tcp as u8, ..key });
             assert!(table.plain_wide_mut(spot, (ends, tcp)).is_none());
             assert!(table.plain_wide_mut(Spot::NONE, (ends, rest)).is_none());
+            assert_eq!(
+                [table.found_wide(spot, (ends, tcp)), table.found_wide(Spot::NONE, (ends, rest))],
+                [None; 2]
+            );
             assert!(table.plain_wide_mut(spot, (ends, rest)).is_some());
         }
     }
@@ -139,12 +150,17 @@ mod tests {
             |table, id| table.flow_mut(id).unwrap().flags |= INSPECT,
             FlowTable::unbind,
         ];
-        for change in changes {
-            let (mut table, id) = bound(Protocol::Tcp);
-            let (spot, words) = sought(&table, &key(Protocol::Tcp, false));
-            assert!(table.plain_wide_mut(spot, words).is_some());
+        for (change, bound) in changes.into_iter().zip([true, true, true, false]) {
+            let (mut table, id) = self::bound(Protocol::Tcp);
+            let [client, server] = [false, true].map(|server| sought(&table, &key(Protocol::Tcp, server)));
+            assert!(table.plain_wide_mut(client.0, client.1).is_some());
             change(&mut table, id);
-            assert!(table.plain_wide_mut(spot, words).is_none());
+            for (spot, words) in [client, server] {
+                assert!(table.plain_wide_mut(spot, words).is_none());
+            }
+            // The flow is there still, and its server's packets find it as long as it has a server.
+            assert_eq!(table.found_wide(client.0, client.1), Some((id, Direction::FromClient)));
+            assert_eq!(table.found_wide(server.0, server.1).is_some(), bound);
         }
     }
 
@@ -160,6 +176,7 @@ mod tests {
             let spot = table.spot(table.hash(&client));
             let (_, words) = sought(&table, &client);
             assert!(spot != Spot::NONE && table.plain_wide_mut(spot, words).is_none());
+            assert_eq!(table.found_wide(spot, words), None);
             table.remove(id);
         }
     }

@@ -79,10 +79,10 @@ fn has_checksum(head: &[u8; WIDE_HEAD], length: u16) -> Option<bool> {
     ((u16::from_be_bytes([l0, l1]) == length) & ([c0, c1] != [0, 0])).then_some(true)
 }
 
-/// Source and destination of a packet.
+/// Source and destination of a packet over IPv6, as they are in it. Zeros past the end.
 #[inline]
-fn ends_of(head: &[u8; WIDE_HEAD]) -> [u64; 4] {
-    [word::<8>(head), word::<16>(head), word::<24>(head), word::<32>(head)]
+pub(crate) fn ends_of(packet: &[u8]) -> [u64; 4] {
+    [word::<8>(packet), word::<16>(packet), word::<24>(packet), word::<32>(packet)]
 }
 
 /// What [`crate::parse`] would say of a frame of which [`glance_wide`] has said this.

@@ -5,7 +5,7 @@ use super::{Lane, Walk, is_too_large, relink, side};
 use crate::flow::{ASIDE, Direction, Flow, Wide, milliseconds};
 use crate::flow_table::{FlowId, Spot};
 use crate::glance::{
-    Glance, LONGER, TAGGED, TCP_TIMESTAMPS, UDP, WideGlance, glance_wide, wide_headers, word,
+    Glance, LONGER, TAGGED, TCP_TIMESTAMPS, UDP, WideGlance, ends_of, glance_wide, wide_headers,
 };
 use crate::header::{IPV6_LEN, Mac, TCP_LEN, UDP_LEN};
 use crate::io::{PacketBuf, PortId};
@@ -91,8 +91,8 @@ impl<P: Policy> Pipeline<P> {
         }
         let (_, packet) = buf.bytes().split_first_chunk::<LINK>()?;
         let head: &[u8; IPV6_LEN] = packet.first_chunk()?;
-        let ends = [word::<8>(head), word::<16>(head), word::<24>(head), word::<32>(head)];
-        let (flow, wide, direction) = self.flows.plain_wide_mut(lane.spot, (ends, glance.key.1))?;
+        let key = (ends_of(head), glance.key.1);
+        let (flow, wide, direction) = self.flows.plain_wide_mut(lane.spot, key)?;
         cross_wide::<LINK, B>(&self.neighbors, millis, buf, (glance, 0), (flow, wide, direction))
     }
 
@@ -106,7 +106,8 @@ impl<P: Policy> Pipeline<P> {
     ) -> Verdict {
         let (glance, hash) = (&lane.glance, lane.sought());
         let headers = wide_headers::<LINK>(buf.bytes(), glance.total, glance.above);
-        let Some(found) = self.flows.found_wide(lane.spot, &headers.key) else {
+        let packet = buf.bytes().get(LINK..).unwrap_or_default();
+        let Some(found) = self.flows.found_wide(lane.spot, (ends_of(packet), glance.key.1)) else {
             return self.transport(now, buf, headers, hash);
         };
         match self.finish(now, buf, &headers, found) {
