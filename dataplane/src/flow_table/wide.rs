@@ -166,18 +166,31 @@ mod tests {
 
     #[test]
     fn ipv4_and_branches_are_not_plain_here() {
-        let mut table = FlowTable::new(8, 5, true).unwrap();
         let keys = ["192.0.2.1:4000", "192.0.2.2:53"].map(|socket| socket.parse().unwrap());
         let narrow = FlowKey::new(Protocol::Udp, keys[0], keys[1]);
         let branch = FlowKey { branch: 1, ..key(Protocol::Udp, false) };
-        for client in [narrow, branch] {
+        for (client, server) in [(narrow, narrow.reversed()), (branch, key(Protocol::Udp, true))] {
+            let mut table = FlowTable::new(8, 5, true).unwrap();
             let id = table.insert(client).unwrap();
+            table.bind(id, server).unwrap();
             table.flow_mut(id).unwrap().set_state(FlowState::Bound);
-            let spot = table.spot(table.hash(&client));
-            let (_, words) = sought(&table, &client);
-            assert!(spot != Spot::NONE && table.plain_wide_mut(spot, words).is_none());
-            assert_eq!(table.found_wide(spot, words), None);
-            table.remove(id);
+            for key in [client, server] {
+                let (spot, (_, words)) = (table.spot(table.hash(&key)), sought(&table, &key));
+                assert!(spot != Spot::NONE && table.plain_wide_mut(spot, words).is_none());
+                assert_eq!(table.found_wide(spot, words), None);
+            }
         }
+    }
+
+    /// No service has such flows, but the table could.
+    #[test]
+    fn a_flow_between_families_has_no_way_onward_to_ipv4() {
+        let mut table = FlowTable::new(8, 5, true).unwrap();
+        let sockets = ["192.0.2.1:4000", "192.0.2.2:53"].map(|socket| socket.parse().unwrap());
+        let id = table.insert(key(Protocol::Tcp, false)).unwrap();
+        table.bind(id, FlowKey::new(Protocol::Tcp, sockets[0], sockets[1])).unwrap();
+        let (flow, wide) = table.wide_mut(id).unwrap();
+        assert!(flow.wide_onward(wide, Direction::FromClient).is_none());
+        assert!(flow.wide_onward(wide, Direction::FromServer).is_some());
     }
 }

@@ -121,6 +121,46 @@ fn fins_and_openings_take_their_shortcuts() {
         assert_eq!(out, taken.then_some(Verdict::Forward(PortId(1))), "{shot:?}");
         assert_eq!(buf.bytes() != frame, taken, "{shot:?}");
     }
+    let frame = datagram(false, 3).frame(VLANS, 1);
+    let Ok(Packet::Transport(headers)) = parse(&frame, VLANS[0]) else { panic!() };
+    let (id, _) = twin.pipeline.flows.lookup(&headers.key).unwrap();
+    twin.pipeline.flows.unbind(id);
+    let mut buf = TestBuf::holding(&frame);
+    assert_eq!(
+        twin.pipeline.open_shortcut(START, &mut buf, &headers, id),
+        None,
+        "there is no server any more"
+    );
+    assert_eq!(buf.bytes(), frame);
+}
+
+/// Clients whose flows all want the same place in the index: some are in their other one.
+#[test]
+fn flows_in_the_other_place_of_the_index_take_the_shortcut_too() {
+    for v6 in [false, true] {
+        let mut twin = Twin::new(VLANS, true);
+        let from = |port: u16| {
+            let mut frame = Shot { v6, ..DATAGRAM }.frame(VLANS, 1);
+            let l4 = if v6 { 58 } else { 38 };
+            frame[l4..l4 + 2].copy_from_slice(&port.to_be_bytes());
+            frame
+        };
+        let hash = |twin: &Twin, frame: &[u8]| match parse(frame, VLANS[0]) {
+            Ok(Packet::Transport(headers)) => twin.pipeline.flows.hash(&headers.key),
+            other => panic!("{other:?}"),
+        };
+        // There are 64 places for this many flows, told by the upper bits of a hash.
+        let frames = (1000..).map(from).filter(|frame| hash(&twin, frame) >> 58 == 5);
+        let frames: Vec<Vec<u8>> = frames.take(12).collect();
+        for frame in &frames {
+            assert_eq!(twin.take(START, 0, std::slice::from_ref(frame))[0].1, Verdict::Forward(PortId(1)));
+        }
+        let elsewhere = |frame: &&Vec<u8>| twin.pipeline.flows.spot(hash(&twin, frame)) == Spot::NONE;
+        assert!((1..8).contains(&frames.iter().filter(elsewhere).count()));
+        for frame in &frames {
+            assert_eq!(shortcut(&mut twin, 0, frame), Some(PortId(1)));
+        }
+    }
 }
 
 /// None of these is like nearly all, and nothing is done to them by the shortcut.
