@@ -43,8 +43,10 @@ export binary windows work
 if ! xargs -P "$(nproc)" -L 1 bash -euo pipefail -c 'count "$@"' count <<'LIST'
 tcp-life connection serve
 udp-new flow serve
+tcp6-10k packet serve
 tcp-10k packet serve
 tcp-1 packet serve
+udp6-10k packet serve
 udp-10k packet serve
 udp-1 packet serve
 udp-1 packet forward --floor
@@ -58,7 +60,7 @@ floor=$(cut -d, -f3 "$work/udp-1--floor.count")
 {
     echo "# $compiler; profile counted"
     echo "scenario,unit,instructions,floor"
-    for scenario in parse udp-1 udp-10k tcp-1 tcp-10k udp-new tcp-life; do
+    for scenario in parse udp-1 udp-10k tcp-1 tcp-10k udp6-10k tcp6-10k udp-new tcp-life; do
         echo "$(cat "$work/$scenario.count"),$floor"
     done
 } > "$work/counts"

@@ -91,7 +91,7 @@ impl FlowState {
 /// One flow, in both directions: plain data of 128 bytes, owned by a [`crate::flow_table::FlowTable`].
 ///
 /// Two cache lines. Translating a datagram over IPv4 touches the first, a segment both. Addresses of IPv6 have no room here:
-/// the table keeps them beside it, and [`FlowRef`] knows where.
+/// the table keeps them in a line beside it, and [`FlowRef`] knows where.
 ///
 /// The table alone writes the keys, because they are what it finds the flow by. All other fields belong to the
 /// pipeline; a new flow has [`FlowState::Embryonic`], no hops, no connection, no server, and zeros.
@@ -199,14 +199,46 @@ impl Flow {
         (own == addresses) & (ports == of_packet)
     }
 
+    /// As [`Flow::is_plain`] for a flow with addresses of IPv6, as far as its record knows: `rest` are ports and protocol, as
+    /// in a [narrow](FlowKey::narrow) key.
+    #[inline]
+    pub(crate) fn is_plain_wide(&self, direction: Direction, rest: u64) -> bool {
+        let [protocol, _] = protocol_of((0, rest));
+        let [of_packet, _]: [u32; 2] = zerocopy::transmute!(rest);
+        let ports = if direction == Direction::FromClient { self.client_ports } else { self.server_ports };
+        let looked_at = u16::from_ne_bytes([STATE, INSPECT | WIDE | BRANCHED | UDP | SERVER_KEY]);
+        let wanted = u16::from_ne_bytes([FlowState::Bound as u8, WIDE | SERVER_KEY | protocol & UDP]);
+        let found = u16::from_ne_bytes([self.phase, self.flags]) & looked_at;
+        (ports == of_packet) & (found == wanted)
+    }
+
+    /// As [`Flow::is_narrow`], likewise.
+    #[inline]
+    pub(crate) fn may_be_wide(&self, direction: Direction, rest: u64) -> bool {
+        let [protocol, _] = protocol_of((0, rest));
+        let [of_packet, _]: [u32; 2] = zerocopy::transmute!(rest);
+        let (ports, there) = match direction {
+            Direction::FromClient => (self.client_ports, 0),
+            Direction::FromServer => (self.server_ports, SERVER_KEY),
+        };
+        let found = self.flags & (WIDE | BRANCHED | UDP | there);
+        (ports == of_packet) & (found == (WIDE | protocol & UDP | there))
+    }
+
     /// True if all packets of the flow are translated without further ado, as far as the flow itself is concerned.
     #[inline]
     pub(crate) fn passes(&self) -> bool {
-        self.flags & (INSPECT | WIDE) == 0 && self.state() == FlowState::Bound
+        self.flags & INSPECT == 0 && self.state() == FlowState::Bound
     }
 
-    /// Source and destination, ports, and next hop that a packet of this direction leaves with, if [`Flow::is_plain`] or
-    /// [`Flow::passes`].
+    /// True if not all addresses are IPv4.
+    #[inline]
+    pub(crate) fn is_wide(&self) -> bool {
+        self.flags & WIDE != 0
+    }
+
+    /// Source and destination, ports, and next hop that a packet of this direction leaves with, if [`Flow::is_plain`], or
+    /// [`Flow::passes`] and the flow is not [wide](Flow::is_wide).
     #[inline]
     pub(crate) fn onward(&self, direction: Direction) -> (u64, u32, u32) {
         let (addresses, ports, hop) = match direction {
@@ -221,6 +253,16 @@ impl Flow {
     pub(crate) fn narrow_onward(&self, direction: Direction) -> Option<(u64, u32, u32)> {
         let there = direction == Direction::FromServer || self.is_bound();
         (there && self.flags & WIDE == 0).then(|| self.onward(direction))
+    }
+
+    /// As [`Flow::onward`] for a [wide](Flow::is_wide) flow that is bound, with its addresses, unless those of this direction
+    /// might be IPv4.
+    #[inline]
+    pub(crate) fn wide_onward(&self, wide: &Wide, direction: Direction) -> Option<([u64; 4], u32, u32)> {
+        let (_, ports, hop) = self.onward(direction);
+        let addresses = wide.onward(direction);
+        let [source, _, destination, _] = addresses;
+        ((source != 0) & (destination != 0)).then_some((addresses, ports, hop))
     }
 
     /// True for TCP, else the flow is UDP.

@@ -3,19 +3,25 @@
 //! [`glance`] knows Ethernet with the port's own tag or none, IPv4 without options that is no fragment, UDP, and TCP
 //! segments without SYN, FIN and RST. It says nothing of any other frame, good or bad: that is for [`crate::parse`], which
 //! every frame can be given to. What it does recognise, `parse` would accept but for the source address, which has to be
-//! that of a flow.
+//! that of a flow. `wide.rs` knows the same of IPv6.
+
+mod wide;
 
 use crate::address::FlowKey;
 use crate::header::{
-    ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, IPV4_LEN, Mac, PROTOCOL_TCP, PROTOCOL_UDP, TAG_LEN,
-    TCP_LEN, UDP_LEN,
+    ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPV4_LEN, IPV6_LEN, Mac, PROTOCOL_TCP,
+    PROTOCOL_UDP, TAG_LEN, TCP_LEN, UDP_LEN,
 };
 use crate::parse::{Family, Headers};
+pub(crate) use wide::{WideGlance, ends_of, glance_wide, is_ipv6, wide_headers};
 
 /// Length of the link header of a frame without a tag.
 pub const UNTAGGED: usize = ETHERNET_LEN;
 /// Length of the link header of a frame with a tag.
 pub const TAGGED: usize = ETHERNET_LEN + TAG_LEN;
+
+/// Bytes that an IPv6 header has more than one of IPv4 without options.
+pub(crate) const LONGER: u16 = (IPV6_LEN - IPV4_LEN) as u16;
 
 /// IPv4 and the shortest TCP header; an Ethernet frame is not shorter than that, its padding included.
 pub const HEAD: usize = IPV4_LEN + TCP_LEN;
@@ -92,7 +98,7 @@ pub fn glance<const LINK: usize>(frame: &[u8], mac: Mac, vlan: u16) -> Option<Gl
 fn recognised<const LINK: usize, const ANY: bool>(frame: &[u8], mac: Mac, vlan: u16) -> Option<Glance> {
     let (link, packet) = frame.split_first_chunk::<LINK>()?;
     let head = packet.first_chunk::<HEAD>()?;
-    if !is_for(link, mac, vlan) {
+    if !is_for::<LINK, ETHERTYPE_IPV4>(link, mac, vlan) {
         return None;
     }
     // Version, header length, reserved bit and DF may be as they like, MF and an offset may not.
@@ -153,15 +159,15 @@ fn any_segment(head: &[u8; HEAD]) -> Option<u16> {
 /// Two NOPs, kind and length of timestamps (RFC 7323, appendix A).
 const ALIGNED: u32 = u32::from_ne_bytes([1, 1, 8, 10]);
 
-/// True if the frame is for the port alone, has its tag, and carries IPv4.
+/// True if the frame is for the port alone, has its tag, and carries what it should.
 #[inline]
-fn is_for<const LINK: usize>(link: &[u8; LINK], mac: Mac, vlan: u16) -> bool {
+fn is_for<const LINK: usize, const ETHERTYPE: u16>(link: &[u8; LINK], mac: Mac, vlan: u16) -> bool {
     let [a, b, c, d, e, f] = mac;
     let addressed = word::<0>(link) & ADDRESS == u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
     let [t0, t1, c0, c1] = half::<12>(link).to_ne_bytes();
     let tagged = [t0, t1] == ETHERTYPE_VLAN.to_be_bytes() && [c0 & 0x0f, c1] == vlan.to_be_bytes();
-    let ipv4 = link.last_chunk() == Some(&ETHERTYPE_IPV4.to_be_bytes());
-    addressed & ipv4 & (LINK == UNTAGGED || tagged)
+    let carries = link.last_chunk() == Some(&ETHERTYPE.to_be_bytes());
+    addressed & carries & (LINK == UNTAGGED || tagged)
 }
 
 /// The six bytes of a MAC address in eight.

@@ -13,7 +13,8 @@ use crate::counters::DropReason;
 use crate::frame::set_macs;
 use crate::glance::{HEAD, half, word};
 use crate::header::{
-    ETHERNET_LEN, ETHERTYPE_VLAN, Ipv4, Ipv6, Mac, PROTOCOL_TCP, PROTOCOL_UDP, TAG_LEN, Tag, Tcp, Udp,
+    ETHERNET_LEN, ETHERTYPE_VLAN, IPV6_LEN, Ipv4, Ipv6, Mac, PROTOCOL_TCP, PROTOCOL_UDP, TAG_LEN, Tag, Tcp,
+    Udp,
 };
 use crate::io::PacketBuf;
 use crate::parse::{Family, Headers};
@@ -91,6 +92,23 @@ pub(crate) fn relabel(head: &mut [u8; HEAD], (addresses, ports): (u64, u32), abo
         }
         None => [*u0, *u1] = changed.apply_udp(u16::from_be_bytes([*u0, *u1])).to_be_bytes(),
     }
+}
+
+/// As [`relabel`] for a packet that is recognised as IPv6: `ip` is its header, `above` what follows. Writes addresses, hop limit
+/// and ports, and gives what is to be applied to the checksum of TCP or UDP.
+#[inline(always)]
+pub(crate) fn relabel_wide<const ABOVE: usize>(
+    ip: &mut [u8; IPV6_LEN],
+    above: &mut [u8; ABOVE],
+    (addresses, ports): ([u64; 4], u32),
+) -> Delta {
+    let [_, _, _, _, _, _, _, hops, ends @ ..] = ip;
+    *hops = hops.wrapping_sub(1);
+    let changed = Delta::default().words(zerocopy::transmute!(*ends), addresses);
+    *ends = zerocopy::transmute!(addresses);
+    let Some(place) = above.first_chunk_mut() else { return changed };
+    let old = std::mem::replace(place, ports.to_ne_bytes());
+    changed.half(u32::from_ne_bytes(old), ports)
 }
 
 /// Gives a frame a tag, or takes it away, as the port wants it by which the frame leaves. The tag's number is written

@@ -18,6 +18,23 @@ pub(crate) struct Wide {
     snat: Address,
 }
 
+impl Wide {
+    /// Source and destination of packets of that direction as they arrive, in the order of the bytes on the wire.
+    #[inline]
+    pub(crate) fn ends(&self, direction: Direction) -> [u64; 4] {
+        let [client, server]: &[[u64; 4]; 2] = zerocopy::transmute_ref!(self);
+        if direction == Direction::FromClient { *client } else { *server }
+    }
+
+    /// Source and destination of the same packets as they leave.
+    #[inline]
+    pub(super) fn onward(&self, direction: Direction) -> [u64; 4] {
+        let [client, server]: &[[u64; 4]; 2] = zerocopy::transmute_ref!(self);
+        let [a, b, c, d] = *if direction == Direction::FromClient { server } else { client };
+        [c, d, a, b]
+    }
+}
+
 /// A look at a flow in its table: the record, which it dereferences to, and its keys.
 #[derive(Clone, Copy)]
 pub struct FlowRef<'a> {

@@ -21,7 +21,13 @@ impl Hasher {
     pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
         match key.narrow() {
             Some(narrow) => self.hash_narrow(narrow),
-            None => self.hash_wide(key),
+            None => {
+                let ends: [u64; 4] = zerocopy::transmute!([key.source, key.destination]);
+                let ports = u64::from(key.source_port) | u64::from(key.destination_port) << 16;
+                let rest =
+                    u64::from(key.protocol) | u64::from(key.reserved) << 8 | u64::from(key.branch) << 16;
+                self.hash_words(ends, ports | rest << 32)
+            }
         }
     }
 
@@ -33,9 +39,15 @@ impl Hasher {
         fold(wide(product as u64 ^ k6, (product >> 64) as u64 ^ k7))
     }
 
-    fn hash_wide(&self, key: &FlowKey) -> u64 {
-        let words: [[u8; 8]; 5] = zerocopy::transmute!(*key);
-        let [a, b, c, d, e] = words.map(u64::from_le_bytes);
+    /// The hash of the key of a packet that is not IPv4: source and destination, ports as they are in the packet, protocol.
+    #[inline]
+    pub(crate) fn hash_wide(&self, ends: [u64; 4], ports: u32, protocol: u8) -> u64 {
+        let ports = u32::from_be(ports).rotate_left(16);
+        self.hash_words(ends, u64::from(ports) | u64::from(protocol) << 32)
+    }
+
+    #[inline]
+    fn hash_words(&self, [a, b, c, d]: [u64; 4], e: u64) -> u64 {
         let [k0, k1, k2, k3, k4, k5, k6, k7] = self.secret;
         let sum = wide(a.wrapping_add(k0), b.wrapping_add(k1))
             .wrapping_add(wide(c.wrapping_add(k2), d.wrapping_add(k3)))
@@ -107,6 +119,23 @@ mod tests {
             let changed: FlowKey = zerocopy::transmute!(bytes);
             let moved = (hasher.hash(&base) ^ hasher.hash(&changed)).count_ones();
             assert!((12..=52).contains(&moved), "byte {byte} moves {moved} bits, seed {SEED}");
+        }
+    }
+
+    /// A packet is hashed by what lies in it, a flow by its key.
+    #[test]
+    fn a_packet_has_the_hash_of_its_key() {
+        let hasher = Hasher::new(SEED);
+        for (source, destination) in
+            [("[2001:db8::1]:4321", "[fd00:1:2:3:4:5:6:7]:53"), ("[::1]:1", "[::]:2")]
+        {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let key = FlowKey::new(protocol, source.parse().unwrap(), destination.parse().unwrap());
+                let ends = zerocopy::transmute!([key.source, key.destination]);
+                let ports = [key.source_port.to_be_bytes(), key.destination_port.to_be_bytes()];
+                let hash = hasher.hash_wide(ends, zerocopy::transmute!(ports), key.protocol);
+                assert_eq!(hash, hasher.hash(&key), "{key:?}");
+            }
         }
     }
 

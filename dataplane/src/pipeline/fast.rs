@@ -1,9 +1,11 @@
 //! A burst of packets, stage by stage, so that the misses in the cache of all its packets overlap; and the last stage of those
-//! that nearly all are: packets of bound flows over IPv4.
+//! that nearly all are: packets of bound flows over IPv4. Those over IPv6 are recognised and translated by `fast/wide.rs`.
 //!
 //! What is done here to a packet is what [`Pipeline::translate`] would do to it; whatever needs more than that, or is
 //! not allowed, takes the way around ([`Pipeline::detour`]), which begins with what the first stage has recognised, or with the
 //! general parser.
+
+mod wide;
 
 use arrayvec::ArrayVec;
 use smoltcp::time::Instant;
@@ -13,20 +15,21 @@ use super::{Parsed, Pipeline, Verdict};
 use crate::counters::DropReason;
 use crate::flow::{ASIDE, Direction, Flow, milliseconds};
 use crate::flow_table::{FlowId, OtherBucket, Spot};
-use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, glance, glance_any};
+use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, glance, glance_any, is_ipv6};
 use crate::header::{ETHERNET_LEN, IPV4_LEN, Mac};
 use crate::io::{BURST, Burst, PacketBuf, PortId};
-use crate::neighbor::Neighbors;
+use crate::neighbor::{Door, Neighbors};
 use crate::parse::{self, Headers};
 use crate::policy::Policy;
 use crate::rewrite;
+pub(super) use wide::cross_wide;
 
-/// What is known of a packet between the stages: 32 bytes.
+/// What is known of a packet between the stages: 40 bytes.
 #[derive(Clone, Copy)]
 struct Lane {
     glance: Glance,
     spot: Spot,
-    /// That of the key; 0 for a packet that is not like nearly all.
+    /// That of the key; 0 for a packet that is not like nearly all, or IPv6.
     hash: u64,
 }
 
@@ -127,16 +130,24 @@ impl<P: Policy> Pipeline<P> {
         lane: &mut Lane,
         walk: &mut Walk<'_>,
     ) {
+        if is_ipv6::<LINK>(frame) {
+            return self.look_wide::<LINK>(frame, (mac, vlan), lane, walk);
+        }
         match glance_any::<LINK>(frame, mac, vlan) {
             Some(mut glance) => {
                 let hash = self.flows.hash_narrow(glance.key).max(1);
                 glance.key.1 ^= ASIDE;
                 *lane = Lane { glance, spot: Spot::NONE, hash };
             }
-            None => {
-                let _ = walk.parsed.try_push(self.parse_one(walk.port, frame));
-            }
+            None => self.look_long(frame, walk),
         }
+    }
+
+    /// Stage one for a packet that is for the general parser.
+    #[cold]
+    #[inline(never)]
+    fn look_long(&self, frame: &[u8], walk: &mut Walk<'_>) {
+        let _ = walk.parsed.try_push(self.parse_one(walk.port, frame));
     }
 
     /// Stage two: the flows are on their way from memory when it returns.
@@ -155,16 +166,35 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// Looks in the other place of the index where the first one did not know the hash.
+    /// Looks for IPv6, and in the other place of the index where the first one did not know the hash.
     #[cold]
     fn approach_others(&self, lanes: &mut Lanes) {
-        let missed = |lane: &Lane| lane.spot == Spot::NONE && lane.hash != 0;
+        let mut missing = false;
+        for lane in lanes.iter_mut() {
+            if lane.is_wide() {
+                lane.spot = self.flows.spot(lane.sought());
+                self.flows.prefetch_wide(lane.spot);
+            }
+            missing |= lane.spot == Spot::NONE && lane.sought() != 0;
+        }
+        if missing {
+            self.approach_elsewhere(lanes);
+        }
+    }
+
+    /// Looks in the other place of the index where the first one did not know the hash.
+    #[cold]
+    fn approach_elsewhere(&self, lanes: &mut Lanes) {
+        let missed = |lane: &Lane| lane.spot == Spot::NONE && lane.sought() != 0;
         let mut others = [OtherBucket::default(); GROUP];
         for (lane, other) in lanes.iter().zip(&mut others).filter(|(lane, _)| missed(lane)) {
-            *other = self.flows.prefetch_other_bucket(lane.hash);
+            *other = self.flows.prefetch_other_bucket(lane.sought());
         }
         for (lane, other) in lanes.iter_mut().zip(others).filter(|(lane, _)| missed(lane)) {
-            lane.spot = self.flows.other_spot(other, lane.hash);
+            lane.spot = self.flows.other_spot(other, lane.sought());
+            if lane.is_wide() {
+                self.flows.prefetch_wide(lane.spot);
+            }
         }
     }
 
@@ -221,7 +251,8 @@ impl<P: Policy> Pipeline<P> {
         id: FlowId,
     ) -> Option<PortId> {
         let plain = (headers.l4.wrapping_sub(headers.l3) == IPV4_LEN as u16) & (headers.ttl > 1);
-        let flow = self.flows.flow_mut(id).filter(|flow| plain && flow.passes())?;
+        let flow = self.flows.flow_mut(id).filter(|flow| plain && flow.passes() && !flow.is_wide());
+        let Some(flow) = flow else { return self.open_wide(now, buf, headers, id) };
         let glance = Glance { key: (0, 0), total: headers.end.saturating_sub(headers.l3), above: UDP };
         let opened = (flow, Direction::FromClient);
         match headers.tagged() {
@@ -234,6 +265,20 @@ impl<P: Policy> Pipeline<P> {
     #[cold]
     #[inline(never)]
     fn detour<const LINK: usize, B: PacketBuf>(
+        &mut self,
+        buf: &mut B,
+        lane: &Lane,
+        walk: &mut Walk<'_>,
+    ) -> Verdict {
+        match lane.is_wide() {
+            true => self.act_wide::<LINK, B>(buf, lane, walk),
+            false => self.act_narrow::<LINK, B>(buf, lane, walk),
+        }
+    }
+
+    /// Stage three for all others that are not IPv6.
+    #[inline(never)]
+    fn act_narrow<const LINK: usize, B: PacketBuf>(
         &mut self,
         buf: &mut B,
         lane: &Lane,
@@ -295,15 +340,22 @@ pub(super) fn cross<const LINK: usize, B: PacketBuf>(
         above = Some(flow.splice.relay(&mut flow.track, side(direction), header, options, length));
     }
     rewrite::relabel(head, (addresses, ports), above);
+    relink(link, door)?;
+    flow.touch_at(millis);
+    flow.count(direction, u64::from(payload));
+    Some(door.port)
+}
+
+/// Writes the MAC addresses, and the number of the tag if there is one.
+#[inline(always)]
+fn relink<const LINK: usize>(link: &mut [u8; LINK], door: &Door) -> Option<()> {
     let (ethernet, tag) = link.split_first_chunk_mut::<ETHERNET_LEN>()?;
     *ethernet.first_chunk_mut()? = door.macs;
     if let (TAGGED, [c0, c1, ..]) = (LINK, tag) {
         let [v0, v1] = door.vlan.to_be_bytes();
         (*c0, *c1) = (*c0 & 0xf0 | v0 & 0x0f, v1);
     }
-    flow.touch_at(millis);
-    flow.count(direction, u64::from(payload));
-    Some(door.port)
+    Some(())
 }
 
 /// IPv4 and TCP without options: what is not counted by an MSS (RFC 6691, 2).

@@ -5,15 +5,15 @@ use smoltcp::time::Instant;
 use tcp::{Flags, SeqNumber, Side, Timestamps};
 
 use super::bound::{TURNING, side};
-use super::fast::cross;
+use super::fast::{cross, cross_wide};
 use super::{Pipeline, Verdict};
 use crate::counters::DropReason;
 use crate::flow::{Direction, Flow, milliseconds};
 use crate::flow_table::FlowId;
 use crate::glance::{Glance, TAGGED, TCP, TCP_TIMESTAMPS, UNTAGGED};
-use crate::header::IPV4_LEN;
-use crate::io::PacketBuf;
-use crate::parse::{self, Headers};
+use crate::header::{IPV4_LEN, IPV6_LEN};
+use crate::io::{PacketBuf, PortId};
+use crate::parse::{self, Family, Headers};
 use crate::policy::Policy;
 
 /// What a FIN does to the flow that it passes.
@@ -65,20 +65,42 @@ impl<P: Policy> Pipeline<P> {
         };
         let flags = Flags(headers.tcp_flags);
         let acknowledges = flags.contains(Flags::ACK) && !flags.intersects(Flags::SYN | Flags::RST);
-        let short = headers.l4.wrapping_sub(headers.l3) == IPV4_LEN as u16;
+        let (v4, length) = (headers.family == Family::V4, headers.l4.wrapping_sub(headers.l3));
+        let short = length == if v4 { IPV4_LEN as u16 } else { IPV6_LEN as u16 };
         let flow = self.flows.flow_mut(id).filter(|_| acknowledges && short && headers.ttl > 1)?;
-        flow.narrow_onward(direction).filter(|_| flow.splice.is_plain())?;
         let turn = look_ahead(flow, segment, headers, direction, clock)?;
         let glance = Glance { key: (0, 0), total: headers.end.saturating_sub(headers.l3), above };
-        let (neighbors, millis) = (&self.neighbors, milliseconds(now));
-        let out = match headers.tagged() {
-            false => cross::<UNTAGGED, B>(neighbors, millis, buf, (&glance, turn.fin), (flow, direction)),
-            true => cross::<TAGGED, B>(neighbors, millis, buf, (&glance, turn.fin), (flow, direction)),
+        let out = if v4 {
+            flow.narrow_onward(direction).filter(|_| flow.splice.is_plain())?;
+            let (neighbors, millis) = (&self.neighbors, milliseconds(now));
+            match headers.tagged() {
+                false => cross::<UNTAGGED, B>(neighbors, millis, buf, (&glance, turn.fin), (flow, direction)),
+                true => cross::<TAGGED, B>(neighbors, millis, buf, (&glance, turn.fin), (flow, direction)),
+            }
+        } else {
+            self.cross_known(milliseconds(now), buf, (&glance, turn.fin), headers.tagged(), (id, direction))
         }?;
         if turn.believed {
             self.note_fin(now, id, flags, (side(direction), turn.clock));
         }
         Some(Verdict::Forward(out))
+    }
+
+    /// [`cross_wide`] for a flow that is known by its id.
+    pub(super) fn cross_known<B: PacketBuf>(
+        &mut self,
+        millis: u32,
+        buf: &mut B,
+        glance: (&Glance, u32),
+        tagged: bool,
+        (id, direction): (FlowId, Direction),
+    ) -> Option<PortId> {
+        let (flow, wide) = self.flows.wide_mut(id).filter(|(flow, _)| flow.is_bound())?;
+        let neighbors = &self.neighbors;
+        match tagged {
+            false => cross_wide::<UNTAGGED, B>(neighbors, millis, buf, glance, (flow, wide, direction)),
+            true => cross_wide::<TAGGED, B>(neighbors, millis, buf, glance, (flow, wide, direction)),
+        }
     }
 
     /// Follows a FIN that is believed.

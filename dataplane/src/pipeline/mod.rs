@@ -3,15 +3,15 @@
 //! A packet whose flow is not found may be another worker's: [`crate::steering`].
 //!
 //! Read in this order, it is a packet's walk: [`Pipeline::process`] here, `fast.rs` (the stages of a burst, and the fast
-//! path), `finish.rs` (FINs on it), `bound.rs` (the long way to translate), `split.rs` (a server with a smaller MSS),
-//! `open.rs` (the first packet of a flow), `terms.rs` (what a client is offered), `cookies.rs` (handshakes that are not
-//! kept), `decide.rs` (the script and the choice of a server), `destinations.rs` (where servers are), `binding.rs` (TCP
-//! before the splice), `proxied.rs` (PROXY headers), `datagram.rs` (UDP around scripts), `single.rs` (datagrams balanced
-//! one by one), `inspect.rs` (scripts on bound flows), `preserve.rs` (flows whose servers see the client's address),
-//! `fragments.rs` (packets in pieces), `local.rs` (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about
-//! flows), `transmit.rs` (what weir says by itself), `end.rs` (timers, and how flows end), `told.rs` (what is told of
-//! them), `reload.rs` (another configuration), `traced.rs` (the same for somebody who watches); `access.rs` lends out the
-//! parts.
+//! path), `fast/wide.rs` (the same over IPv6), `finish.rs` (FINs on it), `bound.rs` (the long way to translate),
+//! `split.rs` (a server with a smaller MSS), `open.rs` (the first packet of a flow), `terms.rs` (what a client is
+//! offered), `cookies.rs` (handshakes that are not kept), `decide.rs` (the script and the choice of a server),
+//! `destinations.rs` (where servers are), `binding.rs` (TCP before the splice), `proxied.rs` (PROXY headers),
+//! `datagram.rs` (UDP around scripts), `single.rs` (datagrams balanced one by one), `inspect.rs` (scripts on bound
+//! flows), `preserve.rs` (flows whose servers see the client's address), `fragments.rs` (packets in pieces), `local.rs`
+//! (ARP, ND, ping, packets for control), `errors.rs` (ICMP errors about flows), `transmit.rs` (what weir says by itself),
+//! `end.rs` (timers, and how flows end), `told.rs` (what is told of them), `reload.rs` (another configuration),
+//! `traced.rs` (the same for somebody who watches); `access.rs` lends out the parts.
 //!
 //! Owned by one [`crate::worker::Worker`]. Per burst it calls [`Pipeline::process`], then
 //! [`Pipeline::handle_timeout`], then [`Pipeline::poll_transmit`] until `None`.

@@ -1,245 +1,79 @@
-use std::sync::Arc;
+mod twin;
+mod wide;
 
-use etherparse::PacketBuilder;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use smoltcp::time::Duration;
-use zerocopy::IntoBytes;
+use tcp::Splice;
+use zerocopy::FromBytes;
 
 use super::*;
-use crate::address::Address;
-use crate::balance::ServerStatus;
-use crate::balance::fixture::ip;
-use crate::channel::{Capacities, RecordReceiver, channel};
+use crate::channel::{Capacities, channel};
 use crate::counters::DropReason;
 use crate::flow::INSPECT;
 use crate::frame::tests::TestBuf;
-use crate::neighbor::{Evidence, Observation};
 use crate::parse::Packet;
-use crate::policy::{Context, Event, Outcome, RunId, ScriptReport};
-use crate::script_profile::ScriptProfile;
-use crate::snapshot::{
-    Algorithm, Interface, Limits, PortRange, Prefix, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot,
-    Target, TcpProfile,
-};
-use crate::steering::Seat;
+use twin::{DATAGRAM, OWN, SERVER_MAC, START, Shot, Twin, shot};
 
-const OWN: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
-const CLIENT: [u8; 4] = [10, 0, 0, 9];
-const VIP: [u8; 4] = [10, 0, 0, 1];
-const CLIENT_MAC: [u8; 6] = [6, 0, 0, 0, 0, 9];
-const SERVER_MAC: [u8; 6] = [6, 0, 0, 0, 0, 8];
-const START: Instant = Instant::from_micros_const(7_000_000);
-
-/// Nobody's scripts.
-struct NoScripts;
-
-impl Policy for NoScripts {
-    fn handles(&self, _: ServiceId, _: Event) -> bool {
-        false
-    }
-    fn start(&mut self, _: &mut Context<'_>) -> Outcome {
-        Outcome::Done
-    }
-    fn resume(&mut self, _: RunId, _: &mut Context<'_>) -> Outcome {
-        Outcome::Done
-    }
-    fn cancel(&mut self, _: RunId) {}
-    fn idle(&mut self) {}
-    fn start_profile(&mut self, _: ScriptSetId, _: Event) {}
-    fn end_profile(&mut self) -> ScriptProfile {
-        ScriptProfile::default()
-    }
-    fn prepare(&mut self, _: &Arc<Snapshot>) -> Result<(), String> {
-        Ok(())
-    }
-    fn adopt(&mut self) {}
-    fn abandon(&mut self) {}
-    fn report(&self) -> Vec<ScriptReport> {
-        Vec::new()
-    }
+/// How segments of a connection are translated, mostly as the shortcut can.
+fn splice() -> impl Strategy<Value = Splice> {
+    let flags = prop_oneof![3 => Just(1u8), 2 => Just(0), 1 => 0..0x20u8];
+    let mss = prop_oneof![4 => Just(0u16), 1 => 1380..1460u16];
+    let (deltas, held) = ((any::<u32>(), any::<u32>()), (any::<u32>(), any::<u16>()));
+    let shifts = (-4..5i8, -4..5i8);
+    (deltas, held, mss, flags, shifts).prop_map(|((seq, clock), (ack, window), mss, flags, shifts)| {
+        let numbers = [seq, clock, ack].map(u32::to_ne_bytes).concat();
+        let sizes = [window, mss].map(u16::to_ne_bytes).concat();
+        let rest = vec![flags, shifts.0 as u8, shifts.1 as u8, 0];
+        Splice::read_from_bytes(&[numbers, sizes, rest].concat()).unwrap()
+    })
 }
 
-fn snapshot(vlans: [Option<u16>; 2]) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    for (n, vlan) in (0u8..).zip(vlans) {
-        let address = [10, n, 0, 2].into();
-        let addresses = vec![Prefix { address, length: 16 }];
-        snapshot.interfaces.push(Interface { name: format!("p{n}"), addresses, vlan, mtu: 1500 });
-    }
-    snapshot.snat.addresses = vec![ip("10.1.0.3")];
-    (snapshot.snat.first_port, snapshot.snat.last_port) = (1024, 1151);
-    let pool = snapshot.add_pool("pool", Algorithm::RoundRobin, &["10.1.0.8:8080"]);
-    snapshot.add_service("vs", Some(Target::Pool(pool)), 0);
-    snapshot.services[0].addresses = vec![VIP.into()];
-    let range = |protocol| PortRange { protocol, first: 53, last: 53 };
-    snapshot.services[0].ports = vec![range(Protocol::Udp), range(Protocol::Tcp)];
-    snapshot.services[0].tcp.profile = TcpProfile::FastPath;
-    snapshot.limits = Limits { flows: 64, neighbors: 16, spliced: 64, ..snapshot.limits };
-    snapshot
-}
-
-/// One of the two that are compared.
-struct Twin {
-    pipeline: Pipeline<NoScripts>,
-    records: RecordReceiver,
-    fast: bool,
-}
-
-impl Twin {
-    fn new(vlans: [Option<u16>; 2], fast: bool) -> Self {
-        let mut pipeline =
-            Pipeline::new(Arc::new(snapshot(vlans)), Seat::ALONE, &OWN, NoScripts, 5, START).unwrap();
-        for (port, address, mac) in [(0, CLIENT, CLIENT_MAC), (1, [10, 1, 0, 8], SERVER_MAC)] {
-            let (port, address) = (PortId(port), Address::from_v4(address));
-            let seen = Observation { port, address, mac: Some(mac), evidence: Evidence::Request };
-            pipeline.neighbors_mut().learn(START, &seen);
-        }
-        let (end, control) = channel(Capacities::default());
-        pipeline.report_to(end.records().clone());
-        Twin { pipeline, records: control.records, fast }
-    }
-
-    /// What becomes of a burst: frames and verdicts.
-    fn take(&mut self, now: Instant, port: u8, frames: &[Vec<u8>]) -> Vec<(Vec<u8>, Verdict)> {
-        let mut burst: Burst<TestBuf> = frames.iter().map(|frame| TestBuf::holding(frame)).collect();
-        let mut verdicts = ArrayVec::new();
-        if self.fast {
-            if let Some(out) = self.pipeline.process(now, PortId(port), &mut burst, &mut verdicts) {
-                assert!(verdicts.is_empty());
-                verdicts = burst.iter().map(|_| Verdict::Forward(out)).collect();
-            }
-        } else {
-            let (parsed, millis) = (ArrayVec::new(), milliseconds(now));
-            let mut none = ArrayVec::new();
-            let port = PortId(port);
-            let mut walk = Walk { now, millis, port, verdicts: &mut none, parsed, acted: 0, common: None };
-            for buf in &mut burst {
-                verdicts.push(self.pipeline.detour::<UNTAGGED, _>(buf, &Lane::EMPTY, &mut walk));
-            }
-        }
-        assert_eq!(verdicts.len(), burst.len());
-        burst.iter().map(|buf| buf.bytes().to_vec()).zip(verdicts).collect()
-    }
-
-    /// What else is known of the flows: records, the server's flows, timers.
-    fn told(&mut self) -> (Vec<String>, ServerStatus, u32, Option<Instant>) {
-        let records =
-            std::iter::from_fn(|| self.records.receive()).map(|record| format!("{record:?}")).collect();
-        let (server, wheel) = (self.pipeline.balancer.status(ServerId(0)), &self.pipeline.wheel);
-        (records, server, wheel.len(), wheel.next_expiry())
-    }
-
-    fn flows(&self) -> Vec<(FlowId, Vec<u8>)> {
-        self.pipeline.flows().iter().map(|(id, flow)| (id, flow.as_bytes().to_vec())).collect()
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Shot {
-    tcp: bool,
-    server: bool,
-    flags: u8,
-    ttl: u8,
-    numbers: (u32, u32, u16),
-    payload: usize,
-    damage: Option<(usize, u8)>,
-    pause: u64,
-}
-
-fn shot() -> impl Strategy<Value = Shot> {
-    let flags =
-        prop_oneof![8 => Just(0x10u8), 2 => Just(0x18), 1 => Just(0x11), 1 => Just(0x02), 1 => any::<u8>()];
-    let ttl = prop_oneof![20 => Just(64u8), 1 => 0..3u8];
-    let payload = prop_oneof![4 => 0..40usize, 1 => 1400..1480usize];
-    let damage = prop_oneof![6 => Just(None), 1 => (0..60usize, any::<u8>()).prop_map(Some)];
-    let numbers = (0..4000u32, 0..4000u32, any::<u16>());
-    (any::<bool>(), any::<bool>(), flags, ttl, numbers, payload, damage, 0..1_000_000u64).prop_map(
-        |(tcp, server, flags, ttl, numbers, payload, damage, pause)| Shot {
-            tcp,
-            server,
-            flags,
-            ttl,
-            numbers,
-            payload,
-            damage,
-            pause,
-        },
-    )
-}
-
-impl Shot {
-    /// The frame; `snat` is the port that weir has chosen for the flow.
-    fn frame(&self, vlans: [Option<u16>; 2], snat: u16) -> Vec<u8> {
-        let port = usize::from(self.server);
-        let (source, destination, ports) = match self.server {
-            false => (CLIENT, VIP, (4000, 53)),
-            true => ([10, 1, 0, 8], [10, 1, 0, 3], (8080, snat)),
-        };
-        let builder = PacketBuilder::ethernet2([6; 6], OWN[port]);
-        let ip =
-            etherparse::Ipv4Header::new(0, self.ttl, etherparse::IpNumber(0), source, destination).unwrap();
-        let ip = etherparse::IpHeaders::Ipv4(ip, Default::default());
-        let builder = match vlans[port] {
-            Some(vlan) => builder.single_vlan(vlan.try_into().unwrap()).ip(ip),
-            None => builder.ip(ip),
-        };
-        let (mut frame, payload) = (Vec::new(), vec![7; self.payload]);
-        if self.tcp {
-            let (seq, ack, window) = self.numbers;
-            let mut header = etherparse::TcpHeader::new(ports.0, ports.1, seq, window);
-            header.acknowledgment_number = ack;
-            let flag = |bit: u8| self.flags & bit != 0;
-            (header.fin, header.syn, header.rst) = (flag(1), flag(2), flag(4));
-            (header.psh, header.ack, header.urg) = (flag(8), flag(16), flag(32));
-            if window % 2 == 1 {
-                use etherparse::TcpOptionElement::{Noop, Timestamp};
-                header.set_options(&[Noop, Noop, Timestamp(seq, ack)]).unwrap();
-            }
-            builder.tcp_header(header).write(&mut frame, &payload).unwrap();
-        } else {
-            builder.udp(ports.0, ports.1).write(&mut frame, &payload).unwrap();
-        }
-        frame.resize(frame.len().max(60), 0);
-        if let Some((at, value)) = self.damage {
-            frame[at] = value;
-        }
-        frame
-    }
-}
-
-fn snat_port(twin: &Twin, tcp: bool) -> u16 {
-    let flows = twin.pipeline.flows().iter().find(|(_, flow)| flow.is_tcp() == tcp);
-    flows.map_or(1, |(_, flow)| flow.server_key().destination_port)
+/// What opens a flow of each kind.
+fn openings() -> [Shot; 4] {
+    [(false, false), (false, true), (true, false), (true, true)].map(|(tcp, v6)| Shot {
+        v6,
+        tcp,
+        flags: 2,
+        numbers: (700, 0, 0x4000),
+        ..DATAGRAM
+    })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400, rng_seed: RngSeed::Fixed(0xfa57), failure_persistence: None, ..ProptestConfig::default()
+        cases: 300, rng_seed: RngSeed::Fixed(0xfa57), failure_persistence: None, ..ProptestConfig::default()
     })]
 
     /// Whatever comes, in whatever bursts: the fast path leaves frames, verdicts and flows as the long way does.
     #[test]
     fn the_shortcut_leads_where_the_detour_leads(
         shots in proptest::collection::vec((shot(), 1..34usize), 1..24), tags: (bool, bool), inspect: bool,
+        splice in proptest::option::of(splice()), mixed: bool, opened in proptest::bool::weighted(0.8),
     ) {
         let vlans = [tags.0.then_some(7), tags.1.then_some(9)];
         let (mut fast, mut slow) = (Twin::new(vlans, true), Twin::new(vlans, false));
-        let mut now = START;
-        for (shot, copies) in shots {
+        let (mut now, mut last) = (START, [None, None]);
+        let openings = openings().into_iter().filter(|_| opened).map(|shot| (shot, 1));
+        for (mut shot, copies) in openings.chain(shots) {
             now += Duration::from_micros(shot.pause);
-            let frame = shot.frame(vlans, snat_port(&slow, shot.tcp));
-            let frames = vec![frame; copies.min(BURST)];
+            shot.follow(&slow);
+            let frame = shot.frame(vlans, slow.snat_port(shot.tcp, shot.v6));
             let port = u8::from(shot.server);
+            // One of another flow, mostly, now and then.
+            let before = last[usize::from(port)].replace(frame.clone()).filter(|_| mixed);
+            let other = before.unwrap_or_else(|| frame.clone());
+            let frames = (0..copies.min(BURST)).map(|n| if n % 3 == 1 { other.clone() } else { frame.clone() });
+            let frames: Vec<Vec<u8>> = frames.collect();
             prop_assert_eq!(fast.take(now, port, &frames), slow.take(now, port, &frames));
             prop_assert_eq!(fast.flows(), slow.flows());
             prop_assert_eq!(fast.told(), slow.told());
             for twin in [&mut fast, &mut slow] {
                 while twin.pipeline.neighbors_mut().poll_transmit(now).is_some() {}
-                let ids: Vec<FlowId> = twin.pipeline.flows.iter().map(|(id, _)| id).collect();
-                for flow in ids.into_iter().filter(|_| inspect) {
-                    twin.pipeline.flows.flow_mut(flow).unwrap().flags ^= INSPECT;
-                }
+                twin.with_flows(|flow| {
+                    flow.flags ^= if inspect { INSPECT } else { 0 };
+                    flow.splice = splice.unwrap_or(flow.splice);
+                });
             }
         }
         prop_assert_eq!(fast.pipeline.counters().dropped, slow.pipeline.counters().dropped);
@@ -250,21 +84,10 @@ proptest! {
             }
             twin.told()
         });
-        prop_assert_eq!((fast.1.flows, fast.2), (0, 0));
+        prop_assert_eq!((fast.1.map(|server| server.flows), fast.2), ([0, 0], 0));
         prop_assert_eq!(fast, slow);
     }
 }
-
-const DATAGRAM: Shot = Shot {
-    tcp: false,
-    server: false,
-    flags: 0,
-    ttl: 64,
-    numbers: (0, 0, 0),
-    payload: 9,
-    damage: None,
-    pause: 0,
-};
 
 /// What the shortcut alone makes of a frame that arrives on `port`.
 fn shortcut(twin: &mut Twin, port: u8, frame: &[u8]) -> Option<PortId> {
@@ -274,22 +97,33 @@ fn shortcut(twin: &mut Twin, port: u8, frame: &[u8]) -> Option<PortId> {
     let (mut lanes, mut bufs) = ([Lane::EMPTY; GROUP], [TestBuf::holding(frame)]);
     twin.pipeline.look::<TAGGED, _>(&bufs, &mut lanes, &mut walk);
     twin.pipeline.approach(&mut lanes);
-    twin.pipeline.shortcut::<TAGGED, _>(0, &mut bufs[0], &lanes[0])
+    match lanes[0].is_wide() {
+        true => twin.pipeline.shortcut_wide::<TAGGED, _>(0, &mut bufs[0], &lanes[0]),
+        false => twin.pipeline.shortcut::<TAGGED, _>(0, &mut bufs[0], &lanes[0]),
+    }
 }
 
 #[test]
 fn packets_of_bound_flows_take_the_shortcut() {
+    for v6 in [false, true] {
+        packets_take_the_shortcut(v6);
+    }
+}
+
+fn packets_take_the_shortcut(v6: bool) {
     let vlans = [Some(7), Some(9)];
     let mut twin = Twin::new(vlans, true);
-    let segment = |flags, server| Shot { tcp: true, flags, server, numbers: (5, 5, 100), ..DATAGRAM };
-    for opening in [DATAGRAM, segment(2, false)] {
+    let datagram = Shot { v6, ..DATAGRAM };
+    let segment = |flags, server| Shot { tcp: true, flags, server, numbers: (5, 5, 100), ..datagram.clone() };
+    for opening in [datagram.clone(), segment(2, false)] {
         let frame = opening.frame(vlans, 1);
         assert_eq!(shortcut(&mut twin, 0, &frame), None, "there is no flow yet");
         assert_eq!(twin.take(START, 0, &[frame])[0].1, Verdict::Forward(PortId(1)));
     }
-    let (udp, tcp) = (snat_port(&twin, false), snat_port(&twin, true));
-    let answer = Shot { server: true, ..DATAGRAM };
-    for (shot, snat) in [(DATAGRAM, 1), (answer, udp), (segment(0x10, false), 1), (segment(0x18, true), tcp)]
+    let (udp, tcp) = (twin.snat_port(false, v6), twin.snat_port(true, v6));
+    let answer = Shot { server: true, ..datagram.clone() };
+    for (shot, snat) in
+        [(datagram.clone(), 1), (answer, udp), (segment(0x10, false), 1), (segment(0x18, true), tcp)]
     {
         let (frame, from, to) = (shot.frame(vlans, snat), u8::from(shot.server), u8::from(!shot.server));
         assert_eq!(shortcut(&mut twin, from, &frame), Some(PortId(to)), "{shot:?}");
@@ -324,8 +158,10 @@ fn a_burst_of_openings_needs_no_verdicts() {
 #[test]
 fn the_datagram_that_opens_a_flow_leaves_as_those_that_are_translated() {
     for vlans in [[None, None], [Some(7), Some(9)], [Some(7), None], [None, Some(9)]] {
-        for payload in [0, 9, 1400, 1472] {
-            let frame = Shot { payload, ..DATAGRAM }.frame(vlans, 1);
+        for (v6, payload) in
+            [(false, 0), (false, 9), (false, 1400), (false, 1472), (true, 0), (true, 9), (true, 1452)]
+        {
+            let frame = Shot { v6, payload, ..DATAGRAM }.frame(vlans, 1);
             let mut twin = Twin::new(vlans, true);
             let opened = twin.take(START, 0, std::slice::from_ref(&frame));
             let Ok(Packet::Transport(headers)) = parse::parse(&frame, vlans[0]) else { panic!("{vlans:?}") };
