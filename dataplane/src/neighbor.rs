@@ -63,6 +63,12 @@ pub struct Neighbors {
 /// Size of [`Neighbors::recent`].
 const RECENT: usize = 64;
 
+/// Where a neighbour is among the recent ones.
+#[inline]
+fn place((PortId(port), Address([.., low])): &(PortId, Address)) -> usize {
+    usize::from(low ^ port.rotate_left(3)) % RECENT
+}
+
 impl Neighbors {
     /// A table for `capacity` neighbours, 1 to 65,535; about 150 bytes each.
     #[must_use]
@@ -128,8 +134,7 @@ impl Neighbors {
     /// Where the neighbour has its entry.
     #[inline]
     fn slot_of(&mut self, next_hop: (PortId, Address)) -> Option<u16> {
-        let (PortId(port), Address([.., low])) = next_hop;
-        let recent = self.recent.get_mut(usize::from(low ^ port.rotate_left(3)) % RECENT)?;
+        let recent = self.recent.get_mut(place(&next_hop))?;
         let there = self.entries.get(usize::from(*recent));
         if there.is_none_or(|entry| (entry.port, entry.address) != next_hop) {
             *recent = *self.index.get(&next_hop)?;
@@ -186,16 +191,21 @@ impl Neighbors {
     /// [`Neighbors::resolve`] and [`Neighbors::retain`] in one.
     #[inline]
     pub fn hold(&mut self, now: Instant, next_hop: (PortId, Address)) -> Option<NeighborId> {
-        let slot = self.slot_of(next_hop);
-        if let Some((slot, entry)) =
-            slot.and_then(|slot| Some((slot, self.entries.get_mut(usize::from(slot))?)))
+        let slot = *self.recent.get(place(&next_hop))?;
+        if let Some(entry) = self.entries.get_mut(usize::from(slot))
+            && (entry.port, entry.address) == next_hop
             && let (State::Known { .. }, Some(_), 1..) = (entry.state, entry.due, entry.references)
         {
-            // As most are: in use, known, and asked for again in time.
+            // As most are: found lately, in use, known, and asked for again in time.
             entry.last_used = now;
             entry.references = entry.references.saturating_add(1);
             return Some(NeighborId::new(slot, entry.generation));
         }
+        self.resolve_and_retain(now, next_hop)
+    }
+
+    #[inline(never)]
+    fn resolve_and_retain(&mut self, now: Instant, next_hop: (PortId, Address)) -> Option<NeighborId> {
         let id = self.resolve(now, next_hop)?;
         self.retain(id);
         Some(id)

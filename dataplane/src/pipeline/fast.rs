@@ -22,7 +22,6 @@ use crate::neighbor::{Door, Neighbors};
 use crate::parse::{self, Headers};
 use crate::policy::Policy;
 use crate::rewrite;
-pub(super) use wide::cross_wide;
 
 /// What is known of a packet between the stages: 40 bytes.
 #[derive(Clone, Copy)]

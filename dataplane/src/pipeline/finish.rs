@@ -5,14 +5,14 @@ use smoltcp::time::Instant;
 use tcp::{Flags, SeqNumber, Side, Timestamps};
 
 use super::bound::{TURNING, side};
-use super::fast::{cross, cross_wide};
+use super::fast::cross;
 use super::{Pipeline, Verdict};
 use crate::counters::DropReason;
 use crate::flow::{Direction, Flow, milliseconds};
 use crate::flow_table::FlowId;
 use crate::glance::{Glance, TAGGED, TCP, TCP_TIMESTAMPS, UNTAGGED};
 use crate::header::{IPV4_LEN, IPV6_LEN};
-use crate::io::{PacketBuf, PortId};
+use crate::io::PacketBuf;
 use crate::parse::{self, Family, Headers};
 use crate::policy::Policy;
 
@@ -84,23 +84,6 @@ impl<P: Policy> Pipeline<P> {
             self.note_fin(now, id, flags, (side(direction), turn.clock));
         }
         Some(Verdict::Forward(out))
-    }
-
-    /// [`cross_wide`] for a flow that is known by its id.
-    pub(super) fn cross_known<B: PacketBuf>(
-        &mut self,
-        millis: u32,
-        buf: &mut B,
-        glance: (&Glance, u32),
-        tagged: bool,
-        (id, direction): (FlowId, Direction),
-    ) -> Option<PortId> {
-        let (flow, wide) = self.flows.wide_mut(id).filter(|(flow, _)| flow.is_bound())?;
-        let neighbors = &self.neighbors;
-        match tagged {
-            false => cross_wide::<UNTAGGED, B>(neighbors, millis, buf, glance, (flow, wide, direction)),
-            true => cross_wide::<TAGGED, B>(neighbors, millis, buf, glance, (flow, wide, direction)),
-        }
     }
 
     /// Follows a FIN that is believed.

@@ -1,11 +1,13 @@
 //! The stages for packets over IPv6, off the way of those over IPv4: the first stage looks a second time, the second one fetches
 //! the line with the flow's addresses as well, and the third one compares addresses only there.
 
+use smoltcp::time::Instant;
+
 use super::{Lane, Walk, is_too_large, relink, side};
 use crate::flow::{ASIDE, Direction, Flow, Wide, milliseconds};
 use crate::flow_table::{FlowId, Spot};
 use crate::glance::{
-    Glance, LONGER, TAGGED, TCP_TIMESTAMPS, UDP, WideGlance, ends_of, glance_wide, wide_headers,
+    Glance, LONGER, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, WideGlance, ends_of, glance_wide, wide_headers,
 };
 use crate::header::{IPV6_LEN, Mac, TCP_LEN, UDP_LEN};
 use crate::io::{PacketBuf, PortId};
@@ -14,7 +16,6 @@ use crate::parse::{Family, Headers};
 use crate::pipeline::{Pipeline, Verdict};
 use crate::policy::Policy;
 use crate::rewrite;
-use smoltcp::time::Instant;
 
 /// In the second half of the key of a lane: [`WideGlance::plain`].
 const PLAIN: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 1, 0]);
@@ -132,11 +133,28 @@ impl<P: Policy> Pipeline<P> {
         let (millis, tagged) = (milliseconds(now), headers.tagged());
         self.cross_known(millis, buf, (&glance, 0), tagged, (id, Direction::FromClient))
     }
+
+    /// [`cross_wide`] for a flow that is known by its id.
+    pub(in crate::pipeline) fn cross_known<B: PacketBuf>(
+        &mut self,
+        millis: u32,
+        buf: &mut B,
+        glance: (&Glance, u32),
+        tagged: bool,
+        (id, direction): (FlowId, Direction),
+    ) -> Option<PortId> {
+        let (flow, wide) = self.flows.wide_mut(id).filter(|(flow, _)| flow.is_bound())?;
+        let neighbors = &self.neighbors;
+        match tagged {
+            false => cross_wide::<UNTAGGED, B>(neighbors, millis, buf, glance, (flow, wide, direction)),
+            true => cross_wide::<TAGGED, B>(neighbors, millis, buf, glance, (flow, wide, direction)),
+        }
+    }
 }
 
 /// As [`super::cross`] for a packet over IPv6 without extension headers, and a hop limit that is not used up.
 #[inline(always)]
-pub(in crate::pipeline) fn cross_wide<const LINK: usize, B: PacketBuf>(
+fn cross_wide<const LINK: usize, B: PacketBuf>(
     neighbors: &Neighbors,
     millis: u32,
     buf: &mut B,
