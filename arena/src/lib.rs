@@ -140,19 +140,21 @@ impl<T> Arena<T> {
     /// As [`Arena::prefetch`], but all cache lines that the entry touches.
     #[inline]
     pub fn prefetch_whole(&self, index: usize) {
-        self.prefetch_part(index, size_of::<T>());
-    }
-
-    /// As [`Arena::prefetch`], but all cache lines that the first `bytes` bytes of the entry touch.
-    #[inline]
-    pub fn prefetch_part(&self, index: usize, bytes: usize) {
         if let Some(entry) = self.deref().get(index) {
             let start = std::ptr::from_ref(entry).cast::<i8>();
             // A constant for types that are aligned to cache lines.
             let into_line = if align_of::<T>() < CACHE_LINE { start.addr() % CACHE_LINE } else { 0 };
-            for offset in (0..into_line + bytes.min(size_of::<T>())).step_by(CACHE_LINE) {
+            for offset in (0..into_line + size_of::<T>()).step_by(CACHE_LINE) {
                 prefetch_line(start.wrapping_add(offset));
             }
+        }
+    }
+
+    /// As [`Arena::prefetch`], but the cache line in which the byte at `offset` of the entry is.
+    #[inline]
+    pub fn prefetch_at(&self, index: usize, offset: usize) {
+        if let Some(entry) = self.deref().get(index) {
+            prefetch_line(std::ptr::from_ref(entry).cast::<i8>().wrapping_add(offset));
         }
     }
 
@@ -341,7 +343,7 @@ mod tests {
         for index in [0, 3, 4, usize::MAX] {
             arena.prefetch(index);
             arena.prefetch_whole(index);
-            arena.prefetch_part(index, 1 << 20);
+            arena.prefetch_at(index, 1 << 20);
         }
         assert!(arena.iter().all(|line| line.0 == [0; 8]));
     }

@@ -178,13 +178,16 @@ impl FlowTable {
         self.index.candidate_in(bucket, hash).map_or(Spot::NONE, Spot)
     }
 
-    /// Fetches what the fast path needs of a flow: two cache lines for TCP, one for UDP.
+    /// Fetches what the fast path needs of every flow.
     #[inline]
-    pub(crate) fn prefetch_spot(&self, Spot(entry): Spot, tcp: bool) {
-        match tcp {
-            false => self.flows.prefetch_part(place(entry).0, LINE),
-            true => self.flows.prefetch_part(place(entry).0, 2 * LINE),
-        }
+    pub(crate) fn prefetch_spot(&self, Spot(entry): Spot) {
+        self.flows.prefetch(place(entry).0);
+    }
+
+    /// Fetches what it needs of a connection besides.
+    #[inline]
+    pub(crate) fn prefetch_splice(&self, Spot(entry): Spot) {
+        self.flows.prefetch_at(place(entry).0, LINE);
     }
 
     /// Before flows are ended, for each of them: fetches the flow in a place.

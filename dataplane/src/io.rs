@@ -3,8 +3,9 @@
 //! [`PacketIo`] has two real implementations: the DPDK ports of the `dpdk` crate and [`crate::memory::MemoryIo`],
 //! the in-memory twin that tests, replays and fuzzers use. The core never learns which one it talks to.
 
-/// The largest number of packets that one call moves.
-pub const BURST: usize = 32;
+/// The largest number of packets that one call moves: enough that what each burst waits for memory at its begin, before there is
+/// anything else to do, is a small part of it.
+pub const BURST: usize = 64;
 
 /// A port, by its place in [`crate::snapshot::Snapshot::interfaces`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

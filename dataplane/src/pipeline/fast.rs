@@ -46,9 +46,9 @@ impl Lane {
 /// Packets that are in the same stage at the same time.
 ///
 /// A line from memory takes as long as some four hundred cycles of work. While those of one group are on their way, two other
-/// groups are worked on. Within a group the fetches are made in a loop of their own: each retires only when its address is
-/// translated, which for a big table in a virtual machine takes a hundred cycles by itself, and only in a short loop the
-/// translations overlap.
+/// groups are worked on. The fetches for all of them are made in one place ([`Pipeline::fetch`]): each retires only when its
+/// address is translated, which for a big table in a virtual machine takes a hundred cycles by itself, and only in short loops
+/// without anything else the translations overlap.
 const GROUP: usize = 8;
 
 type Lanes = [Lane; GROUP];
@@ -79,23 +79,26 @@ impl<P: Policy> Pipeline<P> {
         let mut walk = Walk { now, millis, port, verdicts, parsed, acted: 0, common: None };
         let mut lanes = [[Lane::EMPTY; GROUP]; BURST / GROUP];
         let groups = burst.len().div_ceil(GROUP);
+        let lanes = lanes.get_mut(..groups).unwrap_or_default();
         for turn in 0..groups + 2 {
             if let (Some(lanes), Some(bufs)) = (lanes.get_mut(turn), burst.chunks(GROUP).nth(turn)) {
                 self.look::<LINK, B>(bufs, lanes, &mut walk);
             }
-            if let Some(lanes) = turn.checked_sub(1).and_then(|turn| lanes.get_mut(turn)) {
+            let second = turn.wrapping_sub(1);
+            if let Some(lanes) = lanes.get_mut(second) {
                 self.approach(lanes);
             }
-            let turn = turn.wrapping_sub(2);
-            if let (Some(lanes), Some(bufs)) = (lanes.get(turn), burst.chunks_mut(GROUP).nth(turn)) {
-                self.act::<LINK, B>(turn * GROUP, bufs, lanes, &mut walk);
+            self.fetch(lanes.get(turn), lanes.get(second));
+            let third = turn.wrapping_sub(2);
+            if let (Some(lanes), Some(bufs)) = (lanes.get(third), burst.chunks_mut(GROUP).nth(third)) {
+                self.act::<LINK, B>(third * GROUP, bufs, lanes, &mut walk);
             }
         }
         self.counters.rx += burst.len() as u64;
         walk.common.filter(|_| walk.verdicts.is_empty())
     }
 
-    /// Stage one: keys and hashes; where the index would know them is on its way from memory when it returns.
+    /// Stage one: keys and hashes.
     #[inline]
     fn look<const LINK: usize, B: PacketBuf>(&mut self, bufs: &[B], lanes: &mut Lanes, walk: &mut Walk<'_>) {
         let settings = self.ports.get(walk.port.index());
@@ -112,9 +115,6 @@ impl<P: Policy> Pipeline<P> {
                 }
                 None => self.look_closer::<LINK>(frame, (mac, vlan), lane, walk),
             }
-        }
-        for lane in lanes {
-            self.flows.prefetch_bucket(lane.hash);
         }
         self.counters.rx_bytes += bytes as u64;
     }
@@ -149,7 +149,7 @@ impl<P: Policy> Pipeline<P> {
         let _ = walk.parsed.try_push(self.parse_one(walk.port, frame));
     }
 
-    /// Stage two: the flows are on their way from memory when it returns.
+    /// Stage two: where the flows are.
     #[inline]
     fn approach(&self, lanes: &mut Lanes) {
         let mut elsewhere = false;
@@ -160,8 +160,27 @@ impl<P: Policy> Pipeline<P> {
         if elsewhere {
             self.approach_others(lanes);
         }
-        for lane in lanes {
-            self.flows.prefetch_spot(lane.spot, lane.glance.is_tcp());
+    }
+
+    /// Between the stages: lets come from memory what is read next, of those that have been looked at the places of the index,
+    /// of those that have been approached the flows.
+    #[inline]
+    fn fetch(&self, looked: Option<&Lanes>, approached: Option<&Lanes>) {
+        if let Some(lanes) = approached {
+            for lane in lanes {
+                self.flows.prefetch_spot(lane.spot);
+            }
+        }
+        if let Some(lanes) = looked {
+            for lane in lanes {
+                self.flows.prefetch_bucket(lane.hash);
+            }
+        }
+        // On the same pages as the first ones: by now their addresses are known.
+        if let Some(lanes) = approached {
+            for lane in lanes.iter().filter(|lane| lane.glance.is_tcp()) {
+                self.flows.prefetch_splice(lane.spot);
+            }
         }
     }
 
@@ -302,10 +321,22 @@ impl<P: Policy> Pipeline<P> {
         }
         // 1 may stand for another hash.
         let hash = if lane.hash == 1 { self.flows.hash_narrow(glance.key) } else { lane.hash };
-        // Stage two is long ago: an earlier packet of the burst may have begun this flow.
+        self.without_flow(walk.now, buf, &headers, hash)
+    }
+
+    /// Stage three for a packet of which stage two has found no flow. That is long ago: an earlier packet of the burst may have
+    /// begun it.
+    #[inline]
+    fn without_flow<B: PacketBuf>(
+        &mut self,
+        now: Instant,
+        buf: &mut B,
+        headers: &Headers,
+        hash: u64,
+    ) -> Verdict {
         match self.flows.lacks(hash) {
-            true => self.stranger(walk.now, buf, &headers, hash),
-            false => self.transport(walk.now, buf, &headers, hash),
+            true => self.stranger(now, buf, headers, hash),
+            false => self.transport(now, buf, headers, hash),
         }
     }
 }
