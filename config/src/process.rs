@@ -97,7 +97,7 @@ impl DpdkSettings {
 }
 
 /// Packet buffers of a worker besides those in descriptors: a burst per port, the pool's cache, what is held for scripts.
-pub(crate) const SPARE_MBUFS: u32 = 512;
+pub(crate) const SPARE_MBUFS: u32 = 1024;
 
 /// How many workers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

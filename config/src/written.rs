@@ -25,8 +25,8 @@ pub(crate) type Buffer = Size<2048, { 1 << 20 }>;
 pub(crate) type Flows = Int<64, { 1 << 30 }>;
 /// Flows that a server may have.
 pub(crate) type Connections = Int<1, { 1 << 30 }>;
-/// Descriptors of a queue.
-pub(crate) type Descriptors = Int<64, 16384>;
+/// Descriptors of a queue: two bursts at least.
+pub(crate) type Descriptors = Int<128, 16384>;
 
 section! {
     /// The whole file.

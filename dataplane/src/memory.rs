@@ -231,6 +231,7 @@ fn filled(mut buf: VecBuf, frame: &[u8]) -> Option<VecBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::BURST;
 
     const A: PortId = PortId(0);
     const B: PortId = PortId(1);
@@ -243,21 +244,22 @@ mod tests {
 
     #[test]
     fn frames_cross_in_order_and_buffers_come_back() {
-        let mut io = MemoryIo::with_pool(2, 40, 64);
-        for i in 0..40u8 {
-            assert!(io.inject(A, &[i; 20]));
+        let frames: Vec<Vec<u8>> = (0..=255u8).map(|i| vec![i; 20]).take(BURST + 8).collect();
+        let mut io = MemoryIo::with_pool(2, frames.len(), 64);
+        for frame in &frames {
+            assert!(io.inject(A, frame));
         }
-        assert_eq!((io.pending(A), io.buffers_free()), (40, 0));
+        assert_eq!((io.pending(A), io.buffers_free()), (BURST + 8, 0));
         let mut burst = receive(&mut io, A);
-        assert_eq!((burst.len(), io.pending(A)), (32, 8));
+        assert_eq!((burst.len(), io.pending(A)), (BURST, 8));
         io.tx_burst(B, &mut burst);
         assert!(burst.is_empty());
-        let expected: Vec<Vec<u8>> = (0..32u8).map(|i| vec![i; 20]).collect();
-        assert_eq!(io.take_sent(B), expected);
+        assert_eq!(io.take_sent(B), frames[..BURST]);
         assert!(io.take_sent(A).is_empty() && io.take_sent(B).is_empty());
-        assert_eq!(io.buffers_free(), 32);
-        assert_eq!(io.port_stats(A), PortStats { rx_packets: 32, ..PortStats::default() });
-        assert_eq!(io.port_stats(B), PortStats { tx_packets: 32, ..PortStats::default() });
+        assert_eq!(io.buffers_free(), BURST);
+        let packets = BURST as u64;
+        assert_eq!(io.port_stats(A), PortStats { rx_packets: packets, ..PortStats::default() });
+        assert_eq!(io.port_stats(B), PortStats { tx_packets: packets, ..PortStats::default() });
         assert_eq!(io.faults(), Faults::default());
     }
 
@@ -266,11 +268,11 @@ mod tests {
         let mut io = MemoryIo::new(1);
         io.inject(A, b"one");
         let mut burst = receive(&mut io, A);
-        for _ in 0..40 {
+        for _ in 0..BURST + 8 {
             io.inject(A, b"more");
         }
         io.rx_burst(A, &mut burst);
-        assert_eq!((burst.len(), burst[0].bytes(), io.pending(A)), (32, &b"one"[..], 9));
+        assert_eq!((burst.len(), burst[0].bytes(), io.pending(A)), (BURST, &b"one"[..], 9));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct Wheel {
     timers: u32,
     /// The next tick whose spoke was not yet looked at.
     cursor: u64,
-    /// The latest tick that was seen; time never goes back.
+    /// The latest tick that was seen, up to which spokes are being looked at; time never goes back.
     latest: u64,
     scheduled: u32,
 }
@@ -129,7 +129,7 @@ impl Wheel {
     /// left is found by the next call.
     ///
     /// A call looks at no more than 64 timers that must be put back, and answers `None` then, too, so that a crowd of
-    /// far timers cannot hold up a burst. It passes at most once over the 4096 spokes, however long ago the last call
+    /// far timers cannot hold up a burst. It passes at most twice over the 4096 spokes, however long ago the last call
     /// was; that takes some microseconds.
     pub fn pop_expired(&mut self, now: Instant) -> Option<u32> {
         let mut looks = LOOKS;

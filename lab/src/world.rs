@@ -100,7 +100,9 @@ impl Lab {
         let policy = Observed::new(snapshot, options)?;
         let pipeline =
             Pipeline::new(Arc::clone(snapshot), mesh.seat(), &macs, policy, options.seed, options.start)?;
-        let (end, control) = channel(Capacities { commands: 4, records: 256, packets: 16 });
+        // All flows may end at once.
+        let records = snapshot.limits.flows as usize + 256;
+        let (end, control) = channel(Capacities { commands: 4, records, packets: 16 });
         let io = MemoryIo::with_pool(usize::from(ports), BUFFERS, mtu + LINK);
         let worker =
             Worker::new(io, pipeline, end, mesh).map_err(|error| LabError::Worker(error.to_string()))?;

@@ -14,6 +14,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use dataplane::address::{Address, FlowKey};
 use dataplane::balance::Balancer;
 use dataplane::glance::{UNTAGGED, glance};
+use dataplane::io::BURST;
 use dataplane::parse::{Headers, Packet, parse};
 use dataplane::policy::{Context, Event, FlowFacts, Outcome, Policy, Record};
 use dataplane::rewrite::{Translation, apply};
@@ -26,9 +27,6 @@ use weir_perf::frame::{Family, PEER_MAC, endpoint};
 use weir_perf::icount::{MAC, prepared};
 use weir_perf::scenario::Scenario;
 use weir_perf::tsc;
-
-/// Packets of a burst.
-const BURST: usize = 32;
 
 fn scenario(name: &str) -> Scenario {
     Scenario::named(name).unwrap()

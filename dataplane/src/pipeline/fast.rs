@@ -46,7 +46,7 @@ impl Lane {
 /// Packets that are in the same stage at the same time.
 ///
 /// A line from memory takes as long as some four hundred cycles of work. While those of one group are on their way, two other
-/// groups are worked on. The fetches for all of them are made in one place ([`Pipeline::fetch`]): each retires only when its
+/// groups are worked on. The fetches for all of them (over IPv4) are made in one place ([`Pipeline::fetch`]): each retires only when its
 /// address is translated, which for a big table in a virtual machine takes a hundred cycles by itself, and only in short loops
 /// without anything else the translations overlap.
 const GROUP: usize = 8;

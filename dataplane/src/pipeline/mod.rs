@@ -171,7 +171,7 @@ pub struct Pipeline<P: Policy> {
 }
 
 /// Most news that wait for the worker; it takes them after each round.
-const NEWS: usize = 256;
+const NEWS: usize = 8 * BURST;
 /// Most packets without a binding that wait for the worker to send them; as many flows may have something to send before the
 /// list of them has to grow.
 const QUEUE: usize = 4096;

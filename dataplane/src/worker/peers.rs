@@ -4,12 +4,12 @@ use smoltcp::time::Instant;
 
 use super::Worker;
 use crate::counters::DropReason;
-use crate::io::{PacketIo, PortId};
+use crate::io::{BURST, PacketIo, PortId};
 use crate::mesh::News;
 use crate::policy::Policy;
 
 /// News that are heard from each other worker, and told it of tables, between two bursts.
-const NEWS: usize = 64;
+const NEWS: usize = 2 * BURST;
 
 impl<I: PacketIo, P: Policy> Worker<I, P> {
     /// One burst that another worker handed over, for each port by which its packets came in; and what it told.

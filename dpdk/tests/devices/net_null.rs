@@ -15,7 +15,7 @@ fn bursts_are_full_and_counted() {
     io.tx_burst(PORT, &mut burst);
     assert!(burst.is_empty());
     assert_eq!(pool.in_use(), 0, "the device frees what it sends");
-    let expected = PortStats { rx_packets: 32, tx_packets: 32, ..PortStats::default() };
+    let expected = PortStats { rx_packets: BURST as u64, tx_packets: BURST as u64, ..PortStats::default() };
     assert_eq!(io.port_stats(PORT), expected);
 }
 
@@ -25,14 +25,15 @@ fn receiving_appends_and_stops_at_a_full_burst() {
     let pool = pool(&eal, 1023);
     let mut io = io(&eal, &["net_null0"], &pool);
     let mut burst = Burst::new();
-    for number in 0..30 {
+    let held = BURST as u8 - 2;
+    for number in 0..held {
         let mbuf = frame(&mut io, &[number; 20]);
         burst.push(mbuf);
     }
     io.rx_burst(PORT, &mut burst);
     assert_eq!(burst.len(), BURST);
     assert!(
-        burst.iter().zip(0..30).all(|(mbuf, number)| mbuf.bytes() == [number; 20]),
+        burst.iter().zip(0..held).all(|(mbuf, number)| mbuf.bytes() == [number; 20]),
         "the first ones stay"
     );
     assert_eq!(io.port_stats(PORT).rx_packets, 2);
@@ -45,10 +46,10 @@ fn receiving_appends_and_stops_at_a_full_burst() {
 #[test]
 fn an_empty_pool_receives_nothing() {
     let eal = init(&["net_null0"]);
-    let pool = pool(&eal, 63);
+    let pool = pool(&eal, 127);
     let mut io = io(&eal, &["net_null0"], &pool);
     let held: Vec<_> = std::iter::from_fn(|| io.alloc()).collect();
-    assert_eq!(held.len(), 63);
+    assert_eq!(held.len(), 127);
     assert!(receive(&mut io, PORT).is_empty());
     drop(held);
     assert_eq!(receive(&mut io, PORT).len(), BURST);
@@ -71,7 +72,7 @@ fn ports_that_do_not_exist_do_nothing() {
 #[test]
 fn a_port_has_states() {
     let eal = init(&["net_null0"]);
-    let pool = pool(&eal, 63);
+    let pool = pool(&eal, 127);
     let mut port = eal.port("net_null0").unwrap();
     assert!(matches!(port.start(), Err(Error::State { found: "not configured", .. })));
     port.configure(&PortConfig::default(), &pool).unwrap();

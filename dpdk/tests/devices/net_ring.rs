@@ -43,7 +43,7 @@ fn a_full_ring_leaves_the_rest_in_the_burst() {
     }
     io.tx_burst(PORT, &mut burst);
     let left: Vec<u8> = burst.iter().map(|mbuf| mbuf.bytes()[0]).collect();
-    assert_eq!(left, (15..32).collect::<Vec<u8>>(), "15 fit into a ring of 16 slots");
+    assert_eq!(left, (15..BURST as u8).collect::<Vec<u8>>(), "15 fit into a ring of 16 slots");
     let received: Vec<u8> = receive(&mut io, OTHER).iter().map(|mbuf| mbuf.bytes()[0]).collect();
     assert_eq!(received, (0..15).collect::<Vec<u8>>());
     drop(burst);

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use anyhow::{Context, bail, ensure};
 use dataplane::header::Mac;
-use dataplane::io::{BURST, Burst, PacketBuf, PacketIo};
+use dataplane::io::{Burst, PacketBuf, PacketIo};
 use dataplane::parse::{Packet, parse};
 use dataplane::steering::{Seat, Steering};
 use dpdk::{DpdkIo, Mbuf};
@@ -20,6 +20,8 @@ use crate::scenario::{Kind, Scenario};
 use crate::tsc;
 use crate::wire::PORT;
 
+/// Packets that are sent together at most: less than weir takes at once, and the same whatever weir does.
+const BATCH: u64 = 32;
 /// Flows that are opened together.
 const TOGETHER: u32 = 64;
 /// Attempts at opening a flow, and nanoseconds for each.
@@ -223,13 +225,13 @@ impl Generator {
         Ok(load)
     }
 
-    /// Sends what is to have left by now, but no more than a burst.
+    /// Sends what is to have left by now, but no more than a batch.
     fn send_due(&mut self, load: &mut Load, rate: Option<f64>, elapsed: u64) {
         let due = match rate {
             Some(rate) => (elapsed as f64 * rate / 1e9) as u64,
-            None => load.scheduled + BURST as u64,
+            None => load.scheduled + BATCH,
         };
-        let packets = due.saturating_sub(load.scheduled).min(BURST as u64);
+        let packets = due.saturating_sub(load.scheduled).min(BATCH);
         let intended = |number: u64| rate.map_or(elapsed, |rate| (number as f64 * 1e9 / rate) as u64);
         if elapsed >= LEAD && packets > 0 {
             let late = elapsed.saturating_sub(intended(load.scheduled)).max(1);

@@ -44,6 +44,7 @@ enum Told {
 /// The worker's side.
 struct Far<'a> {
     worker: Worker<DpdkIo, LuaPolicy>,
+    control: ControlEnd,
     bare: DpdkIo,
     turn: &'a AtomicUsize,
     told: Sender<Told>,
@@ -102,9 +103,9 @@ pub fn run(lab: &Lab, scenario: Scenario, plan: &Plan) -> anyhow::Result<Outcome
         outcome.map(Some)
     });
     let serve: Job<'_> = Box::new(move || {
-        // Its Lua state must not leave this thread, and the other end of its channel has to be there.
-        let (worker, _control) = worker(snapshot, weir, mac)?;
-        Far { worker, bare, turn, told: tell }.serve();
+        // Its Lua state must not leave this thread.
+        let (worker, control) = worker(snapshot, weir, mac)?;
+        Far { worker, control, bare, turn, told: tell }.serve();
         Ok(None)
     });
     let results = lab.eal().run_on_lcores(vec![generate, serve])?;
@@ -191,6 +192,8 @@ impl Far<'_> {
             watch.pass(done, Account::now);
             now = done;
         }
+        // So that there is room for those of the next turn.
+        while self.control.records.receive().is_some() {}
         watch.into_gaps()
     }
 

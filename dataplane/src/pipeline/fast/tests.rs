@@ -48,7 +48,7 @@ proptest! {
     /// Whatever comes, in whatever bursts: the fast path leaves frames, verdicts and flows as the long way does.
     #[test]
     fn the_shortcut_leads_where_the_detour_leads(
-        shots in proptest::collection::vec((shot(), 1..34usize), 1..24), tags: (bool, bool), inspect: bool,
+        shots in proptest::collection::vec((shot(), 1..BURST + 2), 1..24), tags: (bool, bool), inspect: bool,
         splice in proptest::option::of(splice()), mixed: bool, opened in proptest::bool::weighted(0.8),
     ) {
         let vlans = [tags.0.then_some(7), tags.1.then_some(9)];
