@@ -57,9 +57,7 @@ impl Address {
             None => IpAddr::V6(Ipv6Addr::from(self.0)),
         }
     }
-}
 
-impl Address {
     /// With a port as the standard library's type. Not by way of [`Address::ip`]: taking that apart again costs as much.
     #[inline]
     fn socket(&self, port: u16) -> SocketAddr {

@@ -65,8 +65,11 @@ pub enum FlowTableError {
 /// For a burst: [`hash`](Self::hash) and [`prefetch_bucket`](Self::prefetch_bucket) for all packets, then
 /// [`prefetch_entry`](Self::prefetch_entry) for all, then [`find`](Self::find) one by one: the misses in the cache
 /// overlap. The fast path has stages of its own with the same aim, which touch less: `prefetch_bucket`, `spot`,
-/// `prefetch_spot` and `prefetch_splice`, `plain_mut`; over IPv6 `hash_wide`, `prefetch_wide` and `plain_wide_mut` (`wide.rs`). For one flow: [`insert`](Self::insert), [`bind`](Self::bind) when its server is known (and
-/// [`unbind`](Self::unbind) to try another), [`remove`](Self::remove).
+/// `prefetch_spot` and `prefetch_splice`, `plain_mut`; over IPv6 `hash_wide`, `prefetch_wide` and
+/// `plain_wide_mut` (`wide.rs`).
+///
+/// For one flow: [`insert`](Self::insert), [`bind`](Self::bind) when its server is known (and [`unbind`](Self::unbind) to try
+/// another), [`remove`](Self::remove).
 ///
 /// A flow costs 128 bytes and 22 bytes of index, which are there from the start, and 64 more with an address of IPv6. A lookup
 /// reads one or two cache lines of the index and, only if there is a flow, that flow. The hash is keyed, so that nobody who

@@ -16,8 +16,9 @@ const CURSORS: usize = 1024;
 /// Hands out pairs of SNAT address and port; one per worker.
 ///
 /// What must be unique is the whole tuple towards a server: the same pair serves flows to different servers at the same
-/// time, so one address with 60,000 ports carries 60,000 flows per protocol and *server*. Whether a tuple is in use is the flow table's knowledge, asked through `is_free`: there is
-/// nothing to give back, and nothing that could disagree with the table.
+/// time, so one address with 60,000 ports carries 60,000 flows per protocol and *server*. Whether a
+/// tuple is in use is the flow table's knowledge, asked through `is_free`: there is nothing to give back, and nothing that could
+/// disagree with the table.
 ///
 /// Of several workers each takes the pairs whose replies come back to it (`is_free` says so), one of as many as there are workers; it
 /// tries that many times more pairs for it.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use dataplane::channel::EndedBy;
 use dataplane::script_trace::{Detail, ScriptStep};
 use dataplane::snapshot::{PoolId, Protocol, ServerId, ServiceId};
 use lab::{Blueprint, Host, Lab, Options, Reply, RunState, ServerState, SessionId, TcpPhase, Tracing};
@@ -215,6 +216,22 @@ fn datagrams_go_and_come_back_whole() {
     assert_eq!(lab.client_view(c).unwrap().datagrams().last().unwrap(), b"more");
     lab.advance(Duration::from_secs(60));
     assert_eq!(lab.records().len(), 1);
+}
+
+/// However many there are: nobody reads the queue of their records while they end.
+#[test]
+fn all_flows_that_are_open_at_the_end_are_recorded() {
+    let mut lab = fresh();
+    let flows = 700u16;
+    for n in 0..flows {
+        let address = SocketAddr::new([198, 51, 100, 7].into(), 10_000 + n);
+        let id = lab.client(address, socket("192.0.2.10:80"), Protocol::Udp).unwrap();
+        lab.send(id, b"a: 1");
+        lab.settle();
+    }
+    lab.shut_down();
+    assert_eq!(lab.records().len(), usize::from(flows));
+    assert!(lab.records().iter().all(|record| record.termination.by == EndedBy::Shutdown));
 }
 
 #[test]

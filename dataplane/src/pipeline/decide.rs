@@ -219,8 +219,8 @@ impl<P: Policy> Pipeline<P> {
         Err(Refusal { reason, close })
     }
 
-    /// Gives a flow, of this service and with this key of the client, a server in which it has room: source address and port, server key, next hop, counts, persistence. The
-    /// flow is not yet `Bound`.
+    /// Gives a flow, of this service and with this key of the client, a server in which it has room: source address and
+    /// port, server key, next hop, counts, persistence. The flow is not yet `Bound`.
     pub(super) fn attach(
         &mut self,
         now: Instant,
