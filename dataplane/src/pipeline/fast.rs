@@ -321,23 +321,7 @@ impl<P: Policy> Pipeline<P> {
         }
         // 1 may stand for another hash.
         let hash = if lane.hash == 1 { self.flows.hash_narrow(glance.key) } else { lane.hash };
-        self.without_flow(walk.now, buf, &headers, hash)
-    }
-
-    /// Stage three for a packet of which stage two has found no flow. That is long ago: an earlier packet of the burst may have
-    /// begun it.
-    #[inline]
-    fn without_flow<B: PacketBuf>(
-        &mut self,
-        now: Instant,
-        buf: &mut B,
-        headers: &Headers,
-        hash: u64,
-    ) -> Verdict {
-        match self.flows.lacks(hash) {
-            true => self.stranger(now, buf, headers, hash),
-            false => self.transport(now, buf, headers, hash),
-        }
+        self.transport(walk.now, buf, &headers, hash)
     }
 }
 

@@ -318,7 +318,8 @@ impl<P: Policy> Pipeline<P> {
         }
     }
 
-    /// A TCP or UDP packet: to its flow, to the worker that may have it, or to the service that opens one.
+    /// A TCP or UDP packet: to its flow, to the worker that may have it, or to the service that opens one. What the stages of a
+    /// burst saw of the index is long ago: an earlier packet may have begun the flow.
     #[inline(never)]
     fn transport<B: PacketBuf>(
         &mut self,
@@ -327,14 +328,12 @@ impl<P: Policy> Pipeline<P> {
         headers: &Headers,
         hash: u64,
     ) -> Verdict {
-        match self.flows.find(hash, &headers.key) {
-            Some(found) => self.known(now, buf, headers, found),
-            None => self.stranger(now, buf, headers, hash),
+        // Nearly all that come here have no flow, and this is half of a look-up.
+        if !self.flows.lacks(hash)
+            && let Some(found) = self.flows.find(hash, &headers.key)
+        {
+            return self.known(now, buf, headers, found);
         }
-    }
-
-    /// The same for one that has no flow here.
-    fn stranger<B: PacketBuf>(&mut self, now: Instant, buf: &mut B, headers: &Headers, hash: u64) -> Verdict {
         match self.steering.elsewhere(&headers.key) {
             Some(worker) => Verdict::HandOver(worker),
             None => self.unknown(now, buf, headers, hash),

@@ -109,7 +109,7 @@ impl<P: Policy> Pipeline<P> {
         let headers = wide_headers::<LINK>(buf.bytes(), glance.total, glance.above);
         let packet = buf.bytes().get(LINK..).unwrap_or_default();
         let Some(found) = self.flows.found_wide(lane.spot, (ends_of(packet), glance.key.1)) else {
-            return self.without_flow(now, buf, &headers, hash);
+            return self.transport(now, buf, &headers, hash);
         };
         match self.finish(now, buf, &headers, found) {
             Some(verdict) => verdict,
