@@ -25,7 +25,7 @@ pub(crate) type Buffer = Size<2048, { 1 << 20 }>;
 pub(crate) type Flows = Int<64, { 1 << 30 }>;
 /// Flows that a server may have.
 pub(crate) type Connections = Int<1, { 1 << 30 }>;
-/// Descriptors of a queue: two bursts at least.
+/// Descriptors of a queue: two short bursts at least.
 pub(crate) type Descriptors = Int<128, 16384>;
 
 section! {

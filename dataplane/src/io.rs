@@ -5,7 +5,11 @@
 
 /// The largest number of packets that one call moves: enough that what each burst waits for memory at its begin, before there is
 /// anything else to do, is a small part of it.
-pub const BURST: usize = 64;
+pub const BURST: usize = 256;
+
+/// As many are received at once where many of the last ones took long, because they opened flows or were for scripts, so that
+/// the packets of a burst do not wait too long for each other.
+pub const SHORT_BURST: usize = 64;
 
 /// A port, by its place in [`crate::snapshot::Snapshot::interfaces`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,7 +58,12 @@ pub trait PacketIo {
     /// Number of ports.
     fn ports(&self) -> usize;
     /// Appends received frames to `burst`, as many as there is room for. Never blocks.
-    fn rx_burst(&mut self, port: PortId, burst: &mut Burst<Self::Buf>);
+    #[inline]
+    fn rx_burst(&mut self, port: PortId, burst: &mut Burst<Self::Buf>) {
+        self.rx_up_to(BURST, port, burst);
+    }
+    /// The same until `burst` has `most` frames.
+    fn rx_up_to(&mut self, most: usize, port: PortId, burst: &mut Burst<Self::Buf>);
     /// Sends frames from the front of `burst` and removes what was accepted; what is left stays in `burst`.
     fn tx_burst(&mut self, port: PortId, burst: &mut Burst<Self::Buf>);
     /// An empty frame for a packet that weir originates, or `None` when the pool is empty.

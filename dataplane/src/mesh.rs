@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::io::{Burst, PortId};
+use crate::io::{BURST, Burst, PortId};
 use crate::neighbor::Observation;
 use crate::steering::Seat;
 use crate::table::TableNews;
@@ -102,15 +102,15 @@ impl<B> Mesh<B> {
         }
     }
 
-    /// Appends packets that another worker handed over and that came in by `port`, as many as there is room for.
-    pub fn take_over(&self, from: u8, port: PortId, burst: &mut Burst<B>) {
+    /// Appends packets that another worker handed over and that came in by `port`, until `burst` has `most`.
+    pub fn take_over(&self, most: usize, from: u8, port: PortId, burst: &mut Burst<B>) {
         let lane = self.inbound.get(usize::from(from)).and_then(Option::as_ref);
         let Some(queue) = lane.and_then(|lane| lane.packets.get(port.index())) else { return };
         // Cheaper than an attempt at an empty queue, which needs a fence.
         if queue.is_empty() {
             return;
         }
-        while burst.remaining_capacity() > 0
+        while burst.len() < most.min(BURST)
             && let Some(packet) = queue.pop()
         {
             let _ = burst.try_push(packet);
@@ -164,7 +164,7 @@ mod tests {
         let said = |last| format!("{:?}", Some(news(last)));
         let taken = |from, port| {
             let mut burst = Burst::new();
-            meshes[2].take_over(from, port, &mut burst);
+            meshes[2].take_over(BURST, from, port, &mut burst);
             burst.to_vec()
         };
         assert_eq!(taken(0, B), [7, 8]);
@@ -185,8 +185,8 @@ mod tests {
         assert_eq!(meshes[0].hand_over(0, A, 1), Err(1), "not to itself");
         assert_eq!(meshes[0].hand_over(1, B, 2), Err(2), "no such port");
         let mut burst = Burst::new();
-        meshes[1].take_over(0, A, &mut burst);
-        assert_eq!(burst.len(), crate::io::BURST);
+        meshes[1].take_over(BURST, 0, A, &mut burst);
+        assert_eq!(burst.len(), BURST);
         meshes[0].hand_over(1, A, 5000).unwrap();
         assert!((0..NEWS).all(|_| meshes[0].tell(1, news(1)).is_ok()));
         assert!(meshes[0].tell(1, news(1)).is_err());

@@ -162,7 +162,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
 
     /// One burst from rx to tx.
     fn receive(&mut self, now: Instant, port: PortId) -> usize {
-        self.io.rx_burst(port, &mut self.received);
+        self.io.rx_up_to(self.pipeline.most(), port, &mut self.received);
         let count = self.received.len();
         if count == 0 {
             return 0;

@@ -13,6 +13,8 @@ use crate::{Error, Mbuf, Mempool, Port};
 pub struct DpdkIo {
     ports: Vec<Queues>,
     pool: Mempool,
+    /// The largest burst: no more than half of what each port has room for, which would have to take all of it at once.
+    most: usize,
 }
 
 /// A queue pair of a port. There is one of them for each number, and whoever has it is the only one to use it.
@@ -46,6 +48,8 @@ impl DpdkIo {
                 return Err(Error::Queues { port, wanted: workers, max });
             }
         }
+        let fewest = ports.iter().map(Port::tx_descriptors).min();
+        let most = fewest.map_or(BURST, |descriptors| usize::from(descriptors) / 2).clamp(1, BURST);
         let ports: Vec<Arc<Port>> = ports.into_iter().map(Arc::new).collect();
         let queues = |port: &Arc<Port>, queue| Queues {
             port: Arc::clone(port),
@@ -55,6 +59,7 @@ impl DpdkIo {
         let worker = |queue| DpdkIo {
             ports: ports.iter().map(|port| queues(port, queue)).collect(),
             pool: pool.clone(),
+            most,
         };
         Ok((0..workers).map(worker).collect())
     }
@@ -86,11 +91,11 @@ impl PacketIo for DpdkIo {
     }
 
     #[inline]
-    fn rx_burst(&mut self, port: PortId, burst: &mut Burst<Mbuf>) {
+    fn rx_up_to(&mut self, most: usize, port: PortId, burst: &mut Burst<Mbuf>) {
         let Some(queues) = self.ports.get(port.index()).filter(|queues| queues.receives) else { return };
         let held = burst.len();
         // BURST fits: a burst is never longer.
-        let room = (BURST - held) as u16;
+        let room = most.min(self.most).saturating_sub(held) as u16;
         // SAFETY: an Mbuf is one pointer to an mbuf; `held` is within the capacity of the burst, and `room` is what is left
         // of it. The port is started (`split` saw that, and it is not stopped while it is shared), the queue exists
         // (`receives`), and `&mut self` is the only way to it. The driver writes `received` pointers to packets that are ours

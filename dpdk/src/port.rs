@@ -106,6 +106,7 @@ pub struct Port {
     multicast: MulticastReception,
     rx_queues: u16,
     tx_queues: u16,
+    tx_descriptors: u16,
     spread: Spread,
     spreading: Spreading,
     /// Frames in several pieces, dropped on receiving.
@@ -127,6 +128,7 @@ impl Port {
             multicast: MulticastReception::NoFilter,
             rx_queues: 0,
             tx_queues: 0,
+            tx_descriptors: 0,
             spread: Spread::Flow,
             spreading: Spreading::OneQueue,
             chained: AtomicU64::new(0),
@@ -135,6 +137,12 @@ impl Port {
             pool: None,
             eal,
         }
+    }
+
+    /// Transmit descriptors of each queue; 0 before the port is configured.
+    #[must_use]
+    pub fn tx_descriptors(&self) -> u16 {
+        self.tx_descriptors
     }
 
     /// Keeps the rings that the device works on until it is closed.
@@ -209,11 +217,12 @@ impl Port {
         Err(Error::Mtu { port: self.device.clone(), requested, max: native })
     }
 
-    fn set_up_queues(&self, config: &PortConfig, pool: &Mempool) -> Result<(), Error> {
+    fn set_up_queues(&mut self, config: &PortConfig, pool: &Mempool) -> Result<(), Error> {
         let (mut rx, mut tx) = (config.rx_descriptors, config.tx_descriptors);
         // SAFETY: the port is ours; two numbers are read and written.
         let result = unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &raw mut rx, &raw mut tx) };
         Error::check("rte_eth_dev_adjust_nb_rx_tx_desc", &self.device, result)?;
+        self.tx_descriptors = tx;
         // SAFETY: the port is ours.
         let socket = unsafe { dpdk_sys::rte_eth_dev_socket_id(self.id) }.cast_unsigned();
         let defaults = std::ptr::null();

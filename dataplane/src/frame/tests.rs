@@ -5,6 +5,7 @@ use super::*;
 use crate::parse::{Packet, l4_checksum_ok, parse};
 
 /// A buffer with a limit, full of old bytes.
+#[derive(Clone)]
 pub(crate) struct TestBuf {
     bytes: Vec<u8>,
     limit: usize,

@@ -12,7 +12,7 @@ use crate::channel::{EndedBy, Phase, Termination};
 use crate::counters::DropReason;
 use crate::flow::{self, Flow, FlowRef, FlowState};
 use crate::flow_table::{FlowId, Hashes};
-use crate::io::BURST;
+use crate::io::SHORT_BURST;
 use crate::neighbor::NeighborId;
 use crate::policy::Policy;
 use crate::snapshot::{Service, ServiceId};
@@ -45,9 +45,9 @@ impl Fate {
     }
 }
 
-/// Flows whose timers are looked at between two bursts, so that a burst never waits for a mass expiry: twice as many as a burst may
-/// begin.
-const EXPIRED_PER_BURST: usize = 2 * BURST;
+/// Flows whose timers are looked at between two bursts, so that a burst never waits for a mass expiry: twice as many as one burst
+/// after the other may begin.
+const EXPIRED_PER_BURST: usize = 2 * SHORT_BURST;
 /// Timers that are looked at together: what they need of the flow table is fetched for all before any of them is acted on.
 const TOGETHER: usize = 16;
 /// Connections that are reset between two polls for output; each takes two packets.

@@ -17,7 +17,7 @@ use crate::flow::{ASIDE, Direction, Flow, milliseconds};
 use crate::flow_table::{FlowId, OtherBucket, Spot};
 use crate::glance::{Glance, TAGGED, TCP_TIMESTAMPS, UDP, UNTAGGED, glance, glance_any, is_ipv6};
 use crate::header::{ETHERNET_LEN, IPV4_LEN, Mac};
-use crate::io::{BURST, Burst, PacketBuf, PortId};
+use crate::io::{BURST, Burst, PacketBuf, PortId, SHORT_BURST};
 use crate::neighbor::{Door, Neighbors};
 use crate::parse::{self, Headers};
 use crate::policy::Policy;
@@ -53,15 +53,24 @@ const GROUP: usize = 8;
 
 type Lanes = [Lane; GROUP];
 
+/// Groups under way at a time: three, and a power of two.
+const UNDER_WAY: usize = 4;
+
+/// Packets that took the long way, of a burst, from which on the next one is short: what they cost together is about what
+/// [`BURST`] others do.
+const MANY: usize = 16;
+
 /// A burst on its way through the stages.
 struct Walk<'a> {
     now: Instant,
     millis: u32,
     port: PortId,
     verdicts: &'a mut ArrayVec<Verdict, BURST>,
-    /// Those that are not like nearly all, in order, and how many of them have been acted on.
-    parsed: ArrayVec<Parsed, BURST>,
+    /// The first of those that are not like nearly all, in order, and how many of these have been acted on.
+    parsed: ArrayVec<Parsed, SHORT_BURST>,
     acted: usize,
+    /// Packets that took the long way.
+    detours: usize,
     /// The port by which all packets have left so far that have no verdict.
     common: Option<PortId>,
 }
@@ -76,25 +85,26 @@ impl<P: Policy> Pipeline<P> {
         verdicts: &mut ArrayVec<Verdict, BURST>,
     ) -> Option<PortId> {
         let (parsed, millis) = (ArrayVec::new(), milliseconds(now));
-        let mut walk = Walk { now, millis, port, verdicts, parsed, acted: 0, common: None };
-        let mut lanes = [[Lane::EMPTY; GROUP]; BURST / GROUP];
+        let mut walk = Walk { now, millis, port, verdicts, parsed, acted: 0, detours: 0, common: None };
+        let mut lanes = [[Lane::EMPTY; GROUP]; UNDER_WAY];
         let groups = burst.len().div_ceil(GROUP);
-        let lanes = lanes.get_mut(..groups).unwrap_or_default();
         for turn in 0..groups + 2 {
-            if let (Some(lanes), Some(bufs)) = (lanes.get_mut(turn), burst.chunks(GROUP).nth(turn)) {
+            // Nowhere for a group that is not there.
+            let place = |group: usize| if group < groups { group % UNDER_WAY } else { UNDER_WAY };
+            let (first, second, third) = (turn, turn.wrapping_sub(1), turn.wrapping_sub(2));
+            if let (Some(lanes), Some(bufs)) = (lanes.get_mut(place(first)), burst.chunks(GROUP).nth(first)) {
                 self.look::<LINK, B>(bufs, lanes, &mut walk);
             }
-            let second = turn.wrapping_sub(1);
-            if let Some(lanes) = lanes.get_mut(second) {
+            if let Some(lanes) = lanes.get_mut(place(second)) {
                 self.approach(lanes);
             }
-            self.fetch(lanes.get(turn), lanes.get(second));
-            let third = turn.wrapping_sub(2);
-            if let (Some(lanes), Some(bufs)) = (lanes.get(third), burst.chunks_mut(GROUP).nth(third)) {
+            self.fetch(lanes.get(place(first)), lanes.get(place(second)));
+            if let (Some(lanes), Some(bufs)) = (lanes.get(place(third)), burst.chunks_mut(GROUP).nth(third)) {
                 self.act::<LINK, B>(third * GROUP, bufs, lanes, &mut walk);
             }
         }
         self.counters.rx += burst.len() as u64;
+        self.most = if walk.detours > MANY { SHORT_BURST } else { BURST };
         walk.common.filter(|_| walk.verdicts.is_empty())
     }
 
@@ -104,6 +114,8 @@ impl<P: Policy> Pipeline<P> {
         let settings = self.ports.get(walk.port.index());
         let (mac, vlan) = settings.map_or(([0; 6], 0), |settings| (settings.mac, settings.vlan.unwrap_or(0)));
         let mut bytes = 0;
+        // In the last group, for those that are not there.
+        lanes.iter_mut().skip(bufs.len()).for_each(|lane| *lane = Lane::EMPTY);
         for (buf, lane) in bufs.iter().zip(lanes.iter_mut()) {
             let frame = buf.bytes();
             bytes += frame.len();
@@ -129,6 +141,7 @@ impl<P: Policy> Pipeline<P> {
         lane: &mut Lane,
         walk: &mut Walk<'_>,
     ) {
+        *lane = Lane::EMPTY;
         if is_ipv6::<LINK>(frame) {
             return self.look_wide::<LINK>(frame, (mac, vlan), lane, walk);
         }
@@ -302,6 +315,7 @@ impl<P: Policy> Pipeline<P> {
         lane: &Lane,
         walk: &mut Walk<'_>,
     ) -> Verdict {
+        walk.detours += 1;
         if lane.hash == 0 {
             walk.acted += 1;
             let parsed = walk.parsed.get(walk.acted - 1).copied();

@@ -13,12 +13,12 @@ use crate::fragments::{Expired, Fragment, Linear, Way};
 use crate::frame::set_macs;
 use crate::header::PROTOCOL_ICMP;
 use crate::icmp::{self, Head};
-use crate::io::{BURST, PacketBuf, PortId};
+use crate::io::{PacketBuf, PortId, SHORT_BURST};
 use crate::mesh::News;
 use crate::policy::Policy;
 
 /// Datagrams without all their fragments that are given up between two bursts.
-const EXPIRED_PER_BURST: usize = 2 * BURST;
+const EXPIRED_PER_BURST: usize = 2 * SHORT_BURST;
 
 impl<P: Policy> Pipeline<P> {
     /// A fragment: kept, or the last one that was missing, and then what becomes of the whole.

@@ -60,7 +60,7 @@ use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowId, FlowTable};
 use crate::fragments::{Linear, Outgoing, Reassembly};
 use crate::glance::{TAGGED, UNTAGGED};
-use crate::io::{BURST, Burst, PacketBuf, PortId};
+use crate::io::{BURST, Burst, PacketBuf, PortId, SHORT_BURST};
 use crate::mesh::News;
 use crate::neighbor::{NeighborId, Neighbors};
 use crate::parse::{self, Headers, Packet};
@@ -168,10 +168,12 @@ pub struct Pipeline<P: Policy> {
     outgoing: Outgoing,
     /// Somebody watches.
     tracer: Option<Box<Tracer>>,
+    /// See [`Pipeline::most`].
+    most: usize,
 }
 
 /// Most news that wait for the worker; it takes them after each round.
-const NEWS: usize = 8 * BURST;
+const NEWS: usize = 2 * BURST;
 /// Most packets without a binding that wait for the worker to send them; as many flows may have something to send before the
 /// list of them has to grow.
 const QUEUE: usize = 4096;
@@ -242,6 +244,7 @@ impl<P: Policy> Pipeline<P> {
             whole: Linear::new(),
             outgoing: Outgoing::new(seed.rotate_right(32) as u64),
             tracer: None,
+            most: BURST,
             snapshot,
         };
         // Once is enough.
@@ -249,6 +252,13 @@ impl<P: Policy> Pipeline<P> {
             pipeline.announce_addresses();
         }
         Ok(pipeline)
+    }
+
+    /// Packets that the next burst should have at most, by what the last one was like.
+    #[inline]
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// Acts on a burst received on `port` and counts it as received. `verdicts` has one entry per packet, in order, or
@@ -264,6 +274,7 @@ impl<P: Policy> Pipeline<P> {
         verdicts.clear();
         if self.tracer.is_some() {
             self.process_traced(now, port, burst, verdicts);
+            self.most = SHORT_BURST;
             return None;
         }
         let tagged = self.ports.get(port.index()).is_some_and(|settings| settings.vlan.is_some());

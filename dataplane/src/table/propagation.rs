@@ -13,7 +13,7 @@ use super::*;
 
 const SERVICE: ServiceId = ServiceId(0);
 /// What a worker does in a round besides its part of the news: lookups as of a burst of packets, and inserts.
-const BURST: u64 = crate::io::BURST as u64;
+const BURST: u64 = crate::io::SHORT_BURST as u64;
 const RING: usize = 1024;
 /// Keys that the load uses.
 const KEYS: u64 = 12_000;

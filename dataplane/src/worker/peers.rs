@@ -4,19 +4,19 @@ use smoltcp::time::Instant;
 
 use super::Worker;
 use crate::counters::DropReason;
-use crate::io::{BURST, PacketIo, PortId};
+use crate::io::{PacketIo, PortId, SHORT_BURST};
 use crate::mesh::News;
 use crate::policy::Policy;
 
 /// News that are heard from each other worker, and told it of tables, between two bursts.
-const NEWS: usize = 2 * BURST;
+const NEWS: usize = 2 * SHORT_BURST;
 
 impl<I: PacketIo, P: Policy> Worker<I, P> {
     /// One burst that another worker handed over, for each port by which its packets came in; and what it told.
     pub(super) fn take_over(&mut self, now: Instant, peer: u8) -> usize {
         let mut taken = 0;
         for port in (0..self.ports.len()).map(|port| PortId(port as u8)) {
-            self.mesh.take_over(peer, port, &mut self.received);
+            self.mesh.take_over(self.pipeline.most(), peer, port, &mut self.received);
             let count = self.received.len();
             if count == 0 {
                 continue;

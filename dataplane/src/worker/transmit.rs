@@ -4,7 +4,7 @@ use smoltcp::time::Instant;
 
 use super::Worker;
 use crate::counters::DropReason;
-use crate::io::{Burst, PacketBuf, PacketIo, PortId};
+use crate::io::{Burst, PacketBuf, PacketIo, PortId, SHORT_BURST};
 use crate::neighbor::NeighborId;
 use crate::pipeline::Output;
 use crate::policy::Policy;
@@ -65,7 +65,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         total
     }
 
-    /// Takes packets from the pipeline until it has no more (`false`) or a queue is full (`true`).
+    /// Takes packets from the pipeline until it has no more (`false`) or a queue has enough of them (`true`).
     fn fill_own(&mut self, now: Instant) -> bool {
         while self.pipeline.wants_transmit(now) {
             let Some(mut buf) = self.io.alloc() else {
@@ -83,7 +83,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             };
             let Some(queues) = self.ports.get_mut(port.index()) else { continue };
             let _ = queues.own.try_push(buf);
-            if queues.own.is_full() {
+            if queues.own.len() >= SHORT_BURST {
                 return true;
             }
         }

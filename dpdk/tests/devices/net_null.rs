@@ -25,7 +25,7 @@ fn receiving_appends_and_stops_at_a_full_burst() {
     let pool = pool(&eal, 1023);
     let mut io = io(&eal, &["net_null0"], &pool);
     let mut burst = Burst::new();
-    let held = BURST as u8 - 2;
+    let held = (BURST - 2) as u8;
     for number in 0..held {
         let mbuf = frame(&mut io, &[number; 20]);
         burst.push(mbuf);
@@ -43,13 +43,36 @@ fn receiving_appends_and_stops_at_a_full_burst() {
     assert_eq!(pool.in_use(), 0);
 }
 
+/// All of a burst may have to leave by one port, at once.
+#[test]
+fn a_burst_takes_half_of_the_descriptors_of_a_port_at_most() {
+    let eal = init(&["net_null0", "net_null1"]);
+    let pool = pool(&eal, 1023);
+    let mut port = eal.port("net_null0").unwrap();
+    let config = PortConfig { tx_descriptors: 96, ..PortConfig::default() };
+    port.configure(&config, &pool).unwrap();
+    port.start().unwrap();
+    let other = started(eal.port("net_null1").unwrap(), &pool);
+    let mut io = DpdkIo::new(vec![port, other], pool.clone()).unwrap();
+    assert_eq!(receive(&mut io, PORT).len(), 48);
+    let mut burst = receive(&mut io, OTHER);
+    assert_eq!(burst.len(), 48);
+    io.rx_burst(OTHER, &mut burst);
+    assert_eq!(burst.len(), 48);
+    burst.truncate(40);
+    io.rx_up_to(44, OTHER, &mut burst);
+    io.rx_up_to(44, OTHER, &mut burst);
+    io.rx_up_to(20, OTHER, &mut burst);
+    assert_eq!(burst.len(), 44);
+}
+
 #[test]
 fn an_empty_pool_receives_nothing() {
     let eal = init(&["net_null0"]);
-    let pool = pool(&eal, 127);
+    let pool = pool(&eal, 511);
     let mut io = io(&eal, &["net_null0"], &pool);
     let held: Vec<_> = std::iter::from_fn(|| io.alloc()).collect();
-    assert_eq!(held.len(), 127);
+    assert_eq!(held.len(), 511);
     assert!(receive(&mut io, PORT).is_empty());
     drop(held);
     assert_eq!(receive(&mut io, PORT).len(), BURST);
@@ -72,7 +95,7 @@ fn ports_that_do_not_exist_do_nothing() {
 #[test]
 fn a_port_has_states() {
     let eal = init(&["net_null0"]);
-    let pool = pool(&eal, 127);
+    let pool = pool(&eal, 511);
     let mut port = eal.port("net_null0").unwrap();
     assert!(matches!(port.start(), Err(Error::State { found: "not configured", .. })));
     port.configure(&PortConfig::default(), &pool).unwrap();

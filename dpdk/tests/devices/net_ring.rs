@@ -1,4 +1,4 @@
-use dataplane::io::{BURST, Burst, PacketBuf, PacketIo};
+use dataplane::io::{SHORT_BURST, Burst, PacketBuf, PacketIo};
 use dpdk::{DpdkIo, Error, ring_pair};
 
 use crate::setup::{OTHER, PORT, frame, init, io, pool, receive, started};
@@ -37,13 +37,13 @@ fn a_full_ring_leaves_the_rest_in_the_burst() {
     let (a, b) = ring_pair(&eal, "wire", 16).unwrap();
     let mut io = DpdkIo::new(vec![started(a, &pool), started(b, &pool)], pool.clone()).unwrap();
     let mut burst = Burst::new();
-    for number in 0..BURST as u8 {
+    for number in 0..SHORT_BURST as u8 {
         let mbuf = frame(&mut io, &[number; 60]);
         burst.push(mbuf);
     }
     io.tx_burst(PORT, &mut burst);
     let left: Vec<u8> = burst.iter().map(|mbuf| mbuf.bytes()[0]).collect();
-    assert_eq!(left, (15..BURST as u8).collect::<Vec<u8>>(), "15 fit into a ring of 16 slots");
+    assert_eq!(left, (15..SHORT_BURST as u8).collect::<Vec<u8>>(), "15 fit into a ring of 16 slots");
     let received: Vec<u8> = receive(&mut io, OTHER).iter().map(|mbuf| mbuf.bytes()[0]).collect();
     assert_eq!(received, (0..15).collect::<Vec<u8>>());
     drop(burst);

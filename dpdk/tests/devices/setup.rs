@@ -21,7 +21,7 @@ pub fn pool(eal: &Eal, mbufs: u32) -> Mempool {
 }
 
 pub fn started(mut port: Port, pool: &Mempool) -> Port {
-    let config = PortConfig { rx_descriptors: 256, tx_descriptors: 256, ..PortConfig::default() };
+    let config = PortConfig { rx_descriptors: 256, tx_descriptors: 512, ..PortConfig::default() };
     port.configure(&config, pool).unwrap();
     port.start().unwrap();
     port

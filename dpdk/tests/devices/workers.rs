@@ -13,7 +13,7 @@ fn init(devices: &[&str], lcores: u8) -> Eal {
 
 fn configured(eal: &Eal, device: &str, queues: u16, pool: &dpdk::Mempool) -> Result<Port, Error> {
     let mut port = eal.port(device)?;
-    let config = PortConfig { rx_descriptors: 256, tx_descriptors: 256, queues, ..PortConfig::default() };
+    let config = PortConfig { rx_descriptors: 256, tx_descriptors: 512, queues, ..PortConfig::default() };
     port.configure(&config, pool)?;
     port.start()?;
     Ok(port)

@@ -93,7 +93,8 @@ proptest! {
 fn shortcut(twin: &mut Twin, port: u8, frame: &[u8]) -> Option<PortId> {
     let mut none = ArrayVec::new();
     let (parsed, port) = (ArrayVec::new(), PortId(port));
-    let mut walk = Walk { now: START, millis: 0, port, verdicts: &mut none, parsed, acted: 0, common: None };
+    let mut walk =
+        Walk { now: START, millis: 0, port, verdicts: &mut none, parsed, acted: 0, detours: 0, common: None };
     let (mut lanes, mut bufs) = ([Lane::EMPTY; GROUP], [TestBuf::holding(frame)]);
     twin.pipeline.look::<TAGGED, _>(&bufs, &mut lanes, &mut walk);
     twin.pipeline.approach(&mut lanes);
@@ -144,13 +145,40 @@ fn a_burst_of_openings_needs_no_verdicts() {
         frame[40..42].fill(0);
         TestBuf::holding(&frame)
     };
-    let mut burst: Burst<TestBuf> = (0..BURST as u8).map(opening).collect();
+    let mut burst: Burst<TestBuf> = (0..SHORT_BURST as u8).map(opening).collect();
     let mut verdicts = ArrayVec::new();
     let common = twin.pipeline.process(START, PortId(0), &mut burst, &mut verdicts);
     assert_eq!((common, verdicts.len()), (Some(PortId(1)), 0));
-    assert_eq!(twin.pipeline.counters().flows_created, BURST as u64);
+    assert_eq!(twin.pipeline.counters().flows_created, SHORT_BURST as u64);
     for buf in &burst {
         assert_eq!(buf.bytes()[..12], [SERVER_MAC, OWN[1]].concat()[..]);
+    }
+}
+
+/// So that nobody waits for more than that many scripts.
+#[test]
+fn a_burst_is_short_after_one_that_opened_many_flows() {
+    let mut twin = Twin::new([None, None], true);
+    let mut client = 0;
+    let mut openings = |count: usize| {
+        let new = |_| {
+            client += 1;
+            let mut frame = DATAGRAM.frame([None, None], 1);
+            frame[35] ^= client;
+            frame[40..42].fill(0);
+            TestBuf::holding(&frame)
+        };
+        (0..count).map(new).collect::<Burst<TestBuf>>()
+    };
+    for (opening, again, most) in
+        [(MANY, false, BURST), (MANY + 1, false, SHORT_BURST), (MANY + 1, true, BURST), (1, false, BURST)]
+    {
+        let mut burst = openings(opening);
+        if again {
+            twin.pipeline.process(START, PortId(0), &mut burst.clone(), &mut ArrayVec::new());
+        }
+        twin.pipeline.process(START, PortId(0), &mut burst, &mut ArrayVec::new());
+        assert_eq!(twin.pipeline.most(), most, "{opening} packets, known flows: {again}");
     }
 }
 

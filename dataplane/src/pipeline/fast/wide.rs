@@ -74,7 +74,10 @@ impl<P: Policy> Pipeline<P> {
     ) -> Verdict {
         match self.shortcut_wide::<LINK, B>(walk.millis, buf, lane) {
             Some(out) => Verdict::Forward(out),
-            None => self.detour_wide::<LINK, B>(walk.now, buf, lane),
+            None => {
+                walk.detours += 1;
+                self.detour_wide::<LINK, B>(walk.now, buf, lane)
+            }
         }
     }
 

@@ -133,7 +133,8 @@ impl Twin {
             let (parsed, millis) = (ArrayVec::new(), milliseconds(now));
             let mut none = ArrayVec::new();
             let port = PortId(port);
-            let mut walk = Walk { now, millis, port, verdicts: &mut none, parsed, acted: 0, common: None };
+            let mut walk =
+                Walk { now, millis, port, verdicts: &mut none, parsed, acted: 0, detours: 0, common: None };
             for buf in &mut burst {
                 verdicts.push(self.pipeline.detour::<UNTAGGED, _>(buf, &Lane::EMPTY, &mut walk));
             }
