@@ -32,4 +32,5 @@ mod udp;
 mod weir;
 mod wire;
 mod workers;
+mod workers_errors;
 mod world;
