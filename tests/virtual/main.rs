@@ -33,4 +33,5 @@ mod weir;
 mod wire;
 mod workers;
 mod workers_errors;
+mod workers_snat;
 mod world;
