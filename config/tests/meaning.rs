@@ -143,6 +143,32 @@ fn the_defaults_of_the_process_are_the_documented_ones() {
     assert!(dpdk.eal_args.is_empty());
 }
 
+/// Cards are worth a CPU of their own, also beside virtual devices; whoever says something else gets that.
+#[test]
+fn a_network_card_is_polled_unless_something_else_is_written() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/minimal.toml");
+    let minimal = std::fs::read_to_string(path).unwrap();
+    let idle = |device: &str, other: Option<&str>, written: &str| {
+        let mut text = minimal.replace("net_tap0,iface=weir0", device);
+        if let Some(other) = other {
+            let addresses = "addresses = [\"198.51.100.1/24\"]";
+            text += &format!("[[interface]]\nname = \"wan\"\ndevice = \"{other}\"\n{addresses}\n");
+        }
+        let config = config::parse(&format!("{text}[dpdk]\n{written}\n"), "weir.toml", Path::new(""));
+        config.unwrap_or_else(|e| panic!("{e}")).process.dpdk.idle
+    };
+    let (tap, card) = ("net_tap0", "0000:3b:00.0");
+    for other in [None, Some("net_tap1")] {
+        assert_eq!(idle(tap, other, ""), Idle::Sleep);
+        assert_eq!(idle(tap, other, "idle = \"poll\""), Idle::Poll);
+    }
+    for (one, other) in [(card, None), (card, Some(tap)), (tap, Some(card))] {
+        assert_eq!(idle(one, other, ""), Idle::Poll);
+        assert_eq!(idle(one, other, "idle = \"pause\""), Idle::Pause);
+        assert_eq!(idle(one, other, "idle = \"sleep\""), Idle::Sleep);
+    }
+}
+
 #[test]
 fn the_full_example_means_what_it_says() {
     let config = example("full.toml");
