@@ -289,7 +289,7 @@ connections = "/var/log/weir.log"
         fragments: 1 << 20,
         waiting: 1000 * 65536,
         scripts: 16 << 20,
-        tables: 2 * 16384 * (256 + 256 + 350),
+        tables: 2 * 16384 * (256 + 256 + 420),
         mbufs: 16383 * (2048 + 320),
     };
     assert_eq!(config.memory(), memory);
@@ -313,7 +313,7 @@ pool dns: 10.0.0.40:53 10.0.0.41:53 by round robin; udp every 10s
 datascript by-server-name: request server_name.lua, response by-server-name:response_inline; parsers Default-TLS
 datascript by-code: request by-code:request_inline, response log_answer.lua; parsers first-byte
 limits: 65536 flows (14.1 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB); fragments 4 MiB
-scripts: 1ms per run, 16 MiB of Lua memory, tables up to 40.4 MiB
+scripts: 1ms per run, 16 MiB of Lua memory, tables up to 43.6 MiB
 packet buffers: 32767 (73.9 MiB)
 workers: 2; each has these limits and this memory for itself, but for the packet buffers
 ";

@@ -34,26 +34,38 @@ use world::*;
 thread_local! {
     /// Allocations of this thread.
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that this thread has allocated in Rust and not freed.
+    static BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
 struct Counting;
+
+/// A block more or less; with what glibc's allocator adds to it.
+fn change(sign: i64, size: usize) {
+    let block = (size + 8).next_multiple_of(16).max(32);
+    BYTES.with(|held| held.set(held.get() + sign * block as i64));
+}
 
 // SAFETY: every call goes to the system's allocator as it came; the counter is a plain thread-local number without a
 // destructor, so that counting neither allocates nor fails.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.with(|count| count.set(count.get() + 1));
+        change(1, layout.size());
         // SAFETY: the caller's promises about `layout` are those that `System` asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        change(-1, layout.size());
         // SAFETY: `pointer` came from `System.alloc` with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         COUNT.with(|count| count.set(count.get() + 1));
+        change(-1, layout.size());
+        change(1, size);
         // SAFETY: `pointer` came from `System.alloc` with this layout, and the caller answers for `size`.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -273,5 +285,84 @@ fn reading_and_renewing_entries_of_tables_allocates_nothing_even_when_it_has_to_
             if seat == Seat::ALONE { 0 } else { 100 * 3 * 2 },
             "each key once a lifetime to each"
         );
+    }
+}
+
+/// weir for so many flows, and what it has of the heap.
+fn weir_for(flows: u32) -> i64 {
+    let service = with_ipv6(&plain("udp/443", "a").replace("\"udp/443\"", "\"tcp/443\", \"udp/443\""));
+    let pools = pools(&[("a", &["10.0.0.21:443", "[2001:db8:2::21]:443"])]);
+    let toml = format!("{pools}{service}[limits]\nflows = {flows}\n");
+    let before = BYTES.get();
+    let world = World::new(&toml);
+    assert_eq!(world.worker.pipeline().flows().capacity(), flows);
+    BYTES.get() - before
+}
+
+/// Record, index and timer are elsewhere ([`dataplane::flow_table`], [`dataplane::wheel`]). What the heap has is 32 bytes for
+/// used SYN cookies, which are zeros that take no memory before there are any.
+#[test]
+fn room_for_flows_takes_of_the_heap_what_is_said() {
+    assert_eq!(weir_for(65_536) - weir_for(4096), 32 * (65_536 - 4096));
+}
+
+/// Without a script there is nothing to keep of a flow but its place in the table.
+#[test]
+fn flows_that_exist_hold_nothing_of_the_heap() {
+    for (client, vip, server) in FAMILIES {
+        let pools = pools(&[("a", &["10.0.0.21:443", "[2001:db8:2::21]:443"])]);
+        let mut world = World::new(&format!("{pools}{}", with_ipv6(&plain("udp/443", "a"))));
+        let (client, server) = (world.silent(OUTSIDE, client), world.silent(INSIDE, server));
+        world.datagram(client, 4000, vip, b"first");
+        world.settle();
+        assert_eq!(world.payloads(server), [b"first"]);
+        world.scrutinize = false;
+        let address = world.at(client).address;
+        let from = |port| std::net::SocketAddr::new(address, port);
+        let frames: Vec<_> = (5000..7000)
+            .map(|port| (OUTSIDE, world.framed(client, &wire::udp(from(port), socket(vip), b"new"))))
+            .collect();
+        let before = BYTES.get();
+        allocations_in_lots(&mut world, &frames, 0, 50);
+        let held = BYTES.get() - before;
+        assert_eq!((world.worker.pipeline().flows().len(), held), (2001, 0));
+    }
+}
+
+/// What a service's tables take that are full of entries with keys and values of so many bytes, and the most that they may
+/// take by the configuration.
+fn full_tables(entries: u32, bytes: usize, seat: Seat) -> (u64, u64) {
+    let pools = pools(&[("a", &["10.0.0.21:443"])]);
+    let bounds = format!("entries = {entries}\nkey_bytes = {bytes}\nvalue_bytes = {bytes}");
+    let service = plain("udp/443", "a");
+    let toml = format!("{TWO_ARMS}{pools}{service}[virtual_service.tables]\n{bounds}\n");
+    let config = config::parse(&toml, "test.toml", "".as_ref()).unwrap_or_else(|e| panic!("{e}"));
+    let mut store = TableStore::new(&config.snapshot, seat);
+    let (now, before) = (smoltcp::time::Instant::from_secs(1000), BYTES.get());
+    for n in 0..entries {
+        let text = format!("{n:0bytes$}");
+        let table = (n % 2 == 0).then_some(&b"named"[..]);
+        assert!(store.insert(now, ServiceId(0), table, text.as_bytes(), text.as_bytes(), 300).stored());
+        while store.poll_news(1).or_else(|| store.poll_news(2)).is_some() {}
+    }
+    ((BYTES.get() - before) as u64, config.memory().tables)
+}
+
+/// Maps have two sizes only for twice as many entries: a table takes most for each just after a step. And the bound is not
+/// far above what it can come to.
+#[test]
+fn full_tables_take_no_more_than_is_said() {
+    for seat in [Seat::ALONE, Seat { number: 0, of: 3 }] {
+        // The first length fills the blocks of the allocator, the other one wastes most of them.
+        for bytes in [8, 9] {
+            let share = |entries| {
+                let (taken, most) = full_tables(entries, bytes, seat);
+                assert!(taken <= most, "{taken} of {most}: {entries} entries of {bytes} bytes, {seat:?}");
+                taken * 100 / most
+            };
+            let shares = [100, 1792, 1800, 5000, 14_336, 14_350, 16_384].map(share);
+            assert!(shares.iter().all(|share| *share >= 60), "{shares:?}");
+            assert!(shares.iter().any(|share| *share >= 90), "{shares:?}");
+        }
     }
 }
