@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use config::{Config, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings, Workers};
+use config::{Config, DpdkSettings, Hugepages, Idle, LogDestination, ProcessSettings};
 use control::{Control, ControlSettings, Reread, Signals};
 use dataplane::channel::{Capacities, ControlEnd, WorkerEnd, channel};
 use dataplane::io::PortId;
@@ -179,9 +179,9 @@ struct Devices {
 fn open(config: &Config) -> anyhow::Result<Devices> {
     let settings = &config.process.dpdk;
     let cpus = if settings.cpus.is_empty() { Machine::read().cpus().len() } else { settings.cpus.len() };
-    let mut workers = settings.workers.on(cpus);
-    let pool = pool_size(&config.snapshot, settings, workers);
-    let arguments = EalArguments::new(&eal_options(&config.process, &pool, workers)?);
+    let lcores = settings.workers.on(cpus);
+    let pool = pool_size(&config.snapshot, settings, lcores);
+    let arguments = EalArguments::new(&eal_options(&config.process, &pool, lcores)?);
     if let Some(warning) = arguments.warning() {
         eprintln!("weir: warning: {warning}");
     }
@@ -191,15 +191,13 @@ fn open(config: &Config) -> anyhow::Result<Devices> {
         let names = config.process.devices.iter().map(config::Device::name);
         config.snapshot.interfaces.iter().zip(names).collect()
     };
-    let mut ports = Vec::new();
+    let (mut ports, mut queues) = (Vec::new(), Vec::new());
     for (interface, name) in &interfaces {
         let port = eal.port(name).with_context(|| place(interface, name))?;
-        if settings.workers == Workers::Auto {
-            let queues = port.queues().with_context(|| place(interface, name))?;
-            workers = workers.min(u8::try_from(queues).unwrap_or(u8::MAX)).max(1);
-        }
+        queues.push(port.queues().with_context(|| place(interface, name))?);
         ports.push(port);
     }
+    let workers = settings.workers.within(lcores, queues);
     let mut macs = Vec::new();
     for ((number, (interface, name)), port) in (0..).zip(&interfaces).zip(&mut ports) {
         let spread = Spread::of(&config.snapshot, PortId(number));
@@ -294,7 +292,7 @@ const NAP: Duration = Duration::from_micros(50);
 
 /// The worker's thread from now on.
 fn poll(mut worker: Worker, idle: Idle, stop: &AtomicBool) {
-    let mut empty = 0u32;
+    let mut rests = Rests { idle, empty: 0 };
     let mut now = clock::nanoseconds();
     while !stop.load(Ordering::Relaxed) && !worker.stopping() {
         let round = engine::run_once(&mut worker, clock::instant(now));
@@ -303,21 +301,84 @@ fn poll(mut worker: Worker, idle: Idle, stop: &AtomicBool) {
             worker.record_latency(done - now, round.received);
         }
         now = done;
-        empty = if round.is_idle() { empty.saturating_add(1) } else { 0 };
-        rest(idle, round, empty);
-        if empty > PATIENCE {
-            now = clock::nanoseconds();
+        match rests.after(round) {
+            Rest::None => {}
+            Rest::Pause => std::hint::spin_loop(),
+            Rest::Nap => {
+                std::thread::sleep(NAP);
+                now = clock::nanoseconds();
+            }
         }
     }
     worker.shut_down(clock::instant(now));
 }
 
-/// What a worker does after an empty round.
-fn rest(idle: Idle, round: Round, empty: u32) {
-    match idle {
-        _ if !round.is_idle() => {}
-        Idle::Poll => {}
-        Idle::Sleep if empty > PATIENCE => std::thread::sleep(NAP),
-        Idle::Pause | Idle::Sleep => std::hint::spin_loop(),
+/// What a worker does between two rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    None,
+    /// The CPU's pause instruction.
+    Pause,
+    /// Sleeps for [`NAP`].
+    Nap,
+}
+
+/// How a worker rests when there is nothing to do.
+struct Rests {
+    idle: Idle,
+    /// Rounds since the last one that did something.
+    empty: u32,
+}
+
+impl Rests {
+    /// What comes after this round.
+    fn after(&mut self, round: Round) -> Rest {
+        self.empty = if round.is_idle() { self.empty.saturating_add(1) } else { 0 };
+        match self.idle {
+            _ if self.empty == 0 => Rest::None,
+            Idle::Poll => Rest::None,
+            Idle::Sleep if self.empty > PATIENCE => Rest::Nap,
+            Idle::Pause | Idle::Sleep => Rest::Pause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Round = Round { received: 0, originated: 0 };
+    const BUSY: [Round; 2] = [Round { received: 1, originated: 0 }, Round { received: 0, originated: 1 }];
+
+    /// What a worker does after so many rounds without anything to do; the same in a row once.
+    fn empty_rounds(rests: &mut Rests, rounds: u32) -> Vec<Rest> {
+        let mut all: Vec<Rest> = (0..rounds).map(|_| rests.after(NOTHING)).collect();
+        all.dedup();
+        all
+    }
+
+    #[test]
+    fn a_worker_that_polls_or_pauses_never_sleeps() {
+        for (idle, rest) in [(Idle::Poll, Rest::None), (Idle::Pause, Rest::Pause)] {
+            let mut rests = Rests { idle, empty: 0 };
+            assert_eq!(empty_rounds(&mut rests, 3 * PATIENCE), [rest], "{idle:?}");
+            rests.empty = u32::MAX;
+            assert_eq!(rests.after(NOTHING), rest, "{idle:?}, after hours");
+            assert_eq!(BUSY.map(|round| rests.after(round)), [Rest::None; 2], "{idle:?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_may_sleep_does_so_after_many_empty_rounds_in_a_row() {
+        for busy in BUSY {
+            let mut rests = Rests { idle: Idle::Sleep, empty: 0 };
+            assert_eq!(empty_rounds(&mut rests, PATIENCE), [Rest::Pause]);
+            assert_eq!(empty_rounds(&mut rests, PATIENCE), [Rest::Nap]);
+            assert_eq!(rests.after(busy), Rest::None);
+            assert_eq!(empty_rounds(&mut rests, PATIENCE), [Rest::Pause], "anew");
+            assert_eq!(rests.after(NOTHING), Rest::Nap);
+            rests.empty = u32::MAX;
+            assert_eq!(rests.after(NOTHING), Rest::Nap, "after hours");
+        }
     }
 }

@@ -119,6 +119,19 @@ impl Workers {
             }
         }
     }
+
+    /// How many of `workers` there can be on devices that have so many queue pairs. A number that was written stays: a
+    /// device that has too few for it refuses.
+    #[must_use]
+    pub fn within(self, workers: u8, queues: impl IntoIterator<Item = u16>) -> u8 {
+        match self {
+            Workers::Count(_) => workers,
+            Workers::Auto => {
+                let fewest = queues.into_iter().min().and_then(|queues| u8::try_from(queues).ok());
+                workers.min(fewest.unwrap_or(u8::MAX)).max(1)
+            }
+        }
+    }
 }
 
 /// Use of huge pages.
@@ -166,5 +179,26 @@ mod tests {
         let nic = Device::Pci("0000:3b:00.0".into());
         assert_eq!(nic.eal_argument(), "--allow=0000:3b:00.0");
         assert_eq!(nic.name(), "0000:3b:00.0");
+    }
+
+    #[test]
+    fn automatic_workers_are_as_many_as_cpus_64_at_most() {
+        let on = |cpus| Workers::Auto.on(cpus);
+        assert_eq!([0, 1, 2, 7, 64, 65, 255, 256, 1000].map(on), [1, 1, 2, 7, 64, 64, 64, 64, 64]);
+        assert_eq!([0, 1, 1000].map(|cpus| Workers::Count(5).on(cpus)), [5; 3], "as written");
+    }
+
+    #[test]
+    fn automatic_workers_are_no_more_than_the_queues_of_any_device() {
+        let auto = |queues: &[u16]| Workers::Auto.within(8, queues.iter().copied());
+        assert_eq!((auto(&[]), auto(&[16]), auto(&[8, 9])), (8, 8, 8), "there are enough");
+        assert_eq!((auto(&[4, 16]), auto(&[16, 4]), auto(&[16, 3, 4])), (4, 4, 3), "the fewest");
+        assert_eq!((auto(&[1024]), auto(&[256, 257])), (8, 8), "more than there may be workers");
+        assert_eq!((auto(&[1, 16]), auto(&[0])), (1, 1));
+        assert_eq!(
+            Workers::Count(8).within(8, [4, 16]),
+            8,
+            "the device refuses it, with the number that is possible"
+        );
     }
 }

@@ -143,6 +143,32 @@ fn the_defaults_of_the_process_are_the_documented_ones() {
     assert!(dpdk.eal_args.is_empty());
 }
 
+/// Cards are worth a CPU of their own, also beside virtual devices; whoever says something else gets that.
+#[test]
+fn a_network_card_is_polled_unless_something_else_is_written() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/minimal.toml");
+    let minimal = std::fs::read_to_string(path).unwrap();
+    let idle = |device: &str, other: Option<&str>, written: &str| {
+        let mut text = minimal.replace("net_tap0,iface=weir0", device);
+        if let Some(other) = other {
+            let addresses = "addresses = [\"198.51.100.1/24\"]";
+            text += &format!("[[interface]]\nname = \"wan\"\ndevice = \"{other}\"\n{addresses}\n");
+        }
+        let config = config::parse(&format!("{text}[dpdk]\n{written}\n"), "weir.toml", Path::new(""));
+        config.unwrap_or_else(|e| panic!("{e}")).process.dpdk.idle
+    };
+    let (tap, card) = ("net_tap0", "0000:3b:00.0");
+    for other in [None, Some("net_tap1")] {
+        assert_eq!(idle(tap, other, ""), Idle::Sleep);
+        assert_eq!(idle(tap, other, "idle = \"poll\""), Idle::Poll);
+    }
+    for (one, other) in [(card, None), (card, Some(tap)), (tap, Some(card))] {
+        assert_eq!(idle(one, other, ""), Idle::Poll);
+        assert_eq!(idle(one, other, "idle = \"pause\""), Idle::Pause);
+        assert_eq!(idle(one, other, "idle = \"sleep\""), Idle::Sleep);
+    }
+}
+
 #[test]
 fn the_full_example_means_what_it_says() {
     let config = example("full.toml");
@@ -263,7 +289,7 @@ connections = "/var/log/weir.log"
         fragments: 1 << 20,
         waiting: 1000 * 65536,
         scripts: 16 << 20,
-        tables: 2 * 16384 * (256 + 256 + 350),
+        tables: 2 * 16384 * (256 + 256 + 420),
         mbufs: 16383 * (2048 + 320),
     };
     assert_eq!(config.memory(), memory);
@@ -287,7 +313,7 @@ pool dns: 10.0.0.40:53 10.0.0.41:53 by round robin; udp every 10s
 datascript by-server-name: request server_name.lua, response by-server-name:response_inline; parsers Default-TLS
 datascript by-code: request by-code:request_inline, response log_answer.lua; parsers first-byte
 limits: 65536 flows (14.1 MiB), of them 8192 in handshake, 8192 waiting (up to 512 MiB); 1024 neighbours (150 KiB); fragments 4 MiB
-scripts: 1ms per run, 16 MiB of Lua memory, tables up to 40.4 MiB
+scripts: 1ms per run, 16 MiB of Lua memory, tables up to 43.6 MiB
 packet buffers: 32767 (73.9 MiB)
 workers: 2; each has these limits and this memory for itself, but for the packet buffers
 ";

@@ -92,6 +92,13 @@ impl FlowTable {
     /// The largest capacity.
     pub const MAX_CAPACITY: u32 = 1 << 30;
 
+    /// Bytes that each flow of the capacity takes: its record, and two entries of the index with their part of the slots that
+    /// stay free. A small table has a larger index than this.
+    pub const FLOW_BYTES: usize = size_of::<Flow>() + index::BYTES_OF_TWO;
+
+    /// Bytes that each takes besides, where flows have addresses of IPv6.
+    pub const WIDE_BYTES: usize = size_of::<Wide>();
+
     /// A table for `capacity` flows. `seed` must be secret and different for each start of the process. Without `ipv6` the
     /// memory for such addresses is taken only by the flows that have one, when they begin.
     ///

@@ -166,6 +166,9 @@ fn coprime(mut a: u64, mut b: u64) -> bool {
 }
 
 #[cfg(test)]
+mod workers_tests;
+
+#[cfg(test)]
 mod tests {
     use std::collections::{HashSet, VecDeque};
 

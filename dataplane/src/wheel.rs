@@ -51,6 +51,9 @@ impl Wheel {
     /// Most slots.
     pub const MAX_CAPACITY: u32 = 1 << 30;
 
+    /// Bytes of each slot. The spokes take 48 KiB more.
+    pub const SLOT_BYTES: usize = size_of::<Node>();
+
     /// Timers for the slots `0..capacity`, none of them scheduled. Time begins at `now`.
     ///
     /// # Errors
@@ -298,6 +301,16 @@ mod tests {
         assert_eq!(pop_all(&mut wheel, at + TICK), [1]);
         assert_eq!(pop_all(&mut wheel, at + Duration::from_secs(3600)), []);
         assert!(wheel.is_empty() && !wheel.is_scheduled(1));
+    }
+
+    #[test]
+    fn slots_take_what_is_said() {
+        for capacity in [1, 64, 1000, 65_536, 300_001] {
+            let wheel = Wheel::new(capacity, START).unwrap();
+            let slots = capacity as usize * Wheel::SLOT_BYTES;
+            let taken = size_of_val(&*wheel.nodes);
+            assert!((slots..=slots + (49 << 10)).contains(&taken), "{taken} for {capacity}");
+        }
     }
 
     #[test]

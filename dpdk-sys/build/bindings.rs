@@ -9,7 +9,7 @@ use crate::Dpdk;
 
 const FUNCTIONS: &str = "rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir|remote_launch|wait_lcore)|rte_strerror|rte_version\
     |rte_eth_dev_(configure|start|stop|close|info_get|get_port_by_name|get_name_by_port|get_mtu|set_mtu)\
-    |rte_eth_dev_adjust_nb_rx_tx_desc|rte_eth_dev_rss_(reta_update|reta_query|hash_conf_get)|rte_get_main_lcore|rte_lcore_count|rte_eth_dev_socket_id|rte_eth_(rx|tx)_queue_setup\
+    |rte_eth_dev_adjust_nb_rx_tx_desc|rte_eth_dev_rss_(reta_update|reta_query|hash_conf_get|hash_update)|rte_get_main_lcore|rte_lcore_count|rte_eth_dev_socket_id|rte_eth_(rx|tx)_queue_setup\
     |rte_eth_promiscuous_(enable|disable|get)|rte_eth_allmulticast_(enable|get)|rte_eth_macaddr_get\
     |rte_eth_stats_(get|reset)|rte_eth_call_(rx|tx)_callbacks|rte_eth_(add|remove)_(rx|tx)_callback\
     |rte_pktmbuf_pool_create|rte_mempool_(free|avail_count|in_use_count)\

@@ -310,14 +310,8 @@ impl Port {
         (conf.rss_key, conf.rss_key_len) = (key.as_mut_ptr(), rss::key_len(&info).unwrap_or(0));
         // SAFETY: the port is ours; the key has room for as many bytes as it says.
         let read = unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(self.id, &raw mut conf) };
-        let only = match self.spread {
-            Spread::Flow | Spread::Both => 0,
-            Spread::Source | Spread::Destination => {
-                rss::types(&info, self.spread).map_or(0, |(types, _)| types & rss::ONE_ADDRESS)
-            }
-        };
-        let hashes = conf.rss_hf & rss::ONE_ADDRESS == only;
-        Ok(table_kept && read == 0 && key == rss::key(self.spread) && hashes)
+        let kept = rss::types(&info, self.spread).is_some_and(|(types, _)| rss::keeps(types, conf.rss_hf));
+        Ok(table_kept && read == 0 && key == rss::key(self.spread) && kept)
     }
 
     /// How received frames are spread over the queues, since [`Port::start`].

@@ -38,7 +38,7 @@ const ADDRESSES: u64 = dpdk_sys::RTE_ETH_RSS_IPV4
 /// Source addresses alone, and destination addresses alone.
 const SOURCE_ONLY: u64 = 1 << dpdk_sys::WEIR_RSS_L3_SRC_ONLY_BIT;
 const DESTINATION_ONLY: u64 = dpdk_sys::RTE_ETH_RSS_L3_DST_ONLY;
-pub(crate) const ONE_ADDRESS: u64 = SOURCE_ONLY | DESTINATION_ONLY;
+const ONE_ADDRESS: u64 = SOURCE_ONLY | DESTINATION_ONLY;
 
 /// Asks for RSS if the device can do it in weir's way; `conf` points to `key` then, which has to live until it was used. True if
 /// it spreads packets exactly as this port is to: one that cannot tell source from destination is asked to spread by addresses and
@@ -75,6 +75,14 @@ pub(crate) fn types(info: &rte_eth_dev_info, spread: Spread) -> Option<(u64, boo
     }
     let by_flow = offered & WITH_PORTS == WITH_PORTS;
     by_flow.then_some((offered & (WITH_PORTS | ADDRESSES), spread == Spread::Flow))
+}
+
+/// Whether a device that was asked for `types` and says that it hashes `read` spreads packets as it was asked to: with ports or
+/// without, both addresses or one. Of fragments and other protocols it may do as it likes, which costs a hand-over each.
+pub(crate) fn keeps(types: u64, read: u64) -> bool {
+    let addresses = if types & ONE_ADDRESS == 0 { 0 } else { LEAST_ADDRESSES };
+    let decisive = WITH_PORTS | ONE_ADDRESS | addresses;
+    read & decisive == types & decisive
 }
 
 /// Length of the device's key. One that does not tell may take ours: reading it back shows whether it did.
@@ -146,6 +154,30 @@ mod tests {
         assert_eq!(asked(&info(WITH_PORTS, 128, 0)), Some(WITH_PORTS), "net_null does not tell");
         assert_eq!(asked(&info(u64::MAX, 512, 16)), None, "too short for IPv6");
         assert_eq!(asked(&info(WITH_PORTS & !dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_UDP, 128, 40)), None);
+    }
+
+    #[test]
+    fn a_device_that_hashes_something_else_than_it_was_asked_to_is_noticed() {
+        let flow = WITH_PORTS | ADDRESSES;
+        assert!(keeps(flow, flow) && keeps(flow, WITH_PORTS), "fragments may come as they like");
+        for kind in [
+            dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_TCP,
+            dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_UDP,
+            dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_TCP,
+            dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_UDP,
+        ] {
+            assert!(!keeps(flow, flow & !kind), "{kind:x} is hashed without ports");
+            assert!(!keeps(ADDRESSES | SOURCE_ONLY, ADDRESSES | SOURCE_ONLY | kind), "{kind:x} with them");
+        }
+        assert!(!keeps(flow, flow | SOURCE_ONLY) && !keeps(flow, 0));
+        for (only, other) in [(SOURCE_ONLY, DESTINATION_ONLY), (DESTINATION_ONLY, SOURCE_ONLY)] {
+            let types = LEAST_ADDRESSES | only;
+            assert!(keeps(types, types) && keeps(types, ADDRESSES | only));
+            for read in [LEAST_ADDRESSES, LEAST_ADDRESSES | other, types | other, only, 0] {
+                assert!(!keeps(types, read), "{types:x}, {read:x}");
+            }
+            assert!(!keeps(types, types & !dpdk_sys::RTE_ETH_RSS_IPV6), "clients of IPv6 anywhere");
+        }
     }
 
     #[test]

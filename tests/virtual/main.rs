@@ -32,4 +32,6 @@ mod udp;
 mod weir;
 mod wire;
 mod workers;
+mod workers_errors;
+mod workers_snat;
 mod world;

@@ -182,27 +182,6 @@ fn with_a_hash_of_the_cards_own_everything_works() {
     world.finish();
 }
 
-#[test]
-fn errors_about_a_flow_reach_its_worker() {
-    let mut world = world(|frame| rss(frame, usize::from(WORKERS)));
-    let (client, server) = (world.silent(OUTSIDE, "192.0.2.100"), world.silent(INSIDE, "10.0.0.22"));
-    let mut reported = 0;
-    for port in 5000..5030 {
-        world.datagram(client, port, "192.0.2.10:443", b"b----");
-        world.settle();
-        let packet = world.inbox(server).remove(0);
-        let quote = &crate::wire::udp(packet.source, packet.destination, &packet.payload)[..28];
-        let error = unreachable(server_address(), packet.source.ip(), quote);
-        world.at(server).outbox.push(error);
-        world.settle();
-        reported += world.inbox(client).iter().filter(|p| matches!(p.transport, Transport::Icmp(3))).count();
-    }
-    assert_eq!(reported, 30);
-    assert!(total(&world).handed_over > 5, "errors have no ports to hash: {:?}", total(&world));
-    assert_eq!(world.workers().map(|w| w.pipeline().counters().dropped_total()).sum::<u64>(), 0);
-    world.finish();
-}
-
 /// Each flow inserts its own key and the one that all share, and looks up what the flow before it inserted.
 const TABLES: &str = r#"
     local mine, before = avi.l4.read(2), avi.l4.read(2, 2)
@@ -268,10 +247,6 @@ fn datagrams_in_fragments_reach_the_worker_of_their_flow() {
         }
         world.finish();
     }
-}
-
-fn server_address() -> IpAddr {
-    address("10.0.0.22")
 }
 
 /// Destination unreachable, port unreachable (RFC 792).

@@ -46,6 +46,9 @@ impl Bucket {
     }
 }
 
+/// Bytes for two keys, rounded up.
+pub(super) const BYTES_OF_TWO: usize = (2 * size_of::<Bucket>()).div_ceil(LOAD as usize);
+
 /// There is no room for the key, even after moving others.
 #[derive(Debug)]
 pub(super) struct NoRoom;
@@ -126,6 +129,12 @@ impl Index {
             }
         }
         None
+    }
+
+    /// What it takes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
     }
 
     /// The entries that were inserted with this hash.

@@ -56,6 +56,20 @@ fn fill(capacity: u32, seed: u64) {
     assert!(capacity == 0 || table.insert(client(1)).is_ok());
 }
 
+/// Whatever the capacity, but for the least index, and not a byte less than has to be said.
+#[test]
+fn flows_take_what_is_said() {
+    for capacity in [64, 192, 1000, 4097, 65_536, 300_001] {
+        let table = FlowTable::new(capacity, SEED, true).unwrap();
+        let flows = table.capacity() as usize;
+        let taken = size_of_val(&*table.flows) + table.index.bytes();
+        let least = if capacity > 192 { 0 } else { 4096 };
+        assert!(taken <= flows * FlowTable::FLOW_BYTES + least, "{taken} for {capacity}");
+        assert!(taken > flows * (FlowTable::FLOW_BYTES - 1), "{taken} for {capacity}");
+        assert_eq!(size_of_val(&*table.wide), flows * FlowTable::WIDE_BYTES);
+    }
+}
+
 #[test]
 fn a_table_takes_as_many_flows_as_it_was_made_for() {
     for capacity in [0, 1, 2, 3, 8, 100, 192, 193, 1000, 4096, 50_021] {

@@ -1,5 +1,6 @@
 //! Several lcores with a queue pair each.
 
+use std::ffi::CString;
 use std::sync::mpsc::channel;
 
 use dataplane::io::{BURST, Burst, PacketBuf, PacketIo};
@@ -68,6 +69,40 @@ fn a_device_with_rss_gets_key_and_table() {
     let pool = pool(&eal, 1023);
     let port = configured(&eal, "net_null0", 3, &pool).unwrap();
     assert_eq!(port.spreading(), Spreading::Rss);
+}
+
+/// Lets a device hash this from now on, as somebody else or a driver's own mind might.
+fn hash(device: &str, types: u64) {
+    let (mut id, name) = (0, CString::new(device).unwrap());
+    // SAFETY: a string that ends with a zero, and one number is written.
+    assert_eq!(unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) }, 0);
+    // SAFETY: a plain C struct of numbers and a pointer; without a key the device keeps the one that it has.
+    let mut conf: dpdk_sys::rte_eth_rss_conf = unsafe { std::mem::zeroed() };
+    conf.rss_hf = types;
+    // SAFETY: the port exists and is configured; the struct is read.
+    assert_eq!(unsafe { dpdk_sys::rte_eth_dev_rss_hash_update(id, &raw mut conf) }, 0);
+}
+
+/// net_null keeps what it is told while it is stopped, so that the next start finds it.
+#[test]
+fn a_device_that_does_not_hash_ports_as_asked_is_taken_for_one_without_rss() {
+    let eal = init(&["net_null0"], 1);
+    let pool = pool(&eal, 1023);
+    let mut port = configured(&eal, "net_null0", 3, &pool).unwrap();
+    let ports = dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_TCP
+        | dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_UDP
+        | dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_TCP
+        | dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+    for (types, spreading) in [
+        (ports, Spreading::Rss),
+        (ports & !dpdk_sys::RTE_ETH_RSS_NONFRAG_IPV4_UDP | dpdk_sys::RTE_ETH_RSS_IPV4, Spreading::Device),
+    ] {
+        assert_eq!(port.spreading(), Spreading::Rss);
+        port.stop().unwrap();
+        hash("net_null0", types);
+        port.start().unwrap();
+        assert_eq!(port.spreading(), spreading, "{types:x}");
+    }
 }
 
 #[test]
