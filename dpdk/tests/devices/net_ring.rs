@@ -1,4 +1,4 @@
-use dataplane::io::{SHORT_BURST, Burst, PacketBuf, PacketIo};
+use dataplane::io::{Burst, PacketBuf, PacketIo, SHORT_BURST};
 use dpdk::{DpdkIo, Error, ring_pair};
 
 use crate::setup::{OTHER, PORT, frame, init, io, pool, receive, started};
