@@ -87,7 +87,7 @@ impl<W: Wire> Bench<W> {
         let (worker_end, control) = channel(Capacities::default());
         let worker =
             Worker::new(io, pipeline, worker_end, mesh).map_err(|error| anyhow!("histogram: {error:?}"))?;
-        let peers = Peers::new(mac, scenario.vip(), scenario.talk(), scenario.flows as usize);
+        let peers = Peers::new(mac, scenario.vip(), scenario.talk(), scenario.flows as usize)?;
         let peers = peers.on_seat(seat);
         Ok(Bench { scenario, worker, wire, control, peers, mac, time, random: SEED, next: 0 })
     }

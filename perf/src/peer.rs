@@ -1,8 +1,12 @@
 //! Clients and servers: answer what weir sends, and remember of each flow what its next packets need.
+//!
+//! They are on the same core as weir in most scenarios, and what they touch takes its place in weir's caches, which packets of a
+//! network do not. So they remember as little as they can, 12 bytes of a flow and 32 more of a connection, and on huge pages.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use arena::Arena;
 use dataplane::address::FlowKey;
 use dataplane::arp;
 use dataplane::header::Mac;
@@ -11,6 +15,7 @@ use dataplane::parse::{Headers, Packet, parse};
 use dataplane::snapshot::Protocol;
 use dataplane::steering::{Seat, Steering};
 use tcp::{Flags, Options, Segment, SeqNumber, Timestamps};
+use zerocopy::FromZeros;
 
 use crate::frame::{self, Family, PEER_MAC, Scratch, endpoint};
 
@@ -35,19 +40,26 @@ pub enum Talk {
     Whole,
 }
 
-/// One flow as its end hosts know it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Flow {
+/// SNAT and server address of a flow, as its server saw them; all 0 before that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+struct Side {
+    snat: u32,
+    server: u32,
+    snat_port: u16,
+    server_port: u16,
+}
+
+/// A connection as its ends know it.
+#[derive(Clone, Copy, Debug, Default, FromZeros)]
+struct Connection {
     number: u32,
-    /// SNAT and server address, as the server saw them.
-    server_side: Option<(SocketAddr, SocketAddr)>,
     client: Half,
     server: Half,
     closing: bool,
 }
 
 /// Numbers of the next segment of one end.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, FromZeros)]
 struct Half {
     seq: u32,
     ack: u32,
@@ -61,7 +73,9 @@ pub struct Peers {
     talk: Talk,
     /// Of the worker that all flows are to belong to.
     steering: Steering,
-    flows: Vec<Flow>,
+    sides: Arena<Side>,
+    /// Empty before the first SYN.
+    connections: Arena<Connection>,
     scratch: Scratch,
     answers: VecDeque<Vec<u8>>,
     established: usize,
@@ -71,19 +85,23 @@ pub struct Peers {
 
 impl Peers {
     /// End hosts that remember `flows` flows (at least 1); flow numbers are taken modulo that.
-    pub fn new(weir: Mac, vip: SocketAddr, talk: Talk, flows: usize) -> Self {
-        Peers {
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn new(weir: Mac, vip: SocketAddr, talk: Talk, flows: usize) -> anyhow::Result<Self> {
+        Ok(Peers {
             weir,
             vip,
             talk,
             steering: Steering::new(Seat::ALONE),
-            flows: vec![Flow::default(); flows.max(1)],
+            sides: Arena::zeroed(flows.max(1))?,
+            connections: Arena::zeroed(0)?,
             scratch: Scratch::default(),
             answers: VecDeque::new(),
             established: 0,
             finished: 0,
             resets: 0,
-        }
+        })
     }
 
     /// The same with flows that a network card gives to the worker on this seat: their clients choose such ports.
@@ -93,8 +111,7 @@ impl Peers {
 
     /// Client address and port of a flow. The port is the first one from the usual one on that comes to the worker.
     fn client(&self, number: u32, protocol: Protocol) -> SocketAddr {
-        let family = if self.vip.is_ipv4() { Family::V4 } else { Family::V6 };
-        let usual = client(family, number);
+        let usual = client(self.family(), number);
         let ports = (usual.port()..).chain(FIRST_PORT..usual.port());
         let mut sockets = ports.map(|port| SocketAddr::new(usual.ip(), port));
         let here = |socket: &SocketAddr| self.steering.is_here(&FlowKey::new(protocol, *socket, self.vip));
@@ -123,7 +140,7 @@ impl Peers {
 
     /// Whether the server of this flow has heard of it.
     pub fn is_established(&self, number: u32) -> bool {
-        self.flow(number).server_side.is_some()
+        self.side(number) != Side::default()
     }
 
     /// The first datagram of a flow, or another one from its client.
@@ -136,19 +153,20 @@ impl Peers {
 
     /// A datagram of the server of an established flow.
     pub fn server_datagram(&mut self, number: u32) -> anyhow::Result<&[u8]> {
-        let flow = self.flow(number);
-        let (snat, server) =
-            flow.server_side.ok_or_else(|| anyhow::anyhow!("flow {number} has no server"))?;
+        let (snat, server) = self.server_side(number)?;
         frame::udp(&mut self.scratch, self.weir, server, snat, &payload::<DATAGRAM>(number))?;
         Ok(self.scratch.bytes())
     }
 
     /// The SYN of a flow.
     pub fn syn(&mut self, number: u32) -> anyhow::Result<&[u8]> {
+        if self.connections.is_empty() {
+            self.connections = Arena::zeroed(self.sides.len())?;
+        }
         let slot = self.slot(number);
-        if let Some(flow) = self.flows.get_mut(slot) {
-            self.established -= usize::from(flow.server_side.is_some());
-            *flow = Flow { number, ..Flow::default() };
+        self.established -= usize::from(self.is_established(number));
+        if let Some((side, connection)) = self.sides.get_mut(slot).zip(self.connections.get_mut(slot)) {
+            (*side, *connection) = (Side::default(), Connection { number, ..Connection::default() });
         }
         let segment =
             Segment { seq: SeqNumber::new(isn(number)), flags: Flags::SYN, ..opening(CLIENT_CLOCK, 0) };
@@ -161,7 +179,7 @@ impl Peers {
     pub fn client_segment(&mut self, number: u32, data: bool) -> anyhow::Result<&[u8]> {
         let payload = payload::<DATA>(number);
         let payload = if data { &payload[..] } else { &[] };
-        let segment = segment(self.flow(number).client, CLIENT_CLOCK, Flags::ACK, payload);
+        let segment = segment(self.connection(number).client, CLIENT_CLOCK, Flags::ACK, payload);
         let client = self.client(number, Protocol::Tcp);
         frame::tcp(&mut self.scratch, self.weir, client, self.vip, &segment)?;
         Ok(self.scratch.bytes())
@@ -169,12 +187,10 @@ impl Peers {
 
     /// A segment of the server of a spliced connection.
     pub fn server_segment(&mut self, number: u32, data: bool) -> anyhow::Result<&[u8]> {
-        let flow = self.flow(number);
-        let (snat, server) =
-            flow.server_side.ok_or_else(|| anyhow::anyhow!("flow {number} has no server"))?;
+        let (snat, server) = self.server_side(number)?;
         let payload = payload::<DATA>(number);
         let payload = if data { &payload[..] } else { &[] };
-        let segment = segment(flow.server, SERVER_CLOCK, Flags::ACK, payload);
+        let segment = segment(self.connection(number).server, SERVER_CLOCK, Flags::ACK, payload);
         frame::tcp(&mut self.scratch, self.weir, server, snat, &segment)?;
         Ok(self.scratch.bytes())
     }
@@ -210,10 +226,17 @@ impl Peers {
     }
 
     fn note_server_side(&mut self, number: u32, headers: &Headers) {
+        let (snat, server) = (headers.key.source_socket(), headers.key.destination_socket());
+        let seen = Side {
+            snat: frame::bits(snat.ip()),
+            server: frame::bits(server.ip()),
+            snat_port: snat.port(),
+            server_port: server.port(),
+        };
         let slot = self.slot(number);
-        if let Some(flow) = self.flows.get_mut(slot) {
-            self.established += usize::from(flow.server_side.is_none());
-            flow.server_side = Some((headers.key.source_socket(), headers.key.destination_socket()));
+        if let Some(side) = self.sides.get_mut(slot).filter(|side| **side != seen) {
+            self.established += usize::from(*side == Side::default());
+            *side = seen;
         }
     }
 
@@ -235,7 +258,9 @@ impl Peers {
         let (to, from) = (headers.key.source_socket(), headers.key.destination_socket());
         let number = client_number(from);
         let (slot, talk) = (self.slot(number), self.talk);
-        let Some(flow) = self.flows.get_mut(slot).filter(|flow| flow.number == number) else { return Ok(()) };
+        let Some(flow) = self.connections.get_mut(slot).filter(|flow| flow.number == number) else {
+            return Ok(());
+        };
         let mut send: Vec<(Half, Flags, bool)> = Vec::new();
         if received.flags.contains(Flags::SYN) {
             flow.client = after(received);
@@ -281,7 +306,7 @@ impl Peers {
             Some(number) if !received.payload.is_empty() => {
                 self.note_server_side(number, headers);
                 let slot = self.slot(number);
-                if let Some(flow) = self.flows.get_mut(slot) {
+                if let Some(flow) = self.connections.get_mut(slot) {
                     flow.server = half;
                 }
                 self.say(from, to, &segment(half, SERVER_CLOCK, Flags::ACK, &[]))?;
@@ -305,11 +330,26 @@ impl Peers {
     }
 
     fn slot(&self, number: u32) -> usize {
-        number as usize % self.flows.len()
+        number as usize % self.sides.len()
     }
 
-    fn flow(&self, number: u32) -> Flow {
-        self.flows.get(self.slot(number)).copied().unwrap_or_default()
+    fn side(&self, number: u32) -> Side {
+        self.sides.get(self.slot(number)).copied().unwrap_or_default()
+    }
+
+    fn connection(&self, number: u32) -> Connection {
+        self.connections.get(self.slot(number)).copied().unwrap_or_default()
+    }
+
+    /// SNAT and server address of a flow.
+    fn server_side(&self, number: u32) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+        let (side, family) = (self.side(number), self.family());
+        anyhow::ensure!(side != Side::default(), "flow {number} has no server");
+        Ok((endpoint(family, side.snat, side.snat_port), endpoint(family, side.server, side.server_port)))
+    }
+
+    fn family(&self) -> Family {
+        if self.vip.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 }
 

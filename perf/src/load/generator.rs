@@ -67,7 +67,7 @@ impl Generator {
             staged: queues.iter().map(|_| Burst::new()).collect(),
             queues,
             steering: Steering::new(Seat { number: 0, of }),
-            peers: Peers::new(weir, scenario.vip(), scenario.talk(), scenario.flows as usize),
+            peers: Peers::new(weir, scenario.vip(), scenario.talk(), scenario.flows as usize)?,
             scenario,
             templates: Vec::new(),
             each: 1,

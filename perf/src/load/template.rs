@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_time_goes_out_and_comes_back_and_the_checksum_is_right() {
         let vip = Scenario::named("udp-1").unwrap().vip();
-        let mut peers = Peers::new(WEIR, vip, Talk::Hold, 8);
+        let mut peers = Peers::new(WEIR, vip, Talk::Hold, 8).unwrap();
         for number in 0..8 {
             let frames = [
                 peers.datagram(number).unwrap().to_vec(),
