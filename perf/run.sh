@@ -38,6 +38,8 @@ for share in 0% 1%; do
 done > "$results/mixed.md"
 step "two workers"
 "$perf" pair --rounds "$rounds" > "$results/pair.md"
+step "inserts on the other worker"
+"$perf" tables "${quick[@]}" --json "$results/tables.json" > "$results/tables.md"
 step "stages"
 cargo bench --quiet -p weir-perf --bench stages -- "${bench[@]}" > "$results/stages.log" 2>&1 || { cat "$results/stages.log"; exit 1; }
 cp -r "$target/criterion" "$results/criterion"

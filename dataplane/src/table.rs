@@ -415,8 +415,6 @@ fn given(snapshot: &Snapshot, id: ServiceId) -> u32 {
 }
 
 #[cfg(test)]
-mod propagation;
-#[cfg(test)]
 mod replica_model;
 #[cfg(test)]
 mod replica_tests;

@@ -50,6 +50,18 @@ pub struct Time {
     clock: fn() -> u64,
 }
 
+/// A worker and its end hosts, for a loop of another kind.
+pub struct Parts<W: Wire> {
+    /// The worker.
+    pub worker: Worker<W::Io, LuaPolicy>,
+    /// Its port's other end.
+    pub wire: W,
+    /// Where it tells what became of its flows.
+    pub control: ControlEnd,
+    /// Who is there.
+    pub peers: Peers,
+}
+
 /// What a measured window cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
@@ -186,6 +198,12 @@ impl<W: Wire> Bench<W> {
         }
         ensure!(self.wire.flush(), "no room on the wire");
         Ok(())
+    }
+
+    /// Gives up the windows. The worker's time has to go on from where it is: less than a minute.
+    #[must_use]
+    pub fn into_parts(self) -> Parts<W> {
+        Parts { worker: self.worker, wire: self.wire, control: self.control, peers: self.peers }
     }
 
     /// The worker, to look at.

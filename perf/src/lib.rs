@@ -14,5 +14,6 @@ pub mod publish;
 pub mod report;
 pub mod scenario;
 pub mod surroundings;
+pub mod tables;
 pub mod tsc;
 pub mod wire;

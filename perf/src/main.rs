@@ -9,7 +9,7 @@ use weir_perf::load::{self, Outcome, Plan, table};
 use weir_perf::measure::{Effort, Lab};
 use weir_perf::report::Setting;
 use weir_perf::scenario::{ALL, Scenario};
-use weir_perf::{compare, icount, pair, publish, report, tsc};
+use weir_perf::{compare, icount, pair, publish, report, tables, tsc};
 
 /// Measures weir's packet path in process, over crossed DPDK rings, on one core
 #[derive(Parser)]
@@ -45,6 +45,24 @@ enum Command {
         /// CPUs of the workers
         #[arg(long, num_args = 2, default_values_t = [0, 1])]
         cpus: Vec<u32>,
+    },
+    /// How soon an insert of one worker can be read on another one, under load
+    Tables {
+        /// Fewer rounds
+        #[arg(long)]
+        quick: bool,
+        /// Rounds of a turn of each load
+        #[arg(long)]
+        rounds: Option<usize>,
+        /// Milliseconds of each turn
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=20))]
+        milliseconds: Option<u64>,
+        /// CPUs of the workers
+        #[arg(long, num_args = 2, default_values_t = [0, 1])]
+        cpus: Vec<u32>,
+        /// Also write the result here
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// Which differences between rounds of two revisions are real; see perf/compare.sh
     Compare {
@@ -139,6 +157,15 @@ fn main() -> anyhow::Result<()> {
             print!("{}", pair::table(&result, &scenario));
             println!("\n{}", Setting::read(tsc::hertz()).line());
             Ok(())
+        }
+        Some(Command::Tables { quick, rounds, milliseconds, cpus, json }) => {
+            let usual = tables::Plan::new(quick);
+            let nanoseconds = milliseconds.map_or(usual.nanoseconds, |milliseconds| milliseconds * 1_000_000);
+            let plan = tables::Plan { rounds: rounds.unwrap_or(usual.rounds), nanoseconds };
+            let outcome = tables::run(&Lab::open_on(2, cpus)?, &plan)?;
+            print!("{}", tables::table::table(&outcome, &plan)?);
+            println!("\n{}", Setting::read(tsc::hertz()).line());
+            write_json(json.as_deref(), &tables::table::json(&outcome, &plan)?)
         }
         Some(Command::Compare { base, head }) => {
             print!("{}", compare::table(&compare::read(&base, &head)?));

@@ -353,8 +353,8 @@ impl Peers {
     }
 }
 
-/// Client address and port of a flow.
-fn client(family: Family, number: u32) -> SocketAddr {
+/// Client address and port of a flow, before it was looked for a port that comes to the worker.
+pub fn client(family: Family, number: u32) -> SocketAddr {
     let number = number % CLIENTS;
     endpoint(family, FIRST_CLIENT + number, FIRST_PORT + (number % 60_000) as u16)
 }

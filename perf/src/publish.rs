@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::plot::{self, Axes, Line};
 
 /// Parts of a report: the file of the results that has its text, its heading, and what is said below that.
-const PARTS: [(&str, &str, &str); 7] = [
+const PARTS: [(&str, &str, &str); 8] = [
     (
         "bench.md",
         "Cycles per packet, flow and connection",
@@ -42,6 +42,12 @@ const PARTS: [(&str, &str, &str); 7] = [
         "Two workers",
         "`weir-perf pair`: two workers of one weir on two cores, each with its own end hosts, against each of them alone in \
          slices of time in between.",
+    ),
+    (
+        "tables.md",
+        "How soon an insert can be read on the other worker",
+        "`weir-perf tables`: two workers of one weir on two cores, whose end hosts keep their wires full. Scripts of flows that begin \
+         insert; it counts from the beginning of the script to the end of the round in which the other worker heard of it.",
     ),
     (
         "icounts.md",
@@ -104,6 +110,11 @@ fn plots(
             plots.push((part, path));
         }
     }
+    if let Some(tables) = read("tables.json") {
+        let path = PathBuf::from(beside("tables"));
+        plot_tables(&path, &tables)?;
+        plots.push(("tables.md", path));
+    }
     if !stages.is_empty() {
         let path = PathBuf::from(beside("stages"));
         plot::bars(&path, "Cost per stage", "nanoseconds", stages)?;
@@ -161,6 +172,30 @@ fn plot_latency(path: &Path, load: &Value) -> anyhow::Result<()> {
         y: "µs",
         logarithmic_x: false,
         logarithmic_y: true,
+    };
+    plot::lines(path, axes, &lines)
+}
+
+fn plot_tables(path: &Path, tables: &Value) -> anyhow::Result<()> {
+    let array = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut lines = Vec::new();
+    for load in array(tables.get("loads")) {
+        let name = load.get("load").and_then(Value::as_str).unwrap_or("?");
+        for (turns, about) in [("all", ""), ("without_stop", ", turns without a stop")] {
+            let point = |point: &Value| Some((point.get(0)?.as_f64()?, point.get(1)?.as_f64()? * 100.0));
+            let points: Vec<_> =
+                array(load.pointer(&format!("/{turns}/within"))).iter().filter_map(point).collect();
+            if !points.is_empty() {
+                lines.push(Line { name: format!("{name}{about}"), points });
+            }
+        }
+    }
+    let axes = Axes {
+        title: "Inserts that can be read on the other worker within a time",
+        x: "µs",
+        y: "per cent",
+        logarithmic_x: true,
+        logarithmic_y: false,
     };
     plot::lines(path, axes, &lines)
 }
@@ -227,6 +262,11 @@ mod tests {
         ];
         let curves = [serde_json::json!({ "name": "weir", "points": points })];
         put("near.json", &serde_json::json!({ "curves": curves }).to_string());
+        let loads = [
+            serde_json::json!({ "load": "bursts", "all": { "within": [[1.0, 0.0], [10.0, 0.8], [100.0, 1.0]] } }),
+        ];
+        put("tables.md", "| inserts |\n");
+        put("tables.json", &serde_json::json!({ "loads": loads }).to_string());
         put("bench.json", &serde_json::json!({ "rows": rows }).to_string());
         put(
             "criterion/recognise/glance/new/benchmark.json",
@@ -240,7 +280,8 @@ mod tests {
         assert!(text.contains("| a table |") && text.contains("](2026-01-02-flows.svg)"), "{text}");
         assert!(text.contains("| recognise: glance | 2.0 |"), "{text}");
         assert!(!text.contains("memif"), "it was not measured: {text}");
-        for plot in ["2026-01-02-flows.svg", "2026-01-02-stages.svg"] {
+        assert!(text.contains("| inserts |") && text.contains("](2026-01-02-tables.svg)"), "{text}");
+        for plot in ["2026-01-02-flows.svg", "2026-01-02-stages.svg", "2026-01-02-tables.svg"] {
             let svg = std::fs::read_to_string(directory.path().join(plot)).unwrap();
             assert!(svg.contains("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
         }

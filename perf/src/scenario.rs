@@ -41,6 +41,8 @@ pub struct Scenario {
     pub text: &'static str,
     /// Flows of others begin and end meanwhile, with the script of [`Kind::NewFlows`].
     pub mixed: bool,
+    /// That script inserts the client's address into the default table, also as the value.
+    pub inserts: bool,
     /// Of all addresses.
     pub family: Family,
 }
@@ -51,11 +53,13 @@ const STEADY: u32 = 65_536;
 const MIXED: u32 = 100_000;
 /// Flows for which there is room then.
 const MIXED_ROOM: u32 = 2_000_000;
+/// The same, and room for as many entries of tables, where scripts insert.
+const INSERTS_ROOM: u32 = 1 << 18;
 /// Connections that are opened together.
 pub const BATCH: u32 = 64;
 
 const fn row(name: &'static str, kind: Kind, flows: u32, text: &'static str) -> Scenario {
-    Scenario { name, kind, flows, text, mixed: false, family: Family::V4 }
+    Scenario { name, kind, flows, text, mixed: false, inserts: false, family: Family::V4 }
 }
 
 const fn row6(name: &'static str, kind: Kind, flows: u32, text: &'static str) -> Scenario {
@@ -95,6 +99,11 @@ impl Scenario {
     pub fn with_new_flows(self) -> Option<Scenario> {
         let fits = self.kind == Kind::Datagrams && self.flows <= MIXED;
         fits.then_some(Scenario { mixed: true, ..self })
+    }
+
+    /// The same where the script of those also inserts.
+    pub fn with_inserts(self) -> Option<Scenario> {
+        self.with_new_flows().map(|scenario| Scenario { inserts: true, ..scenario })
     }
 
     /// Where clients send to.
@@ -174,6 +183,7 @@ impl Scenario {
         }
         text.push_str(&self.service());
         let flows = match self.mixed {
+            true if self.inserts => INSERTS_ROOM,
             true => MIXED_ROOM,
             false if self.is_large() => self.flows / 4 * 5,
             false => self.flows.max(STEADY) * 2,
@@ -184,8 +194,14 @@ impl Scenario {
 
     fn service(&self) -> String {
         let sets = if self.script().is_some() { "datascript_sets = [\"s\"]\n" } else { "" };
+        let tables = match self.inserts {
+            true => format!("[virtual_service.tables]\nentries = {INSERTS_ROOM}\n"),
+            false => String::new(),
+        };
         let idle = match self.kind {
             Kind::NewFlows => "1s",
+            // As long as the entries live.
+            _ if self.inserts => "5m",
             _ if self.mixed => "10s",
             _ => "1h",
         };
@@ -193,7 +209,7 @@ impl Scenario {
             "[[virtual_service]]\nname = \"vs\"\naddresses = [\"{}\"]\n\
              ports = [\"udp/{UDP_PORT}\", \"tcp/{UDP_PORT}\"]\npool = \"other\"\n{sets}\
              [virtual_service.tcp]\nprofile = \"proxy\"\nidle_timeout = \"1h\"\n\
-             [virtual_service.udp]\nidle_timeout = \"{idle}\"\n",
+             [virtual_service.udp]\nidle_timeout = \"{idle}\"\n{tables}",
             self.vip().ip()
         )
     }
@@ -202,6 +218,9 @@ impl Scenario {
     fn script(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Datagrams if !self.mixed => None,
+            Kind::Datagrams if self.inserts => Some(
+                "avi.vs.table_insert(avi.vs.client_ip(), avi.vs.client_ip())\navi.pool.select(\"main\")\n",
+            ),
             Kind::NewFlows | Kind::Datagrams => Some(
                 "if avi.vs.port() == \"53\" then\n  avi.pool.select(\"main\")\nelse\n  avi.pool.select(\"other\")\nend\n",
             ),
@@ -226,7 +245,9 @@ mod tests {
         }
         let (alone, mixed) = (Scenario::named("udp-10k").unwrap(), named("udp-10k").unwrap());
         assert!(alone.script().is_none() && mixed.script() == Scenario::named("udp-new").unwrap().script());
-        for scenario in [alone, mixed] {
+        let inserts = alone.with_inserts().unwrap();
+        assert!(inserts.script().unwrap().contains("table_insert"));
+        for scenario in [alone, mixed, inserts] {
             let config = config::parse(&scenario.config(), "scenario", std::path::Path::new("."));
             assert!(config.is_ok(), "{}", config.unwrap_err().render(false));
         }

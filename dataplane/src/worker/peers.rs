@@ -8,11 +8,13 @@ use crate::io::{PacketIo, PortId, SHORT_BURST};
 use crate::mesh::News;
 use crate::policy::Policy;
 
-/// News that are heard from each other worker, and told it of tables, between two bursts.
+/// News that are heard from each other worker, and told it of tables, between two bursts: more than the scripts of a burst of new
+/// flows bring up, and not so many that packets wait for them for long.
 const NEWS: usize = 2 * SHORT_BURST;
 
 impl<I: PacketIo, P: Policy> Worker<I, P> {
-    /// One burst that another worker handed over, for each port by which its packets came in; and what it told.
+    /// One burst that another worker handed over, for each port by which its packets came in; and what it told. Before that it
+    /// is told what scripts have changed in this round: it need not wait until what it told has been taken in.
     pub(super) fn take_over(&mut self, now: Instant, peer: u8) -> usize {
         let mut taken = 0;
         for port in (0..self.ports.len()).map(|port| PortId(port as u8)) {
@@ -29,6 +31,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             }
             self.flush(now);
         }
+        self.tell_of_tables(peer);
         for _ in 0..NEWS {
             let Some(news) = self.mesh.hear(peer) else { break };
             self.pipeline.hear(now, news);

@@ -67,6 +67,12 @@ impl Template {
         usize::from(self.len)
     }
 
+    /// The frame as it was made.
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        self.bytes.get(..self.len()).unwrap_or_default()
+    }
+
     /// Never: a frame has a header.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -152,6 +158,7 @@ mod tests {
             ];
             for frame in frames {
                 let template = Template::new(&frame, 0).unwrap();
+                assert_eq!(template.frame(), frame);
                 for time in [0, 8, 123_456_789, 0xffff_ffff << 3, 0xffff_fff8, u64::MAX] {
                     let mut written = vec![0; template.len()];
                     assert!(template.write(&mut written, stamp(time)));
