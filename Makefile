@@ -69,8 +69,9 @@ bench: ## packets per second, cycles per packet and latency beside the bare devi
 bench-v3: ## the same of a build for processors with AVX2 and BMI2
 	$(V3) $(CARGO) run --release -p weir-perf
 
-perf: ## measure everything and write a dated report with plots to perf/runs/ (QUICK=1: minutes instead of 20)
+perf: ## measure everything and write a dated report with plots to perf/runs/ (QUICK=1: minutes instead of 20; of a commit, or DIRTY=1)
 	@.ci/deps.sh perf
+	@perf/run.sh --check
 	@perf/release.sh
 	@perf/run.sh
 

@@ -13,6 +13,7 @@ use weir_perf::{compare, icount, pair, publish, report, tsc};
 
 /// Measures weir's packet path in process, over crossed DPDK rings, on one core
 #[derive(Parser)]
+#[command(version = env!("PERF_REVISION"))]
 struct Arguments {
     /// Fewer rounds: seconds instead of minutes, and more noise
     #[arg(long)]
