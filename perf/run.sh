@@ -52,8 +52,8 @@ done > "$results/mixed.md"
 step "two workers"
 "$perf" pair --rounds "$rounds" > "$results/pair.md"
 step "stages"
-cargo bench --quiet -p weir-perf --bench stages -- "${bench[@]}" > "$results/stages.log" 2>&1 || { cat "$results/stages.log"; exit 1; }
-cp -r "$target/criterion" "$results/criterion"
+# In a place of its own: target/criterion has what others have left there.
+CRITERION_HOME=$results/criterion cargo bench --quiet -p weir-perf --bench stages -- "${bench[@]}" > "$results/stages.log" 2>&1 || { cat "$results/stages.log"; exit 1; }
 if command -v valgrind > /dev/null; then
     step "instructions"
     # Dearer ones are in the table; they are no reason to lose the report.
