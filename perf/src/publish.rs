@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::plot::{self, Axes, Line};
 
 /// Parts of a report: the file of the results that has its text, its heading, and what is said below that.
-const PARTS: [(&str, &str, &str); 7] = [
+const PARTS: [(&str, &str, &str); 8] = [
     (
         "bench.md",
         "Cycles per packet, flow and connection",
@@ -21,8 +21,13 @@ const PARTS: [(&str, &str, &str); 7] = [
         "near.md",
         "Latency and loss at a given load, in process",
         "`weir-perf load`: the generator on one core, weir's worker or the bare loop on the other, in short runs in turn. Latency \
-         counts from the moment at which a packet was to leave. Loads are parts of weir's own maximum right before, which \
-         may be the generator's. What weir adds is the difference within a round.",
+         counts from the moment at which a packet was to leave. Loads are parts of what generator and weir carried together right before. The generator sends 32 packets at a time: who then \
+         takes some 32 waits for it, and who is the limit takes 64. So half of that load is at most half of what weir carries. What weir adds is the difference within a round.",
+    ),
+    (
+        "costly.md",
+        "The same with a million connections, at half of what both cores carry",
+        "`weir-perf load --scenario tcp-1m --at 50`: packets that cost weir most.",
     ),
     (
         "far.md",
@@ -33,7 +38,7 @@ const PARTS: [(&str, &str, &str); 7] = [
     (
         "mixed.md",
         "Latency beside flows that begin",
-        "`weir-perf load --at 50 --new-flows`: in process, at half of the maximum, without and with packets that open UDP flows \
+        "`weir-perf load --at 50 --new-flows`: in process, at half of what both cores carry, without and with packets that open UDP flows \
          and for which a script runs. What established packets wait behind scripts is the difference of their rows in both \
          tables.",
     ),
