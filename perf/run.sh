@@ -40,6 +40,15 @@ step() { echo "make perf: $1"; }
 
 step "cycles"
 "$perf" "${quick[@]}" --json "$results/bench.json" > "$results/bench.md"
+step "cycles with ten million flows"
+# KiB that they take.
+large=6000000
+free=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)
+if [ "$free" -ge "$large" ]; then
+    "$perf" --quick --scenario udp-10m --json "$results/large.json" > "$results/large.md"
+else
+    echo "Not measured: $((free / 1024)) MiB of memory were free, and it takes $((large / 1024))." > "$results/large.md"
+fi
 step "latency and loss in process"
 "$perf" load "${quick[@]}" --json "$results/near.json" > "$results/near.md"
 step "latency and loss in process, with a million connections"

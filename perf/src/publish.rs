@@ -10,12 +10,17 @@ use serde_json::Value;
 use crate::plot::{self, Axes, Line};
 
 /// Parts of a report: the file of the results that has its text, its heading, and what is said below that.
-const PARTS: [(&str, &str, &str); 8] = [
+const PARTS: [(&str, &str, &str); 9] = [
     (
         "bench.md",
         "Cycles per packet, flow and connection",
         "`weir-perf`: one worker and its end hosts on one core, over a ring; the floor is the bare device loop in windows in \
          between; quiet rounds are those whose floor is at most a tenth above the lowest. Latency is from rx burst to tx burst with full bursts.",
+    ),
+    (
+        "large.md",
+        "Cycles with ten million flows",
+        "`weir-perf --quick --scenario udp-10m`: the same in fewer rounds. It takes 5 GB.",
     ),
     (
         "near.md",
@@ -97,9 +102,10 @@ fn plots(
         serde_json::from_slice(&std::fs::read(results.join(name)).ok()?).ok()
     };
     let mut plots = Vec::new();
-    if let Some(bench) = read("bench.json") {
+    let benches: Vec<Value> = ["bench.json", "large.json"].into_iter().filter_map(read).collect();
+    if !benches.is_empty() {
         let path = PathBuf::from(beside("flows"));
-        plot_flows(&path, &bench)?;
+        plot_flows(&path, &benches)?;
         plots.push(("bench.md", path));
     }
     for (file, part, what) in [("near.json", "near.md", "latency"), ("far.json", "far.md", "latency-memif")] {
@@ -117,9 +123,9 @@ fn plots(
     Ok(plots)
 }
 
-fn plot_flows(path: &Path, bench: &Value) -> anyhow::Result<()> {
+fn plot_flows(path: &Path, benches: &[Value]) -> anyhow::Result<()> {
     let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for row in bench.get("rows").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
+    for row in benches.iter().filter_map(|bench| bench.get("rows")?.as_array()).flatten() {
         let number = |name: &str| row.get(name).and_then(Value::as_f64);
         let text = |name: &str| row.get(name).and_then(Value::as_str);
         let point = number("flows").zip(number("million_units_per_second"));
@@ -233,6 +239,8 @@ mod tests {
         let curves = [serde_json::json!({ "name": "weir", "points": points })];
         put("near.json", &serde_json::json!({ "curves": curves }).to_string());
         put("bench.json", &serde_json::json!({ "rows": rows }).to_string());
+        let large = [row("udp-10m", 10_000_000, 6.0)];
+        put("large.json", &serde_json::json!({ "rows": large }).to_string());
         put(
             "criterion/recognise/glance/new/benchmark.json",
             r#"{"full_id":"recognise/glance","throughput":{"Elements":32}}"#,
@@ -255,6 +263,7 @@ mod tests {
         assert_eq!(latency.matches("<circle").count(), 5, "{latency}");
         let flows = std::fs::read_to_string(directory.path().join("2026-01-02-flows.svg")).unwrap();
         assert!(flows.contains("established TCP") && flows.contains("established UDP"));
+        assert_eq!(flows.matches("<circle").count(), 4, "{flows}");
         assert!(write(&directory.path().join("nothing"), &report).is_err());
     }
 }
