@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build build-v3 release release-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-compare compare clean
+.PHONY: help deps build build-v3 release release-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-profile perf-compare compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -74,6 +74,14 @@ perf: ## measure everything and write a dated report with plots to perf/runs/ (Q
 	@perf/run.sh --check
 	@perf/release.sh
 	@perf/run.sh
+
+# Where to.
+PROFILE ?= perf/runs/$(shell date +%F)-profile.md
+
+perf-profile: ## where the time goes with many flows and new ones, functions and instructions, to perf/runs/; a part of make perf
+	@.ci/deps.sh perf
+	$(CARGO) build --release -p weir-perf
+	@perf/profile.sh "$(PROFILE)"
 
 perf-compare: ## which differences to the revision BASE are real: make perf-compare BASE=HEAD~1
 	@perf/compare.sh "$(BASE)"

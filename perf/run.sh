@@ -65,6 +65,13 @@ step "two workers"
 step "stages"
 # In a place of its own: target/criterion has what others have left there.
 CRITERION_HOME=$results/criterion cargo bench --quiet -p weir-perf --bench stages -- "${bench[@]}" > "$results/stages.log" 2>&1 || { cat "$results/stages.log"; exit 1; }
+step "profile"
+perf/profile.sh "${report%.md}-profile.md" "$perf" | tee "$results/profile.log"
+if [ -e "${report%.md}-profile.md" ]; then
+    echo "Functions, and the instructions that are waited for: [$(basename "${report%.md}")-profile.md]($(basename "${report%.md}")-profile.md)." > "$results/profile.md"
+else
+    cp "$results/profile.log" "$results/profile.md"
+fi
 if command -v valgrind > /dev/null; then
     step "instructions"
     # Dearer ones are in the table; they are no reason to lose the report.

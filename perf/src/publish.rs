@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::plot::{self, Axes, Line};
 
 /// Parts of a report: the file of the results that has its text, its heading, and what is said below that.
-const PARTS: [(&str, &str, &str); 9] = [
+const PARTS: [(&str, &str, &str); 10] = [
     (
         "bench.md",
         "Cycles per packet, flow and connection",
@@ -57,6 +57,11 @@ const PARTS: [(&str, &str, &str); 9] = [
         "icounts.md",
         "Instructions",
         "`perf/icounts.sh --check`: under callgrind, with memory in place of the devices.",
+    ),
+    (
+        "profile.md",
+        "Where the time goes",
+        "`perf/profile.sh`: samples of weir's work with a million and ten million flows, and of new ones.",
     ),
     (
         "stages.md",
