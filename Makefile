@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build build-v3 release release-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-profile perf-compare compare clean
+.PHONY: help deps build build-v3 static release release-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-profile perf-compare compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -26,6 +26,13 @@ V3 = CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))/v3" RUSTFLAGS="$(RUSTFLAGS) -Cta
 
 build-v3: ## the release binary for processors with AVX2 and BMI2, target/v3/release/weir
 	$(V3) $(CARGO) build --release
+
+STATIC = $(abspath $(TARGET_DIR))/static
+
+static: ## the release binary with DPDK inside, without a profile, built and asked whether it works; target/static/release/weir
+	CARGO_TARGET_DIR="$(STATIC)" $(CARGO) build --release --features static
+	"$(STATIC)/release/weir" --version
+	"$(STATIC)/release/weir" check config/examples/full.toml >/dev/null
 
 release: ## what is shipped: DPDK inside, the code laid out by a recorded profile; target/pgo/release/weir, ten minutes
 	@.ci/deps.sh release
