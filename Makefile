@@ -10,7 +10,7 @@ export WEIR_BIN ?= $(abspath $(TARGET_DIR))/debug/weir
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build build-v3 release release-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-compare compare clean
+.PHONY: help deps build build-v3 static release release-v3 test icounts soak growth fuzz demo bench bench-v3 perf perf-profile perf-compare compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -26,6 +26,13 @@ V3 = CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))/v3" RUSTFLAGS="$(RUSTFLAGS) -Cta
 
 build-v3: ## the release binary for processors with AVX2 and BMI2, target/v3/release/weir
 	$(V3) $(CARGO) build --release
+
+STATIC = $(abspath $(TARGET_DIR))/static
+
+static: ## the release binary with DPDK inside, without a profile, built and asked whether it works; target/static/release/weir
+	CARGO_TARGET_DIR="$(STATIC)" $(CARGO) build --release --features static
+	"$(STATIC)/release/weir" --version
+	"$(STATIC)/release/weir" check config/examples/full.toml >/dev/null
 
 release: ## what is shipped: DPDK inside, the code laid out by a recorded profile; target/pgo/release/weir, ten minutes
 	@.ci/deps.sh release
@@ -69,10 +76,19 @@ bench: ## packets per second, cycles per packet and latency beside the bare devi
 bench-v3: ## the same of a build for processors with AVX2 and BMI2
 	$(V3) $(CARGO) run --release -p weir-perf
 
-perf: ## measure everything and write a dated report with plots to perf/runs/ (QUICK=1: minutes instead of 20)
+perf: ## measure everything and write a dated report with plots to perf/runs/ (QUICK=1: minutes instead of 20; of a commit, or DIRTY=1)
 	@.ci/deps.sh perf
+	@perf/run.sh --check
 	@perf/release.sh
 	@perf/run.sh
+
+# Where to.
+PROFILE ?= perf/runs/$(shell date +%F)-profile.md
+
+perf-profile: ## where the time goes with many flows and new ones, functions and instructions, to perf/runs/; a part of make perf
+	@.ci/deps.sh perf
+	$(CARGO) build --release -p weir-perf
+	@perf/profile.sh "$(PROFILE)"
 
 perf-compare: ## which differences to the revision BASE are real: make perf-compare BASE=HEAD~1
 	@perf/compare.sh "$(BASE)"

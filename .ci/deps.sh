@@ -33,7 +33,10 @@ if [ "${1:-}" = compare ]; then
     "nftables             compared with weir"
   )
 elif [ "${1:-}" = perf ]; then
-  wanted+=("dpdk-dev  testpmd, which weir-perf load compares with")
+  wanted+=(
+    "dpdk-dev    testpmd, which weir-perf load compares with"
+    "linux-perf  says where the time goes (perf/profile.sh)"
+  )
 fi
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }

@@ -12,6 +12,7 @@ pub mod peer;
 pub mod plot;
 pub mod publish;
 pub mod report;
+pub mod sampler;
 pub mod scenario;
 pub mod surroundings;
 pub mod tables;

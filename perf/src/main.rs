@@ -8,11 +8,13 @@ use weir_perf::load::far::{Far, Subject, WeirProcess, Wires};
 use weir_perf::load::{self, Outcome, Plan, table};
 use weir_perf::measure::{Effort, Lab};
 use weir_perf::report::Setting;
+use weir_perf::sampler::Sampler;
 use weir_perf::scenario::{ALL, Scenario};
 use weir_perf::{compare, icount, pair, publish, report, tables, tsc};
 
 /// Measures weir's packet path in process, over crossed DPDK rings, on one core
 #[derive(Parser)]
+#[command(version = env!("PERF_REVISION"))]
 struct Arguments {
     /// Fewer rounds: seconds instead of minutes, and more noise
     #[arg(long)]
@@ -26,6 +28,9 @@ struct Arguments {
     /// Run on this CPU
     #[arg(long)]
     cpu: Option<u32>,
+    /// Tell perf by the FIFOs here when weir works; see perf/profile.sh
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    sampler: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -278,7 +283,8 @@ fn bench(arguments: Arguments) -> anyhow::Result<()> {
     println!("{}", report::HEAD);
     let mut rows = Vec::new();
     for scenario in chosen {
-        let row = lab.measure(scenario, effort)?;
+        let sampler = arguments.sampler.as_deref().map(Sampler::open).transpose()?;
+        let row = lab.measure(scenario, effort, sampler)?;
         println!("{}", report::line(&row, hertz));
         rows.push(row);
     }

@@ -6,6 +6,7 @@ use dpdk::{DpdkIo, Eal, EalArguments, EalOptions, Mempool, MempoolConfig, Port, 
 use hdrhistogram::Histogram;
 
 use crate::bench::{Bench, Sample};
+use crate::sampler::Sampler;
 use crate::scenario::Scenario;
 use crate::surroundings::{Moment, Surroundings};
 use crate::tsc;
@@ -110,12 +111,20 @@ impl Lab {
         &self.eal
     }
 
-    /// Runs a scenario.
-    pub fn measure(&self, scenario: Scenario, effort: Effort) -> anyhow::Result<Row> {
+    /// Runs a scenario; perf samples its rounds if there is a sampler.
+    pub fn measure(
+        &self,
+        scenario: Scenario,
+        effort: Effort,
+        sampler: Option<Sampler>,
+    ) -> anyhow::Result<Row> {
         let (io, mac, peers) = self.wire("wire")?;
         let wire = Ring::new(peers);
         let mut bench = Bench::new(scenario, io, wire, mac, tsc::nanoseconds)?;
         bench.prepare().with_context(|| format!("while scenario {} was prepared", scenario.name))?;
+        if let Some(sampler) = sampler {
+            bench.sample(sampler);
+        }
         let (mut rounds, begin) = (Vec::new(), Moment::now());
         for _ in 0..effort.rounds {
             rounds.push(round(&mut bench, effort.windows)?);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::plot::{self, Axes, Line};
 
 /// Parts of a report: the file of the results that has its text, its heading, and what is said below that.
-const PARTS: [(&str, &str, &str); 8] = [
+const PARTS: [(&str, &str, &str); 11] = [
     (
         "bench.md",
         "Cycles per packet, flow and connection",
@@ -18,11 +18,21 @@ const PARTS: [(&str, &str, &str); 8] = [
          between; quiet rounds are those whose floor is at most a tenth above the lowest. Latency is from rx burst to tx burst with full bursts.",
     ),
     (
+        "large.md",
+        "Cycles with ten million flows",
+        "`weir-perf --quick --scenario udp-10m`: the same in fewer rounds. It takes 5 GB.",
+    ),
+    (
         "near.md",
         "Latency and loss at a given load, in process",
         "`weir-perf load`: the generator on one core, weir's worker or the bare loop on the other, in short runs in turn. Latency \
-         counts from the moment at which a packet was to leave. Loads are parts of weir's own maximum right before, which \
-         may be the generator's. What weir adds is the difference within a round.",
+         counts from the moment at which a packet was to leave. Loads are parts of what generator and weir carried together right before. The generator sends 32 packets at a time: who then \
+         takes some 32 waits for it, and who is the limit takes 64. So half of that load is at most half of what weir carries. What weir adds is the difference within a round.",
+    ),
+    (
+        "costly.md",
+        "The same with a million connections, at half of what both cores carry",
+        "`weir-perf load --scenario tcp-1m --at 50`: packets that cost weir most.",
     ),
     (
         "far.md",
@@ -33,7 +43,7 @@ const PARTS: [(&str, &str, &str); 8] = [
     (
         "mixed.md",
         "Latency beside flows that begin",
-        "`weir-perf load --at 50 --new-flows`: in process, at half of the maximum, without and with packets that open UDP flows \
+        "`weir-perf load --at 50 --new-flows`: in process, at half of what both cores carry, without and with packets that open UDP flows \
          and for which a script runs. What established packets wait behind scripts is the difference of their rows in both \
          tables.",
     ),
@@ -53,6 +63,11 @@ const PARTS: [(&str, &str, &str); 8] = [
         "icounts.md",
         "Instructions",
         "`perf/icounts.sh --check`: under callgrind, with memory in place of the devices.",
+    ),
+    (
+        "profile.md",
+        "Where the time goes",
+        "`perf/profile.sh`: samples of weir's work with a million and ten million flows, and of new ones.",
     ),
     (
         "stages.md",
@@ -98,9 +113,10 @@ fn plots(
         serde_json::from_slice(&std::fs::read(results.join(name)).ok()?).ok()
     };
     let mut plots = Vec::new();
-    if let Some(bench) = read("bench.json") {
+    let benches: Vec<Value> = ["bench.json", "large.json"].into_iter().filter_map(read).collect();
+    if !benches.is_empty() {
         let path = PathBuf::from(beside("flows"));
-        plot_flows(&path, &bench)?;
+        plot_flows(&path, &benches)?;
         plots.push(("bench.md", path));
     }
     for (file, part, what) in [("near.json", "near.md", "latency"), ("far.json", "far.md", "latency-memif")] {
@@ -123,9 +139,9 @@ fn plots(
     Ok(plots)
 }
 
-fn plot_flows(path: &Path, bench: &Value) -> anyhow::Result<()> {
+fn plot_flows(path: &Path, benches: &[Value]) -> anyhow::Result<()> {
     let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for row in bench.get("rows").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
+    for row in benches.iter().filter_map(|bench| bench.get("rows")?.as_array()).flatten() {
         let number = |name: &str| row.get(name).and_then(Value::as_f64);
         let text = |name: &str| row.get(name).and_then(Value::as_str);
         let point = number("flows").zip(number("million_units_per_second"));
@@ -268,6 +284,8 @@ mod tests {
         put("tables.md", "| inserts |\n");
         put("tables.json", &serde_json::json!({ "loads": loads }).to_string());
         put("bench.json", &serde_json::json!({ "rows": rows }).to_string());
+        let large = [row("udp-10m", 10_000_000, 6.0)];
+        put("large.json", &serde_json::json!({ "rows": large }).to_string());
         put(
             "criterion/recognise/glance/new/benchmark.json",
             r#"{"full_id":"recognise/glance","throughput":{"Elements":32}}"#,
@@ -291,6 +309,7 @@ mod tests {
         assert_eq!(latency.matches("<circle").count(), 5, "{latency}");
         let flows = std::fs::read_to_string(directory.path().join("2026-01-02-flows.svg")).unwrap();
         assert!(flows.contains("established TCP") && flows.contains("established UDP"));
+        assert_eq!(flows.matches("<circle").count(), 4, "{flows}");
         assert!(write(&directory.path().join("nothing"), &report).is_err());
     }
 }

@@ -77,6 +77,8 @@ pub struct Outcome {
     pub names: Vec<String>,
     /// The most packets per second that came back, by subject and round.
     pub most: Vec<Vec<f64>>,
+    /// Packets that the subject took at a time then.
+    pub at_a_time: Vec<Vec<f64>>,
     /// By load.
     pub levels: Vec<Level>,
     /// By round.
@@ -88,30 +90,38 @@ pub struct Outcome {
 pub fn measure(subjects: &mut dyn Subjects, plan: &Plan) -> anyhow::Result<Outcome> {
     let names = subjects.names();
     let mut most = vec![Vec::new(); names.len()];
+    let mut at_a_time = most.clone();
     let mut levels: Vec<Level> =
         plan.loads.iter().map(|percent| Level { percent: *percent, rounds: Vec::new() }).collect();
     let mut idle = Vec::new();
     for round in 0..plan.rounds {
-        for (subject, rates) in most.iter_mut().enumerate().skip(1) {
-            rates.push(maximum(subjects, subject)?);
+        for (subject, (rates, bursts)) in most.iter_mut().zip(&mut at_a_time).enumerate().skip(1) {
+            let (rate, burst) = maximum(subjects, subject)?;
+            rates.push(rate);
+            bursts.extend(burst);
         }
         for level in &mut levels {
-            let full = maximum(subjects, WEIR)?;
-            if let Some(rates) = most.get_mut(WEIR) {
+            let (full, burst) = maximum(subjects, WEIR)?;
+            if let (Some(rates), Some(bursts)) = (most.get_mut(WEIR), at_a_time.get_mut(WEIR)) {
                 rates.push(full);
+                bursts.extend(burst);
             }
             let offered = full * f64::from(level.percent) / 100.0;
             level.rounds.push(turn(subjects, names.len(), round, offered, plan.nanoseconds)?);
         }
         idle.push(hiccups(&subjects.idle(plan.nanoseconds)?, plan.nanoseconds));
     }
-    Ok(Outcome { names, most, levels, idle })
+    Ok(Outcome { names, most, at_a_time, levels, idle })
 }
 
-fn maximum(subjects: &mut dyn Subjects, subject: usize) -> anyhow::Result<f64> {
-    let mut best = 0.0_f64;
+/// The most packets per second that came back, and how many of them the subject took at a time.
+fn maximum(subjects: &mut dyn Subjects, subject: usize) -> anyhow::Result<(f64, Option<f64>)> {
+    let mut best = (0.0_f64, None);
     for _ in 0..PROBES {
-        best = best.max(subjects.run(subject, None, PROBE)?.0.rate());
+        let load = subjects.run(subject, None, PROBE)?.0;
+        if load.rate() > best.0 {
+            best = (load.rate(), load.at_a_time);
+        }
     }
     Ok(best)
 }

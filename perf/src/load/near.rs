@@ -38,7 +38,21 @@ const STOP_SERVING: usize = 4;
 /// What the worker's side says of a turn.
 enum Told {
     Begun,
-    Ended(Vec<Gap>),
+    Ended(Turn),
+}
+
+/// A turn that is over.
+struct Turn {
+    gaps: Vec<Gap>,
+    /// Rounds in which there were packets, and these.
+    rounds: u64,
+    packets: u64,
+}
+
+impl Turn {
+    fn at_a_time(&self) -> Option<f64> {
+        (self.rounds > 0).then(|| self.packets as f64 / self.rounds as f64)
+    }
 }
 
 /// The worker's side.
@@ -71,15 +85,15 @@ impl Subjects for Near<'_> {
         self.begin(subject)?;
         let Some(generator) = self.generators.get_mut(subject) else { bail!("no subject {subject}") };
         let load = generator.run(rate, nanoseconds);
-        let gaps = self.end()?;
-        Ok((load?, gaps))
+        let turn = self.end()?;
+        Ok((Load { at_a_time: turn.at_a_time(), ..load? }, turn.gaps))
     }
 
     /// Of both threads: a packet meets either's.
     fn idle(&mut self, nanoseconds: u64) -> anyhow::Result<Vec<Gap>> {
         self.begin(IDLE)?;
         let mut gaps = stops::idle(nanoseconds);
-        gaps.extend(self.end()?);
+        gaps.extend(self.end()?.gaps);
         Ok(gaps)
     }
 }
@@ -135,10 +149,10 @@ impl Near<'_> {
         }
     }
 
-    fn end(&self) -> anyhow::Result<Vec<Gap>> {
+    fn end(&self) -> anyhow::Result<Turn> {
         self.turn.store(REST, Ordering::Release);
         match self.told.recv().context("the worker has ended")? {
-            Told::Ended(gaps) => Ok(gaps),
+            Told::Ended(turn) => Ok(turn),
             Told::Begun => bail!("a turn began twice"),
         }
     }
@@ -168,59 +182,67 @@ impl Far<'_> {
                 turn => {
                     // Nobody listens only when the generator has failed, and then the turn is over.
                     let _ = self.told.send(Told::Begun);
-                    let gaps = match turn {
+                    let turn = match turn {
                         WEIR => self.weir(),
                         BARE => self.bare(),
                         _ => self.idle(),
                     };
-                    let _ = self.told.send(Told::Ended(gaps));
+                    let _ = self.told.send(Told::Ended(turn));
                 }
             }
         }
     }
 
     /// Around weir's rounds is what `weir run` has there.
-    fn weir(&mut self) -> Vec<Gap> {
+    fn weir(&mut self) -> Turn {
         let mut watch = Watch::new(STOP, Account::now());
+        let (mut rounds, mut packets) = (0, 0);
         let mut now = tsc::nanoseconds();
         while self.turn.load(Ordering::Acquire) == WEIR {
             let round = engine::run_once(&mut self.worker, instant(now));
             let done = tsc::nanoseconds();
             if round.received > 0 {
                 self.worker.record_latency(done - now, round.received);
+                rounds += 1;
+                packets += round.received as u64;
             }
             watch.pass(done, Account::now);
             now = done;
         }
         // So that there is room for those of the next turn.
         while self.control.records.receive().is_some() {}
-        watch.into_gaps()
+        Turn { gaps: watch.into_gaps(), rounds, packets }
     }
 
     /// With the clock read as often as in weir's turn.
-    fn bare(&mut self) -> Vec<Gap> {
+    fn bare(&mut self) -> Turn {
         let mut watch = Watch::new(STOP, Account::now());
+        let (mut rounds, mut packets) = (0, 0);
         while self.turn.load(Ordering::Acquire) == BARE {
-            reflect(&mut self.bare);
+            let received = reflect(&mut self.bare);
+            rounds += u64::from(received > 0);
+            packets += received as u64;
             watch.pass(tsc::nanoseconds(), Account::now);
         }
-        watch.into_gaps()
+        Turn { gaps: watch.into_gaps(), rounds, packets }
     }
 
-    fn idle(&mut self) -> Vec<Gap> {
+    fn idle(&mut self) -> Turn {
         let mut watch = Watch::new(stops::HICCUP, Account::now());
         while self.turn.load(Ordering::Acquire) == IDLE {
             watch.pass(tsc::nanoseconds(), Account::now);
         }
-        watch.into_gaps()
+        Turn { gaps: watch.into_gaps(), rounds: 0, packets: 0 }
     }
 }
 
-/// A turn of the bare loop.
-pub fn reflect(io: &mut DpdkIo) {
+/// A turn of the bare loop; returns how many packets there were.
+pub fn reflect(io: &mut DpdkIo) -> usize {
     let mut burst: Burst<Mbuf> = Burst::new();
     io.rx_burst(PORT, &mut burst);
+    let received = burst.len();
     io.tx_burst(PORT, &mut burst);
+    received
 }
 
 fn instant(nanoseconds: u64) -> Instant {

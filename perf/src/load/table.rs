@@ -10,21 +10,25 @@ const BOTH: [(Which, &str); 2] = [(Which::All, "all"), (Which::WithoutStop, "no 
 /// Everything as Markdown.
 #[must_use]
 pub fn table(outcome: &Outcome, plan: &Plan) -> String {
-    let mut text = String::from("| at the other end | most, Mpps (lowest-highest) |\n|---|---|\n");
-    for (name, rates) in outcome.names.iter().zip(&outcome.most) {
+    let mut text = String::from(
+        "| at the other end | the most that both ends carry, Mpps (lowest-highest) | packets that it takes at a time then |\n\
+         |---|---|---|\n",
+    );
+    for (name, (rates, at_a_time)) in outcome.names.iter().zip(outcome.most.iter().zip(&outcome.at_a_time)) {
         let rates = Spread::of(rates.iter().map(|rate| rate / 1e6));
-        text += &format!("| {name} | {} |\n", cell(rates, 2));
+        let at_a_time = Spread::of(at_a_time.iter().copied());
+        text += &format!("| {name} | {} | {} |\n", cell(rates, 2), cell(at_a_time, 1));
     }
     text += &format!(
         "\n{} rounds of {} ms; each figure is the median of those of the rounds (lowest-highest). No stop: rounds in which \
          the machine held up neither end for more than 100 µs.\n\n\
-         | load | Mpps | at the other end | rounds | p50 µs | p99 µs | p99.9 µs | lost | generator late, p99.9 µs |\n\
+         | load, of what both ends carry | Mpps | at the other end | rounds | p50 µs | p99 µs | p99.9 µs | lost | generator late, p99.9 µs |\n\
          |---|---|---|---|---|---|---|---|---|\n",
         plan.rounds,
         plan.nanoseconds / 1_000_000
     );
     outcome.levels.iter().for_each(|level| text += &latencies(level, &outcome.names));
-    text += "\n| load | at the other end | runs in which the generator was held up | the other end | longest stop, ms \
+    text += "\n| load, of what both ends carry | at the other end | runs in which the generator was held up | the other end | longest stop, ms \
              | other gaps of its thread > 100 µs | longest of them, µs |\n|---|---|---|---|---|---|---|\n";
     outcome.levels.iter().for_each(|level| text += &stops(level, &outcome.names));
     text + "\n" + &idle(outcome)
@@ -125,7 +129,11 @@ fn cell(spread: Option<Spread>, digits: usize) -> String {
 pub fn json(outcome: &Outcome, plan: &Plan) -> Value {
     let curve = |(subject, (name, rates)): (usize, (&String, &Vec<f64>))| {
         let points: Vec<Value> = outcome.levels.iter().map(|level| point(level, subject)).collect();
-        json!({ "name": name, "most": spread(Spread::of(rates.iter().copied())), "points": points })
+        let at_a_time = outcome.at_a_time.get(subject).into_iter().flatten().copied();
+        json!({
+            "name": name, "most": spread(Spread::of(rates.iter().copied())),
+            "at_a_time": spread(Spread::of(at_a_time)), "points": points,
+        })
     };
     let curves: Vec<Value> = outcome.names.iter().zip(&outcome.most).enumerate().map(curve).collect();
     let idle: Vec<Value> = outcome
@@ -204,6 +212,7 @@ mod tests {
         Outcome {
             names: vec!["weir".to_owned(), "bare".to_owned()],
             most: vec![vec![4e6], vec![5e6]],
+            at_a_time: vec![vec![12.0, 14.0], vec![]],
             levels: vec![Level { percent: 50, rounds: half }, Level { percent: 90, rounds: most }],
             idle: vec![
                 Idle { stops: 0, delay: [0.0, 0.0, 2.0] },
@@ -216,7 +225,8 @@ mod tests {
     fn rounds_without_a_stop_stand_beside_all_of_them() {
         let text = table(&outcome(), &Plan::new(true));
         for line in [
-            "| weir | 4.00 (4.00-4.00) |",
+            "| weir | 4.00 (4.00-4.00) | 13.0 (12.0-14.0) |",
+            "| bare | 5.00 (5.00-5.00) | - |",
             "| 50 % | 2.000 (2.000-2.000) | weir | all 3 | 1.0 (1.0-1.0) | 2.0 (2.0-2.0) | 9.0 (8.0-4000.0) | 0.1000 % | 0.5 (0.5-0.5) |",
             "| | | weir | no stop: 2 | 1.0 (1.0-1.0) | 2.0 (2.0-2.0) | 8.5 (8.0-9.0) | 0.1000 % | 0.5 (0.5-0.5) |",
             "| 50 % | 2.000 (2.000-2.000) | **added by weir** | all 3 | 0.0 (0.0-0.0) | 0.0 (0.0-0.0) | 4.0 (1.0-3994.0) |  |  |",
@@ -256,6 +266,7 @@ mod tests {
         assert_eq!(at("/curves/0/points/1/without_stop/added"), json!({ "rounds": 0, "microseconds": null }));
         assert_eq!(at("/curves/0/points/0/runs/1/longest_stop"), 4_000_000);
         assert_eq!(at("/curves/1/points/0/offered/middle"), 2e6);
+        assert_eq!((at("/curves/0/at_a_time/middle"), at("/curves/1/at_a_time")), (json!(13.0), Value::Null));
         assert_eq!(at("/idle/1/delay_microseconds/p99.9"), 500.0);
     }
 }

@@ -32,6 +32,8 @@ pub struct Load {
     pub nanoseconds: u64,
     /// Gaps of the generator.
     pub gaps: Vec<Gap>,
+    /// Packets that the other end took at a time, if it says so: whole bursts where it is what holds packets up.
+    pub at_a_time: Option<f64>,
 }
 
 impl Load {
@@ -49,6 +51,7 @@ impl Load {
             begin: tsc::nanoseconds(),
             nanoseconds: 0,
             gaps: Vec::new(),
+            at_a_time: None,
         })
     }
 
