@@ -292,17 +292,11 @@ impl<P: Policy> Pipeline<P> {
     #[inline]
     fn take_snat(&mut self, protocol: u8, server: (Address, u16)) -> Result<(FlowKey, u64), Refusal> {
         let (flows, steering) = (&self.flows, &self.steering);
-        let mut hash = 0;
-        let free = |key: &FlowKey| {
-            hash = flows.hash(key);
-            steering.is_here(key) && flows.is_vacant(hash, key)
-        };
+        let free = |key: &FlowKey, hash: u64| steering.is_here(key) && flows.is_vacant(hash, key);
         let (source, source_port) = server;
         let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
-        match self.snat.allocate(&mut key, free) {
-            true => Ok((key, hash)),
-            false => Err(Refusal::reset(DropReason::SnatExhausted)),
-        }
+        let hash = self.snat.allocate(&mut key, |key| flows.hash_and_fetch(key), free);
+        hash.map(|hash| (key, hash)).ok_or(Refusal::reset(DropReason::SnatExhausted))
     }
 
     /// Takes the server away again, so that another one can be tried.
