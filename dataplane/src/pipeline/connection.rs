@@ -149,7 +149,7 @@ impl Connection {
     /// Puts the client that its PROXY header names into the facts of its flow.
     pub fn correct(&self, facts: &mut FlowFacts) {
         if let Some(endpoints) = self.endpoints {
-            facts.client = endpoints.source;
+            facts.name_client(endpoints.source);
         }
     }
 

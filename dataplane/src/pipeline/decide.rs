@@ -16,7 +16,7 @@ use crate::flow::FlowState;
 use crate::flow_table::FlowId;
 use crate::neighbor::NeighborId;
 use crate::policy::{Close, Context, Event, FlowFacts, Outcome, Policy, Record, RunId, Selection};
-use crate::snapshot::{FailAction, Fallback, PoolId, Protocol, ServerId, ServiceId, Target};
+use crate::snapshot::{FailAction, Fallback, PoolId, ServerId, ServiceId, Target};
 
 /// What a run, or its absence, means for the flow.
 #[derive(Clone, Copy, Debug)]
@@ -363,12 +363,9 @@ impl<P: Policy> Pipeline<P> {
     /// Who talks to whom in this flow, but for what a PROXY header says: [`Connection::correct`].
     pub(super) fn facts(&self, id: FlowId) -> Option<FlowFacts> {
         let flow = self.flows.flow(id)?;
-        let key = flow.client_key();
         Some(FlowFacts {
             service: ServiceId(flow.service),
-            protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
-            client: key.source_socket(),
-            vip: key.destination_socket(),
+            key: FlowKey { branch: 0, ..flow.client_key() },
             server: flow.server_id(),
         })
     }
