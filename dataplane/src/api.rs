@@ -158,13 +158,13 @@ impl<'a> Context<'a> {
     /// `avi.vs.client_ip`, `client_port`: the client.
     #[must_use]
     pub fn client(&self) -> SocketAddr {
-        self.facts.client
+        self.facts.client()
     }
 
     /// `avi.vs.ip`, `port`: the VIP and the port that the client used.
     #[must_use]
     pub fn vip(&self) -> SocketAddr {
-        self.facts.vip
+        self.facts.vip()
     }
 
     /// `avi.vs.name`.

@@ -20,8 +20,9 @@ use std::sync::mpsc::Receiver;
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::address::Address;
 use crate::snapshot::Snapshot;
-pub use ended::{EndedFlow, Notes};
+pub use ended::{EndedFlow, Milestones, Notes};
 pub use message::{Answer, Command, Live, Query, Reply};
 pub use record::ConnectionRecord;
 pub use termination::{EndedBy, Phase, Termination};
@@ -34,7 +35,7 @@ pub use view::{
 pub struct Capacities {
     /// Commands to the worker.
     pub commands: usize,
-    /// Ended flows on their way to the connection log; about 200 bytes each.
+    /// Ended flows on their way to the connection log; 112 bytes each, and 72 for addresses of IPv6.
     pub records: usize,
     /// Packets, in each direction; at most one MTU each.
     pub packets: usize,
@@ -50,7 +51,7 @@ impl Default for Capacities {
 #[must_use]
 pub fn channel(capacities: Capacities) -> (WorkerEnd, ControlEnd) {
     let commands = Arc::new(ArrayQueue::new(capacities.commands.max(1)));
-    let records = Arc::new(ArrayQueue::new(capacities.records.max(1)));
+    let records = Arc::new(Records::new(capacities.records.max(1)));
     let to_control = Arc::new(ArrayQueue::new(capacities.packets.max(1)));
     let to_worker = Arc::new(ArrayQueue::new(capacities.packets.max(1)));
     let control = ControlEnd {
@@ -143,39 +144,63 @@ impl CommandSender {
 
 /// Hands over what is to be recorded of the ended flows of one worker.
 #[derive(Clone, Debug)]
-pub struct RecordSender(Arc<ArrayQueue<EndedFlow>>);
+pub struct RecordSender(Arc<Records>);
+
+/// Ended flows on their way.
+#[derive(Debug)]
+struct Records {
+    flows: ArrayQueue<EndedFlow>,
+    /// Those of the flows on their way that have any, in the same order. What is there is read after its flow, so there is
+    /// room for those of all flows that there is room for.
+    addresses: ArrayQueue<[Address; 4]>,
+}
+
+impl Records {
+    fn new(capacity: usize) -> Self {
+        // One more: the receiver takes a flow before its addresses.
+        Records { flows: ArrayQueue::new(capacity), addresses: ArrayQueue::new(capacity + 1) }
+    }
+}
 
 impl RecordSender {
     /// One to nobody: it has room for one record, which is never taken.
     #[must_use]
     pub fn unheard() -> Self {
-        RecordSender(Arc::new(ArrayQueue::new(1)))
+        RecordSender(Arc::new(Records::new(1)))
     }
 
-    /// Hands one over. `false`: the queue is full and the record is lost; count it. Not inlined: what is handed on by address is
-    /// copied once, into the queue.
+    /// Hands one over, with its [addresses](crate::flow::FlowRef::addresses). `false`: the queue is full and the record is lost;
+    /// count it. Only one thread does this at a time. Not inlined: what is handed on by address is copied once, into the queue.
     #[inline(never)]
     #[must_use]
-    pub fn send(&self, flow: EndedFlow) -> bool {
-        self.0.push(flow).is_ok()
+    pub fn send(&self, flow: EndedFlow, addresses: Option<[Address; 4]>) -> bool {
+        addresses.is_none_or(|addresses| self.send_addresses(addresses)) && self.0.flows.push(flow).is_ok()
+    }
+
+    /// Addresses must be there when their flow is, and without a flow they must not be there.
+    #[cold]
+    fn send_addresses(&self, addresses: [Address; 4]) -> bool {
+        !self.0.flows.is_full() && self.0.addresses.push(addresses).is_ok()
     }
 }
 
 /// Takes the records of ended flows of one worker.
 #[derive(Debug)]
-pub struct RecordReceiver(Arc<ArrayQueue<EndedFlow>>);
+pub struct RecordReceiver(Arc<Records>);
 
 impl RecordReceiver {
     /// Records that there is room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.0.flows.capacity()
     }
 
     /// The next record, if any.
     #[must_use]
     pub fn receive(&self) -> Option<ConnectionRecord> {
-        self.0.pop().map(ConnectionRecord::from)
+        let flow = self.0.flows.pop()?;
+        let addresses = if flow.is_wide() { self.0.addresses.pop() } else { None };
+        Some(flow.record(addresses))
     }
 }
 

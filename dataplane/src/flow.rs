@@ -10,7 +10,7 @@ use crate::address::FlowKey;
 use crate::header::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::snapshot::ServerId;
 pub use keys::FlowRef;
-pub(crate) use keys::Wide;
+pub(crate) use keys::{Ends, Kind, Wide};
 
 /// Value of [`Flow::connection`], [`Flow::client_hop`] and [`Flow::server_hop`] that means: none.
 pub const NONE: u32 = u32::MAX;

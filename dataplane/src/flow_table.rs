@@ -144,6 +144,15 @@ impl FlowTable {
         self.hasher.hash(key)
     }
 
+    /// The same for a key that no flow has yet, but may get soon: fetches all that [`is_vacant`](Self::is_vacant) and
+    /// [`bind_vacant`](Self::bind_vacant) look at.
+    #[inline]
+    pub(crate) fn hash_and_fetch(&self, key: &FlowKey) -> u64 {
+        let hash = self.hash(key);
+        self.index.prefetch_both(hash);
+        hash
+    }
+
     /// The hash of a key of IPv4 in the two words of [`FlowKey::narrow`].
     #[inline]
     #[must_use]

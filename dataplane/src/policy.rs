@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use smoltcp::time::Instant;
 
+use crate::address::FlowKey;
 use crate::balance::Balancer;
 use crate::script_profile::ScriptProfile;
 use crate::script_trace::ScriptTrace;
-use crate::snapshot::{PoolGroupId, PoolId, Protocol, ScriptSetId, ServerId, ServiceId, Snapshot};
+use crate::snapshot::{PoolGroupId, PoolId, ScriptSetId, ServerId, ServiceId, Snapshot};
 use crate::table::TableStore;
 
 /// Which script of the sets runs.
@@ -199,15 +200,30 @@ impl Record {
 pub struct FlowFacts {
     /// The virtual service.
     pub service: ServiceId,
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Client address and port; those that a PROXY header names, where there was one. Its family may be another one
-    /// than that of the flow's packets, which the VIP has.
-    pub client: SocketAddr,
-    /// VIP and the VS port that the client used.
-    pub vip: SocketAddr,
+    /// The key of packets of the client, as they arrive; with the client that a PROXY header names, where there was one. Its
+    /// family may be another one than that of the packets, which the VIP has.
+    pub key: FlowKey,
     /// The flow's server, once chosen.
     pub server: Option<ServerId>,
+}
+
+impl FlowFacts {
+    /// Client address and port.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.key.source_socket()
+    }
+
+    /// VIP and the VS port that the client used.
+    #[must_use]
+    pub fn vip(&self) -> SocketAddr {
+        self.key.destination_socket()
+    }
+
+    /// It is somebody else who is served.
+    pub fn name_client(&mut self, client: SocketAddr) {
+        (self.key.source, self.key.source_port) = (client.ip().into(), client.port());
+    }
 }
 
 /// Everything a run may read and change. Built by the pipeline for each `start` and `resume`.

@@ -30,7 +30,8 @@ const CURSORS: usize = 1024;
 /// what it has tried, so failed allocations in a row go through all pairs, 64 at a time, and every free pair is found.
 /// With up to 128 pairs each allocation tries all of them.
 ///
-/// Costs one lookup nearly always, 128 (for each worker) at most. Memory: 16 KB, and the addresses.
+/// Costs one lookup nearly always, 128 (for each worker) at most. What that reads was fetched when the flow before it to the
+/// same server began: the next pair is known by then. Memory: 64 KB per address family, and the addresses.
 #[derive(Debug)]
 pub struct SnatPorts {
     v4: Pairs,
@@ -56,33 +57,52 @@ impl SnatPorts {
     /// Address and port from which a new flow may go to a server. `key` is that of the packets that come back: with the
     /// server as its source it goes in, and with the pair as its destination it comes out.
     ///
-    /// `is_free` is asked with such keys; the pair is the first one for which it says yes. It may refuse a pair for other
-    /// reasons than being in use, such as that replies to it would arrive at another worker.
+    /// `is_free` is asked with such keys and their hashes; the pair is the first one for which it says yes, and the hash is the
+    /// result. It may refuse a pair for other reasons than being in use, such as that replies to it would arrive at another
+    /// worker. `look_up` gives the hash of a key, and lets come from memory what `is_free` reads of it; it is also called with
+    /// the key that the next flow to this server is likely to get.
     ///
-    /// `false`: all pairs that were tried are refused, or there is no address of the server's family.
+    /// `None`: all pairs that were tried are refused, or there is no address of the server's family.
     #[inline]
-    pub fn allocate(&mut self, key: &mut FlowKey, mut is_free: impl FnMut(&FlowKey) -> bool) -> bool {
+    pub fn allocate(
+        &mut self,
+        key: &mut FlowKey,
+        look_up: impl Fn(&FlowKey) -> u64,
+        mut is_free: impl FnMut(&FlowKey, u64) -> bool,
+    ) -> Option<u64> {
         let SnatPorts { v4, v6, hasher, tries } = self;
         let pairs = if key.source.is_v4() { v4 } else { v6 };
         (key.destination, key.destination_port) = (key.source, 0);
         let cursor = hasher.hash(key) as usize % CURSORS;
-        let (in_order, anywhere, count) = (pairs.in_order, pairs.anywhere, pairs.count);
-        let mut take = |pairs: &Pairs, place| {
-            let Some(pair) = pairs.pair(place) else { return false };
-            (key.destination, key.destination_port) = pair;
-            is_free(key)
-        };
-        for _ in 0..in_order {
+        let mut ready = pairs.take_ready(cursor, key);
+        for _ in 0..pairs.in_order {
             let place = pairs.advance(cursor);
-            if take(pairs, place) {
-                return true;
+            let hash = match ready.take() {
+                Some(hash) => hash,
+                None => pairs.lay(place, key, &look_up)?,
+            };
+            if is_free(key, hash) {
+                pairs.make_ready(cursor, key, &look_up);
+                return Some(hash);
             }
         }
-        (0..anywhere).any(|_| {
+        (0..pairs.anywhere).find_map(|_| {
             *tries = tries.wrapping_add(1);
-            take(pairs, hasher.hash_number(*tries) % count)
+            let hash = pairs.lay(hasher.hash_number(*tries) % pairs.count, key, &look_up)?;
+            is_free(key, hash).then_some(hash)
         })
     }
+}
+
+/// How far the flows to a server have come: a cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct Cursor {
+    /// The pair that was tried last.
+    place: u64,
+    /// The key with the next one for the server that had the last one, and its hash; no flow's without a protocol.
+    ready: FlowKey,
+    hash: u64,
 }
 
 /// The pairs of one address family, numbered: all addresses with the first port, then all with the second one, ...
@@ -99,7 +119,7 @@ struct Pairs {
     /// How many an allocation tries in the order of the cursor, and then anywhere.
     in_order: u64,
     anywhere: u64,
-    cursors: Vec<u64>,
+    cursors: Vec<Cursor>,
 }
 
 impl Pairs {
@@ -109,7 +129,8 @@ impl Pairs {
         let some = count.max(1);
         let wanted = hasher.hash_number(u64::MAX) % some;
         let step = (wanted..some).chain(1..wanted).find(|&step| coprime(step, some)).unwrap_or(0);
-        let cursors = (0..CURSORS as u64).map(|n| hasher.hash_number(u64::MAX - 1 - n) % some).collect();
+        let cursor = |n| Cursor { place: hasher.hash_number(u64::MAX - 1 - n) % some, ..Cursor::default() };
+        let cursors = (0..CURSORS as u64).map(cursor).collect();
         let divisor = Divisor::new(addresses.len() as u64);
         let (in_order, anywhere) = match count <= (IN_ORDER + ANYWHERE) * workers {
             true => (count, 0),
@@ -122,11 +143,43 @@ impl Pairs {
     #[inline]
     fn advance(&mut self, cursor: usize) -> u64 {
         let (step, count) = (self.step, self.count);
-        self.cursors.get_mut(cursor).map_or(0, |place| {
-            let next = *place + step;
-            *place = if next >= count { next - count } else { next };
-            *place
+        self.cursors.get_mut(cursor).map_or(0, |cursor| {
+            cursor.place = after(cursor.place, step, count);
+            cursor.place
         })
+    }
+
+    /// Completes a key with a pair; the key's hash.
+    #[inline]
+    fn lay(&self, place: u64, key: &mut FlowKey, look_up: impl Fn(&FlowKey) -> u64) -> Option<u64> {
+        (key.destination, key.destination_port) = self.pair(place)?;
+        Some(look_up(key))
+    }
+
+    /// Completes a key with the next pair of a cursor, if that has been made ready for this server; the key's hash.
+    #[inline]
+    fn take_ready(&mut self, cursor: usize, key: &mut FlowKey) -> Option<u64> {
+        let Cursor { ready, hash, .. } = self.cursors.get_mut(cursor)?;
+        let server = |key: &FlowKey| (key.source, key.source_port, key.protocol);
+        let same = server(ready) == server(key);
+        // Whoever is next makes the cursor go on, and may be refused.
+        ready.protocol = 0;
+        same.then(|| {
+            (key.destination, key.destination_port) = (ready.destination, ready.destination_port);
+            *hash
+        })
+    }
+
+    /// Completes the key of the next flow to the same server.
+    #[inline]
+    fn make_ready(&mut self, cursor: usize, key: &FlowKey, look_up: impl Fn(&FlowKey) -> u64) {
+        let Some(Cursor { place, .. }) = self.cursors.get(cursor) else { return };
+        let pair = self.pair(after(*place, self.step, self.count));
+        if let (Some(pair), Some(Cursor { ready, hash, .. })) = (pair, self.cursors.get_mut(cursor)) {
+            *ready = *key;
+            (ready.destination, ready.destination_port) = pair;
+            *hash = look_up(ready);
+        }
     }
 
     #[inline]
@@ -135,6 +188,13 @@ impl Pairs {
         let address = self.addresses.get((place - port * self.addresses.len() as u64) as usize)?;
         Some((*address, u16::try_from(u64::from(self.first_port) + port).ok()?))
     }
+}
+
+/// The place behind another one, `step` further in a ring of `count`.
+#[inline]
+fn after(place: u64, step: u64, count: u64) -> u64 {
+    let next = place + step;
+    if next >= count { next - count } else { next }
 }
 
 /// Divides by a number that stays the same with one multiplication.
@@ -190,12 +250,26 @@ mod tests {
         ports: &mut SnatPorts,
         protocol: u8,
         (source, source_port): (Address, u16),
-        is_free: impl FnMut(&FlowKey) -> bool,
+        mut is_free: impl FnMut(&FlowKey) -> bool,
     ) -> Option<FlowKey> {
         let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
-        let given = ports.allocate(&mut key, is_free);
+        let given = ports.allocate(&mut key, number, |key, hash| {
+            assert_eq!(hash, number(key), "{key:?}");
+            is_free(key)
+        });
         assert_eq!((key.source, key.source_port, key.protocol), (source, source_port, protocol));
-        given.then_some(key)
+        given.map(|hash| {
+            assert_eq!(hash, number(&key));
+            key
+        })
+    }
+
+    /// In the place of a hash.
+    fn number(key: &FlowKey) -> u64 {
+        let FlowKey { source, destination, source_port, destination_port, protocol, .. } = *key;
+        let ports = u64::from(source_port) << 24 | u64::from(destination_port) << 8 | u64::from(protocol);
+        let ends = u128::from_ne_bytes(source.0) ^ u128::from_ne_bytes(destination.0).rotate_left(1);
+        (ends as u64 ^ (ends >> 64) as u64).rotate_left(40) ^ ports
     }
 
     /// What a flow table would know, and an allocator on it.
@@ -307,6 +381,68 @@ mod tests {
             side.used.clear();
         }
         assert_ne!(side.take(server(1)), Some(first));
+    }
+
+    /// Two servers that share a cursor: what was made ready for one is not given to the other, and the order stays that of one
+    /// cursor. The first of them finds its pair ready, which `look_up` says by not being asked about it again.
+    #[test]
+    fn the_next_pair_is_looked_up_before_its_flow_begins() {
+        let mut ports = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1999), 1, 5);
+        let cursor = |ports: &SnatPorts, (source, source_port): (Address, u16)| {
+            let key = FlowKey {
+                source,
+                source_port,
+                destination: source,
+                protocol: PROTOCOL_UDP,
+                ..FlowKey::default()
+            };
+            ports.hasher.hash(&key) as usize % CURSORS
+        };
+        let one = server(1);
+        let same = |port: &u16| cursor(&ports, (one.0, *port)) == cursor(&ports, one);
+        let other = (one.0, (54..=u16::MAX).find(same).unwrap());
+        let mut take = |(source, source_port): (Address, u16)| {
+            let mut key = FlowKey { source, source_port, protocol: PROTOCOL_UDP, ..FlowKey::default() };
+            let seen = std::cell::RefCell::new(Vec::new());
+            let look_up = |key: &FlowKey| {
+                seen.borrow_mut().push((key.source_port, key.destination_port));
+                number(key)
+            };
+            let hash = ports.allocate(&mut key, look_up, |_, _| true).unwrap();
+            assert_eq!(hash, number(&key));
+            (key.destination_port, seen.into_inner())
+        };
+        let (first, seen) = take(one);
+        let [(_, taken), (_, second)] = *seen.as_slice() else { panic!("{seen:?}") };
+        assert_eq!(taken, first);
+        let (port, seen) = take(one);
+        let [(53, third)] = *seen.as_slice() else { panic!("{seen:?}") };
+        assert_eq!(port, second);
+        let (port, seen) = take(other);
+        let [(source, taken), (_, fourth)] = *seen.as_slice() else { panic!("{seen:?}") };
+        assert_eq!((port, source, taken), (third, other.1, third));
+        let (port, seen) = take(one);
+        assert_eq!((port, seen.len()), (fourth, 2));
+    }
+
+    /// A server that is refused all pairs makes the cursor go on: the next one must not begin where it was before.
+    #[test]
+    fn a_refusal_lets_nothing_be_ready() {
+        for seed in SEEDS {
+            let mut ports = SnatPorts::new(&pool(&["10.0.0.1"], 1000, 1999), 1, seed);
+            let mut asked = Vec::new();
+            assert!(given(&mut ports, PROTOCOL_UDP, server(1), |_| true).is_some());
+            assert!(
+                given(&mut ports, PROTOCOL_UDP, server(1), |key| {
+                    asked.push(key.destination_port);
+                    false
+                })
+                .is_none()
+            );
+            let port = given(&mut ports, PROTOCOL_UDP, server(1), |_| true).unwrap().destination_port;
+            let in_order = asked.get(..IN_ORDER as usize).unwrap();
+            assert!(!in_order.contains(&port), "{port}, seed {seed}");
+        }
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn choice(context: &Context<'_>, outcome: &Outcome) -> Option<Choice> {
         return None;
     }
     let selection = selected.or(service.default.map(Selection::from))?;
-    let ends = (context.facts.client.ip(), context.facts.vip.ip());
+    let ends = (context.client().ip(), context.vip().ip());
     let by = if selected.is_some() { By::Script } else { By::Default };
     Some(Choice::of(context.snapshot, context.balancer, selection, ends, by))
 }

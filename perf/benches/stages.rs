@@ -142,7 +142,7 @@ fn script(c: &mut Criterion) {
         let mut policy = LuaPolicy::new(&snapshot, tsc::nanoseconds).unwrap();
         let (mut balancer, mut tables) = (Balancer::new(&snapshot), TableStore::new(&snapshot, Seat::ALONE));
         let protocol = if of == "udp-new" { Protocol::Udp } else { Protocol::Tcp };
-        let (client, vip) = (endpoint(Family::V4, 0x0a00_0007, 50_001), scenario(of).vip());
+        let key = FlowKey::new(protocol, endpoint(Family::V4, 0x0a00_0007, 50_001), scenario(of).vip());
         group.bench_function(name, |b| {
             b.iter(|| {
                 let mut record = Record::default();
@@ -150,7 +150,7 @@ fn script(c: &mut Criterion) {
                     now: Instant::from_secs(1000),
                     event: Event::Request,
                     snapshot: &snapshot,
-                    facts: FlowFacts { service: ServiceId(0), protocol, client, vip, server: None },
+                    facts: FlowFacts { service: ServiceId(0), key, server: None },
                     client_payload: payload,
                     server_payload: &[],
                     can_wait: true,

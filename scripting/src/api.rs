@@ -272,15 +272,13 @@ fn vip_port<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {
 
 /// What the text of an IPv4 VIP depends on. Those of one service are few.
 fn vip_ip_key(slot: &Slot) -> Option<u64> {
-    match slot.context().ok()?.vip().ip() {
-        IpAddr::V4(address) => Some(u64::from(address.to_bits()) + 1),
-        IpAddr::V6(_) => None,
-    }
+    let octets = slot.context().ok()?.facts.key.destination.v4()?;
+    Some(u64::from(u32::from_be_bytes(octets)) + 1)
 }
 
 /// What the text of a port depends on.
 fn vip_port_key(slot: &Slot) -> Option<u64> {
-    Some(u64::from(slot.context().ok()?.vip().port()) + 1)
+    Some(u64::from(slot.context().ok()?.facts.key.destination_port) + 1)
 }
 
 fn service_name<'s>(_: Arguments<'s>, slot: &'s mut Slot) -> Answer<'s> {

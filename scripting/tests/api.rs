@@ -4,8 +4,9 @@ mod world;
 
 use std::net::SocketAddr;
 
+use dataplane::address::FlowKey;
 use dataplane::policy::{Close, Event, Policy, Record, ScriptFailure, Selection};
-use dataplane::snapshot::{PoolGroupId, PoolId, ServerId};
+use dataplane::snapshot::{PoolGroupId, PoolId, Protocol, ServerId};
 use smoltcp::time::Duration;
 use world::{World, run, set, snapshot, source};
 
@@ -43,7 +44,8 @@ fn the_vip_and_its_port_are_those_of_each_flow() {
         "0.0.0.0 0",
     ] {
         let (ip, port) = vip.split_once(' ').unwrap();
-        world.facts.vip = SocketAddr::new(ip.parse().unwrap(), port.parse().unwrap());
+        let socket = SocketAddr::new(ip.parse().unwrap(), port.parse().unwrap());
+        world.facts.key = FlowKey::new(Protocol::Tcp, world.facts.client(), socket);
         assert_eq!(world.next_flow().logged(), vip);
     }
 }
@@ -178,8 +180,8 @@ fn facts_are_strings() {
         ("if avi.vs.port() == \"1812\" then avi.vs.log('auth') end", "auth"),
     ]);
     let mut world = World::new("avi.vs.log(avi.vs.client_ip(), ' ', avi.vs.ip())");
-    world.facts.client = "[2001:db8:0:0:0:0:0:1]:1".parse().unwrap();
-    world.facts.vip = "[2001:db8::1:0:0:1]:1".parse().unwrap();
+    let ends = ["[2001:db8:0:0:0:0:0:1]:1", "[2001:db8::1:0:0:1]:1"].map(|end| end.parse().unwrap());
+    world.facts.key = FlowKey::new(Protocol::Tcp, ends[0], ends[1]);
     assert_eq!(world.logged(), "2001:db8::1 2001:db8::1:0:0:1");
 }
 

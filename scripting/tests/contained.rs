@@ -353,7 +353,7 @@ fn many_runs_leave_nothing_behind() {
         World::new("local t = { avi.vs.client_port() } avi.vs.log(t[1], #avi.l4.read())").with("x");
     let mut most = 0;
     for port in 0..20000 {
-        world.facts.client.set_port(port);
+        world.facts.key.source_port = port;
         assert_eq!(world.next_flow().logged(), format!("{port}1"));
         most = most.max(world.policy.memory());
     }

@@ -50,7 +50,7 @@ fn radius_stays_on_the_server_of_its_station() {
     for round in 0..40u8 {
         let station = format!("00-1B-21-3C-4D-{:02X}", round % 5);
         world.next_flow().client = radius(&[(1, b"bob"), (31, station.as_bytes()), (80, &[round; 16])]);
-        world.facts.client.set_port(40000 + u16::from(round));
+        world.facts.key.source_port = 40000 + u16::from(round);
         assert_eq!(world.logged(), format!("station={station}"));
         let chosen = world.record.selection;
         assert!(matches!(chosen, Some(Selection::Server(_))), "{chosen:?}");
@@ -86,9 +86,9 @@ fn the_penalty_box_keeps_bad_clients_out_for_its_time() {
     world.now += smoltcp::time::Duration::from_secs(100);
     world.next_flow().client = b"GET / HTTP/1.1\r\n".to_vec();
     assert_eq!(world.logged(), "boxed: no HTTP, 500 s left");
-    world.facts.client = SocketAddr::new(IpAddr::from([198, 51, 100, 8]), 1);
+    world.facts.name_client(SocketAddr::new(IpAddr::from([198, 51, 100, 8]), 1));
     assert_eq!(world.next_flow().logged(), "");
-    world.facts.client = SocketAddr::new(IpAddr::from([198, 51, 100, 7]), 1);
+    world.facts.name_client(SocketAddr::new(IpAddr::from([198, 51, 100, 7]), 1));
     world.now += smoltcp::time::Duration::from_secs(501);
     assert_eq!(world.next_flow().logged(), "");
 }

@@ -1,7 +1,10 @@
 //! A configuration and the record of a connection.
 
+use std::sync::LazyLock;
+
 use dataplane::address::FlowKey;
-use dataplane::channel::{ConnectionRecord, EndedFlow, Notes, Termination, Traffic};
+use dataplane::channel::{ConnectionRecord, EndedFlow, Milestones, Notes, Termination};
+use dataplane::flow_table::FlowTable;
 use dataplane::snapshot::*;
 use smoltcp::time::{Duration, Instant};
 
@@ -115,35 +118,43 @@ fn service(name: &str) -> Service {
     }
 }
 
-/// A TLS connection that ended well, as its worker tells it.
+/// A TLS connection that ended well, as its worker tells it. At hand at once: tests flood the log with it.
 pub fn ended() -> EndedFlow {
+    static ENDED: LazyLock<EndedFlow> = LazyLock::new(well_ended);
+    ENDED.clone()
+}
+
+fn well_ended() -> EndedFlow {
     let key = |source: &str, destination: &str| {
         FlowKey::new(Protocol::Tcp, source.parse().unwrap(), destination.parse().unwrap())
     };
-    EndedFlow {
-        service: ServiceId(0),
-        server: Some(ServerId(0)),
-        termination: Termination::NORMAL,
-        reason: None,
-        client_key: key("192.0.2.10:40000", "198.51.100.1:443"),
-        server_key: Some(key("10.0.0.11:8443", "10.0.0.1:1024")),
-        started: Instant::from_micros(5_000_000),
-        ended: Instant::from_micros(6_500_000),
-        established: Some(Instant::from_micros(5_000_210)),
-        decided: Some(Instant::from_micros(5_000_245)),
-        connected: Some(Instant::from_micros(5_000_645)),
-        from_client: Traffic { packets: 6, bytes: 517 },
-        from_server: Traffic { packets: 5, bytes: 4096 },
-        notes: Some(Box::new(Notes {
-            client: None,
-            ds_log: Some(b"sni=a.example \x00\xff".to_vec().into()),
-            significant: true,
-            error: None,
-        })),
-    }
+    let mut flows = FlowTable::new(1, 7, false).unwrap();
+    let id = flows.insert(key("192.0.2.10:40000", "198.51.100.1:443")).unwrap();
+    flows.bind(id, key("10.0.0.11:8443", "10.0.0.1:1024")).unwrap();
+    let flow = flows.flow_mut(id).unwrap();
+    (flow.service, flow.server) = (0, 0);
+    (flow.client_packets, flow.client_bytes) = (6, 517);
+    (flow.server_packets, flow.server_bytes) = (5, 4096);
+    let at = Instant::from_micros_const;
+    let milestones = Milestones {
+        established: Some(at(5_000_210)),
+        decided: Some(at(5_000_245)),
+        connected: Some(at(5_000_645)),
+    };
+    let notes = Notes {
+        client: None,
+        ds_log: Some(b"sni=a.example \x00\xff".to_vec().into()),
+        significant: true,
+        error: None,
+    };
+    let flow = flows.flow(id).unwrap();
+    let times = (at(5_000_000), at(6_500_000));
+    let mut ended = EndedFlow::of(flow, times, (Termination::NORMAL, None));
+    ended.add(&milestones, Some(Box::new(notes)));
+    ended
 }
 
 /// The same as it is read.
 pub fn record() -> ConnectionRecord {
-    ended().into()
+    ended().record(None)
 }

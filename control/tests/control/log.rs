@@ -41,7 +41,7 @@ fn records_become_lines_also_those_that_are_queued_at_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let (path, moved) = (directory.path().join("log"), directory.path().join("log.1"));
     let (control, worker) = spawn(LogDestination::File(path.clone()), None, 1024);
-    assert!(worker.records().send(fixture::ended()));
+    assert!(worker.records().send(fixture::ended(), None));
     wait_for("the first line", || lines(&path).len() == 1);
     let line = &lines(&path)[0];
     assert_eq!(line["client"], fixture::record().client.to_string());
@@ -53,7 +53,7 @@ fn records_become_lines_also_those_that_are_queued_at_the_end() {
     control.reopen_log();
     wait_for("the new file", || path.exists());
     for _ in 0..700 {
-        assert!(worker.records().send(fixture::ended()));
+        assert!(worker.records().send(fixture::ended(), None));
     }
     control.shutdown();
     assert_eq!((lines(&moved).len(), lines(&path).len()), (1, 700));
@@ -65,7 +65,7 @@ fn a_broken_destination_is_counted_and_hurts_nobody() {
     let socket = directory.path().join("admin");
     let (control, worker) = spawn(LogDestination::File("/dev/full".into()), Some(&socket), 16);
     for _ in 0..5 {
-        assert!(worker.records().send(fixture::ended()));
+        assert!(worker.records().send(fixture::ended(), None));
     }
     wait_for("five lost lines", || {
         request(&socket, "show info json").unwrap().contains("\"log_lines\":0,\"log_lines_lost\":5")
@@ -81,9 +81,9 @@ fn a_destination_that_blocks_fills_the_queue_and_does_not_stop_the_shutdown() {
     assert!(made.success());
     let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let (control, worker) = spawn(LogDestination::File(path), None, 64);
-    wait_for("a full queue", || (0..1000).any(|_| !worker.records().send(fixture::ended())));
+    wait_for("a full queue", || (0..1000).any(|_| !worker.records().send(fixture::ended(), None)));
     std::thread::sleep(Duration::from_millis(50));
-    let refused = (0..1000).filter(|_| !worker.records().send(fixture::ended())).count();
+    let refused = (0..1000).filter(|_| !worker.records().send(fixture::ended(), None)).count();
     assert!(refused >= 900, "the pipe is full and nobody reads it: {refused}");
     let start = SystemTime::now();
     control.shutdown();

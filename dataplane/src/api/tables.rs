@@ -99,7 +99,7 @@ impl Context<'_> {
             return Ok(());
         }
         let Some(target) = pool.map(Target::Pool).or(self.default_target()) else { return Ok(()) };
-        let client = Client::reached_at(self.facts.client.ip(), self.facts.vip.ip());
+        let client = Client::reached_at(self.facts.key.source.ip(), self.facts.key.destination.ip());
         match self.balancer.pick(self.snapshot, target, client, &[]) {
             Pick::Server(server) => {
                 self.select_persistent(server);
@@ -133,7 +133,7 @@ impl Context<'_> {
     fn persisted_server(&mut self, set: ScriptSetId, key: &[u8], pool: Option<PoolId>) -> Option<ServerId> {
         let (value, _) = self.tables.lookup(self.now, self.facts.service, None, key, 0)?;
         let address = parse_server(value)?;
-        if address.is_ipv4() != self.facts.vip.is_ipv4() {
+        if address.is_ipv4() != self.facts.key.destination.is_v4() {
             return None;
         }
         let in_pool = |pool: PoolId| {

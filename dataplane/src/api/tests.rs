@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use smoltcp::time::Instant;
 
 use super::*;
+use crate::address::FlowKey;
 use crate::balance::fixture::ip;
 use crate::balance::{Balancer, Pick};
 use crate::policy::{FlowFacts, Selection};
@@ -78,9 +79,7 @@ impl World {
             snapshot: &self.snapshot,
             facts: FlowFacts {
                 service: SERVICE,
-                protocol: Protocol::Tcp,
-                client: self.client,
-                vip: self.vip,
+                key: FlowKey::new(Protocol::Tcp, self.client, self.vip),
                 server: self.server,
             },
             client_payload: &self.client_payload,

@@ -35,6 +35,43 @@ impl Wide {
     }
 }
 
+/// What packets a flow was found by, in as few bytes as its record has for it: all but addresses that are not IPv4.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    client_addresses: u64,
+    server_addresses: u64,
+    client_ports: u32,
+    server_ports: u32,
+}
+
+/// Protocol and keys of a flow: its flags.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind(u8);
+
+impl Kind {
+    /// True if not all addresses are IPv4.
+    #[inline]
+    pub(crate) fn is_wide(self) -> bool {
+        self.0 & WIDE != 0
+    }
+}
+
+impl Ends {
+    /// The key of packets from the client, without its branch, and, if there was a server, that of its packets. `addresses` are
+    /// those of [`FlowRef::addresses`].
+    pub(crate) fn keys(&self, kind: Kind, addresses: Option<[Address; 4]>) -> (FlowKey, Option<FlowKey>) {
+        let [client, vip, server, snat] = addresses.unwrap_or_else(|| {
+            let ((client, vip), (server, snat)) =
+                (widened(self.client_addresses), widened(self.server_addresses));
+            [client, vip, server, snat]
+        });
+        let protocol = protocol_of(kind.0);
+        let bound = kind.0 & SERVER_KEY != 0;
+        let of_server = bound.then(|| key_between(protocol, server, snat, self.server_ports));
+        (key_between(protocol, client, vip, self.client_ports), of_server)
+    }
+}
+
 /// A look at a flow in its table: the record, which it dereferences to, and its keys.
 #[derive(Clone, Copy)]
 pub struct FlowRef<'a> {
@@ -113,21 +150,29 @@ impl<'a> FlowRef<'a> {
         }
     }
 
+    /// What is told of the keys when the flow has ended.
+    #[inline]
+    pub(crate) fn ends(&self) -> (Ends, Kind) {
+        let Flow { client_addresses, server_addresses, client_ports, server_ports, flags, .. } = *self.flow;
+        (Ends { client_addresses, server_addresses, client_ports, server_ports }, Kind(flags))
+    }
+
+    /// Client, VIP, server and SNAT address, the latter two of no meaning while the flow is not [bound](Flow::is_bound); `None`
+    /// if all are IPv4.
+    #[inline]
+    #[must_use]
+    pub fn addresses(&self) -> Option<[Address; 4]> {
+        self.wide().map(|wide| [wide.client, wide.vip, wide.server, wide.snat])
+    }
+
+    #[inline]
     fn wide(&self) -> Option<&'a Wide> {
         if self.flags & WIDE == 0 { None } else { self.wide.get(self.index) }
     }
 
     #[inline]
     fn key_between(&self, source: Address, destination: Address, ports: u32) -> FlowKey {
-        let [source_port, destination_port]: [u16; 2] = zerocopy::transmute!(ports);
-        FlowKey {
-            source,
-            destination,
-            source_port: u16::from_be(source_port),
-            destination_port: u16::from_be(destination_port),
-            protocol: self.protocol(),
-            ..FlowKey::default()
-        }
+        key_between(self.protocol(), source, destination, ports)
     }
 }
 
@@ -192,13 +237,32 @@ impl Flow {
 
     #[inline]
     fn protocol(&self) -> u8 {
-        if self.is_tcp() { PROTOCOL_TCP } else { PROTOCOL_UDP }
+        protocol_of(self.flags)
     }
 
     /// The branch of the client's key.
     #[inline]
     fn branch(&self) -> u16 {
         if self.flags & BRANCHED == 0 { 0 } else { self.timestamp_or_branch as u16 }
+    }
+}
+
+/// The protocol of a flow with these flags.
+#[inline]
+fn protocol_of(flags: u8) -> u8 {
+    if flags & UDP == 0 { PROTOCOL_TCP } else { PROTOCOL_UDP }
+}
+
+#[inline]
+fn key_between(protocol: u8, source: Address, destination: Address, ports: u32) -> FlowKey {
+    let [source_port, destination_port]: [u16; 2] = zerocopy::transmute!(ports);
+    FlowKey {
+        source,
+        destination,
+        source_port: u16::from_be(source_port),
+        destination_port: u16::from_be(destination_port),
+        protocol,
+        ..FlowKey::default()
     }
 }
 

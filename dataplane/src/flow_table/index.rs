@@ -93,6 +93,14 @@ impl Index {
         second
     }
 
+    /// Fetches both buckets.
+    #[inline]
+    pub(super) fn prefetch_both(&self, hash: u64) {
+        let (_, first, second) = self.split(hash);
+        self.buckets.prefetch(first as usize);
+        self.buckets.prefetch(second as usize);
+    }
+
     /// An entry that was inserted with this hash and is in its first bucket.
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<u32> {

@@ -7,6 +7,7 @@ use smoltcp::time::Instant;
 use tcp::{Binding, SeqNumber, Side};
 
 use super::end::Fate;
+use crate::channel::Milestones;
 use crate::parse::Headers;
 use crate::policy::{FlowFacts, Record, RunId, Selection};
 use crate::proxy_protocol::Endpoints;
@@ -31,17 +32,6 @@ pub struct Held {
     pub frame: Vec<u8>,
     /// Its headers.
     pub headers: Headers,
-}
-
-/// When a flow passed its milestones, for the connection record.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Milestones {
-    /// The client's handshake was complete (TCP), or the first datagram came.
-    pub established: Option<Instant>,
-    /// The server was chosen.
-    pub decided: Option<Instant>,
-    /// The server's handshake was complete.
-    pub connected: Option<Instant>,
 }
 
 /// The slow-path side of one flow. Made for flows that run a script or complete a handshake; given back as soon as
@@ -159,7 +149,7 @@ impl Connection {
     /// Puts the client that its PROXY header names into the facts of its flow.
     pub fn correct(&self, facts: &mut FlowFacts) {
         if let Some(endpoints) = self.endpoints {
-            facts.client = endpoints.source;
+            facts.name_client(endpoints.source);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::flow_table::FlowId;
 use crate::io::PacketBuf;
 use crate::parse::{self, Headers};
 use crate::policy::{Event, FlowFacts, Policy, Record, Selection};
-use crate::snapshot::{Fallback, PoolId, Protocol, ServiceId};
+use crate::snapshot::{Fallback, PoolId, ServiceId};
 
 impl<P: Policy> Pipeline<P> {
     /// The first datagram of a client tuple, or any datagram of a service that balances each by itself.
@@ -347,8 +347,7 @@ const MOST_HELD: usize = 64;
 
 /// Who talks to whom, before a server is chosen.
 pub(super) fn first_facts(key: &FlowKey, service: ServiceId) -> FlowFacts {
-    let (client, vip) = (key.source_socket(), key.destination_socket());
-    FlowFacts { service, protocol: Protocol::Udp, client, vip, server: None }
+    FlowFacts { service, key: *key, server: None }
 }
 
 /// A request run.

@@ -4,10 +4,11 @@ use smoltcp::time::{Duration, Instant};
 use tcp::{Flags, Lifecycle, Side};
 
 use super::connection::Connection;
+use super::destinations::Destination;
 use super::end::Fate;
 use super::preserve::{Claim, Servers};
 use super::{Pipeline, Suspended};
-use crate::address::{Address, FlowKey};
+use crate::address::FlowKey;
 use crate::api;
 use crate::balance::{Client, Pick};
 use crate::counters::DropReason;
@@ -16,7 +17,7 @@ use crate::flow::FlowState;
 use crate::flow_table::FlowId;
 use crate::neighbor::NeighborId;
 use crate::policy::{Close, Context, Event, FlowFacts, Outcome, Policy, Record, RunId, Selection};
-use crate::snapshot::{FailAction, Fallback, PoolId, Protocol, ServerId, ServiceId, Target};
+use crate::snapshot::{FailAction, Fallback, PoolId, ServerId, ServiceId, Target};
 
 /// What a run, or its absence, means for the flow.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +67,8 @@ impl Refusal {
 }
 
 impl<P: Policy> Pipeline<P> {
-    /// Starts or resumes the scripts of an event.
+    /// Starts or resumes the scripts of an event. Part of its callers, as what it hands on is made there.
+    #[inline(always)]
     pub(super) fn run(&mut self, now: Instant, run: Run<'_>, record: &mut Record) -> Outcome {
         match self.tracer {
             None => self.run_scripts(now, &run, record),
@@ -75,12 +77,14 @@ impl<P: Policy> Pipeline<P> {
     }
 
     /// Starts or resumes the request scripts; what their end means.
+    #[inline(always)]
     pub(super) fn decide(&mut self, now: Instant, run: Run<'_>, record: &mut Record) -> Decision {
         let service = run.facts.service;
         let outcome = self.run(now, run, record);
         self.decision(service, &outcome, record)
     }
 
+    #[inline]
     pub(super) fn run_scripts(&mut self, now: Instant, run: &Run<'_>, record: &mut Record) -> Outcome {
         let mut context = Context {
             now,
@@ -265,17 +269,29 @@ impl<P: Policy> Pipeline<P> {
             return Err(Refusal::reset(DropReason::SplicedLimit));
         }
         let there = self.destinations.of(server).ok_or(Refusal::reset(DropReason::NoServer))?;
-        let hop = there.hop.ok_or(Refusal::reset(DropReason::NoRoute))?;
-        let socket = there.socket(client.destination_port);
-        let (server_key, hash) = match self.preserves(service) {
-            true => self.take_client(now, client, socket)?,
-            false => self.take_snat(client.protocol, socket)?,
+        if there.hop.is_none() {
+            return Err(Refusal::reset(DropReason::NoRoute));
+        }
+        let ((source, source_port), pool) = (there.socket(client.destination_port), there.pool);
+        let protocol = client.protocol;
+        let mut server_key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
+        let hash = if self.preserves(service) {
+            let (key, hash) = self.take_client(now, client, (source, source_port))?;
+            server_key = key;
+            hash
+        } else {
+            self.take_snat(&mut server_key)?
         };
         if self.flows.bind_vacant(id, &server_key, hash).is_err() {
             return Err(Refusal::reset(DropReason::FlowTableFull));
         }
         self.attached += 1;
-        let hop = self.neighbors.hold(now, hop).ok_or(Refusal::reset(DropReason::NoNeighbor))?;
+        // Read where it is: a copy would be made twice.
+        let held = match self.destinations.of(server) {
+            Some(Destination { hop: Some(hop), .. }) => self.neighbors.hold(now, *hop),
+            _ => None,
+        };
+        let hop = held.ok_or(Refusal::reset(DropReason::NoNeighbor))?;
         if let Some(flow) = self.flows.flow_mut(id) {
             flow.server_hop = hop.bits();
             flow.server = server.0;
@@ -285,24 +301,16 @@ impl<P: Policy> Pipeline<P> {
         if let Some(record) = record.filter(|record| record.persist.is_some()) {
             api::record_persistence(now, &self.snapshot, &mut self.tables, service, record, server);
         }
-        Ok(there.pool)
+        Ok(pool)
     }
 
-    /// A SNAT address and port: the key of the server's packets, and its hash.
+    /// A SNAT address and port: completes the key of the server's packets; its hash.
     #[inline]
-    fn take_snat(&mut self, protocol: u8, server: (Address, u16)) -> Result<(FlowKey, u64), Refusal> {
+    fn take_snat(&mut self, key: &mut FlowKey) -> Result<u64, Refusal> {
         let (flows, steering) = (&self.flows, &self.steering);
-        let mut hash = 0;
-        let free = |key: &FlowKey| {
-            hash = flows.hash(key);
-            steering.is_here(key) && flows.is_vacant(hash, key)
-        };
-        let (source, source_port) = server;
-        let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
-        match self.snat.allocate(&mut key, free) {
-            true => Ok((key, hash)),
-            false => Err(Refusal::reset(DropReason::SnatExhausted)),
-        }
+        let free = |key: &FlowKey, hash: u64| steering.is_here(key) && flows.is_vacant(hash, key);
+        let hash = self.snat.allocate(key, |key| flows.hash_and_fetch(key), free);
+        hash.ok_or(Refusal::reset(DropReason::SnatExhausted))
     }
 
     /// Takes the server away again, so that another one can be tried.
@@ -369,12 +377,9 @@ impl<P: Policy> Pipeline<P> {
     /// Who talks to whom in this flow, but for what a PROXY header says: [`Connection::correct`].
     pub(super) fn facts(&self, id: FlowId) -> Option<FlowFacts> {
         let flow = self.flows.flow(id)?;
-        let key = flow.client_key();
         Some(FlowFacts {
             service: ServiceId(flow.service),
-            protocol: if flow.is_tcp() { Protocol::Tcp } else { Protocol::Udp },
-            client: key.source_socket(),
-            vip: key.destination_socket(),
+            key: FlowKey { branch: 0, ..flow.client_key() },
             server: flow.server_id(),
         })
     }

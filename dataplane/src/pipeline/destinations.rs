@@ -48,8 +48,8 @@ impl Destinations {
 
     /// That of a server.
     #[inline]
-    pub(super) fn of(&self, server: ServerId) -> Option<Destination> {
-        self.0.get(server.index()).copied().flatten()
+    pub(super) fn of(&self, server: ServerId) -> Option<&Destination> {
+        self.0.get(server.index())?.as_ref()
     }
 }
 

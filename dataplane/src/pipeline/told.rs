@@ -3,13 +3,13 @@
 use smoltcp::time::Instant;
 
 use super::Pipeline;
-use super::connection::{Connection, Milestones};
+use super::connection::Connection;
 use super::end::Fate;
-use crate::channel::{EndedFlow, Notes, Phase};
-use crate::flow::{Direction, FlowRef};
+use crate::address::FlowKey;
+use crate::channel::{ConnectionRecord, EndedFlow, Notes, Phase};
+use crate::flow::FlowRef;
 use crate::flow_table::FlowId;
 use crate::policy::{Event, Policy};
-use crate::report;
 use crate::snapshot::ServiceId;
 
 impl<P: Policy> Pipeline<P> {
@@ -32,49 +32,38 @@ impl<P: Policy> Pipeline<P> {
             return;
         }
         let started = now - flow.age(now);
-        let more = match connection {
-            Some(connection) => (connection.milestones, notes(connection)),
-            // Of a logged flow whose script has decided on the first datagram, and had nothing else to say, none is left.
-            None if logged && !flow.is_tcp() && flow.server_id().is_some() => {
-                let decided = self.policy.handles(ServiceId(flow.service), Event::Request);
-                (Milestones { decided: decided.then_some(started), ..Milestones::default() }, None)
+        let mut ended = EndedFlow::of(flow, (started, now), (fate.termination, fate.reason));
+        match connection {
+            Some(connection) => {
+                let notes = notes(connection);
+                ended.add(&connection.milestones, notes);
             }
-            None => (Milestones::default(), None),
-        };
-        let watched = traced.then(|| Box::new(ended((started, now), flow, fate, more.clone())));
-        if logged && !self.records.send(ended((started, now), flow, fate, more)) {
+            // Of a logged flow whose script has decided on the first datagram, and had nothing else to say, none is left.
+            None if logged
+                && !flow.is_tcp()
+                && flow.server_id().is_some()
+                && self.policy.handles(ServiceId(flow.service), Event::Request) =>
+            {
+                ended.decided_at_once();
+            }
+            None => {}
+        }
+        let watched = if traced { Some(watched(&ended, flow)) } else { None };
+        if logged && !self.records.send(ended, flow.addresses()) {
             self.counters.records_lost += 1;
         }
-        if let Some(ended) = watched {
-            self.trace_ended(now, id, *ended);
+        if let Some(watched) = watched {
+            let (key, record) = *watched;
+            self.trace_ended(now, id, key, record);
         }
     }
 }
 
-/// What is to be told of a flow: what its own record says, and more.
-#[inline]
-fn ended(
-    (started, ended): (Instant, Instant),
-    flow: FlowRef<'_>,
-    fate: Fate,
-    (milestones, notes): (Milestones, Option<Box<Notes>>),
-) -> EndedFlow {
-    EndedFlow {
-        service: ServiceId(flow.service),
-        server: flow.server_id(),
-        termination: fate.termination,
-        reason: fate.reason,
-        client_key: flow.client_key(),
-        server_key: flow.is_bound().then(|| flow.server_key()),
-        started,
-        ended,
-        established: milestones.established,
-        decided: milestones.decided,
-        connected: milestones.connected,
-        from_client: report::traffic(&flow, Direction::FromClient),
-        from_server: report::traffic(&flow, Direction::FromServer),
-        notes,
-    }
+/// The same for somebody who watches, with the key of the client's packets.
+#[cold]
+#[inline(never)]
+fn watched(ended: &EndedFlow, flow: FlowRef<'_>) -> Box<(FlowKey, ConnectionRecord)> {
+    Box::new((flow.client_key(), ended.clone().record(flow.addresses())))
 }
 
 /// Ends a `ds_log` that was cut.

@@ -12,7 +12,7 @@ use super::decide::{Refusal, Run};
 use super::end::Fate;
 use super::{Output, Parsed, Pipeline, Verdict};
 use crate::address::FlowKey;
-use crate::channel::EndedFlow;
+use crate::channel::ConnectionRecord;
 use crate::counters::DropReason;
 use crate::flow::Direction;
 use crate::flow_table::FlowId;
@@ -327,9 +327,9 @@ impl<P: Policy> Pipeline<P> {
     }
 
     #[cold]
-    pub(super) fn trace_ended(&mut self, now: Instant, id: FlowId, ended: EndedFlow) {
+    pub(super) fn trace_ended(&mut self, now: Instant, id: FlowId, key: FlowKey, record: ConnectionRecord) {
         if let Some(tracer) = self.tracer.as_mut() {
-            tracer.ended(now, id, ended.client_key, ended.into());
+            tracer.ended(now, id, key, record);
         }
     }
 

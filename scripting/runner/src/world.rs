@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use dataplane::address::FlowKey;
 use dataplane::policy::{Event, Selection};
 use dataplane::script_trace::ScriptStep;
 use dataplane::snapshot::{PoolId, Protocol, ServerId, ServiceId};
@@ -383,8 +384,8 @@ impl World {
     }
 
     fn runs(&self, flow: &Flow) -> impl Iterator<Item = &Run> {
-        let key = (flow.address, flow.vip, flow.protocol);
-        self.lab.runs().iter().filter(move |run| (run.facts.client, run.facts.vip, run.facts.protocol) == key)
+        let key = FlowKey::new(flow.protocol, flow.address, flow.vip);
+        self.lab.runs().iter().filter(move |run| run.facts.key == key)
     }
 
     fn closed(&self, flow: &Flow, waiting: bool) -> Option<&'static str> {

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use dataplane::address::FlowKey;
 use dataplane::balance::Balancer;
 use dataplane::policy::{Context, Event, FlowFacts, Outcome, Policy, Record, RunId, ScriptFailure};
 use dataplane::snapshot::{
@@ -175,9 +176,11 @@ impl World {
             event: Event::Request,
             facts: FlowFacts {
                 service: ServiceId(0),
-                protocol: Protocol::Tcp,
-                client: SocketAddr::new(IpAddr::from([198, 51, 100, 7]), 50001),
-                vip: SocketAddr::new(IpAddr::from([192, 0, 2, 10]), 1812),
+                key: FlowKey::new(
+                    Protocol::Tcp,
+                    SocketAddr::new(IpAddr::from([198, 51, 100, 7]), 50001),
+                    SocketAddr::new(IpAddr::from([192, 0, 2, 10]), 1812),
+                ),
                 server: None,
             },
             client: Vec::new(),
