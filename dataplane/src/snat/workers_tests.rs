@@ -29,10 +29,11 @@ impl Desk {
         let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
         let Desk { ports, steering, used, refused } = self;
         let mut asked = 0;
-        let given = ports.allocate(&mut key, |key| {
+        let free = |key: &FlowKey, _| {
             asked += 1;
             steering.is_here(key) && !used.contains(key)
-        });
+        };
+        let given = ports.allocate(&mut key, |_| 0, free).is_some();
         assert!(asked <= 128 * usize::from(steering.seat().of), "{asked} tries");
         *refused = if given { 0 } else { *refused + 1 };
         assert!(!given || used.insert(key), "handed out twice: {key:?}");
