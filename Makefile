@@ -29,7 +29,7 @@ build-v3: ## the release binary for processors with AVX2 and BMI2, target/v3/rel
 
 STATIC = $(abspath $(TARGET_DIR))/static
 
-static: ## the release binary with DPDK inside, without a profile, built and asked whether it works; target/static/release/weir
+static: ## the release binary with DPDK inside, without a profile, built and asked whether it starts; target/static/release/weir
 	CARGO_TARGET_DIR="$(STATIC)" $(CARGO) build --release --features static
 	"$(STATIC)/release/weir" --version
 	"$(STATIC)/release/weir" check config/examples/full.toml >/dev/null
@@ -83,7 +83,7 @@ perf: ## measure everything and write a dated report with plots to perf/runs/ (Q
 	@perf/run.sh
 
 # Where to.
-PROFILE ?= perf/runs/$(shell date +%F)-profile.md
+PROFILE ?= perf/runs/$(shell date +%F-%H%M)-profile.md
 
 perf-profile: ## where the time goes with many flows and new ones, functions and instructions, to perf/runs/; a part of make perf
 	@.ci/deps.sh perf

@@ -96,7 +96,7 @@ impl DpdkSettings {
     }
 }
 
-/// Packet buffers of a worker besides those in descriptors: a burst per port, the pool's cache, what is held for scripts.
+/// Packet buffers of a worker besides those in descriptors: one burst at a time, the pool's cache, what waits for neighbours.
 pub(crate) const SPARE_MBUFS: u32 = 1024;
 
 /// How many workers there are.

@@ -178,7 +178,7 @@ impl RecordSender {
     }
 
     /// Addresses must be there when their flow is, and without a flow they must not be there.
-    #[cold]
+    #[inline(never)]
     fn send_addresses(&self, addresses: [Address; 4]) -> bool {
         !self.0.flows.is_full() && self.0.addresses.push(addresses).is_ok()
     }

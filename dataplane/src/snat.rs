@@ -10,6 +10,9 @@ const IN_ORDER: u64 = 64;
 /// Pairs that it tries anywhere, when those were all in use.
 const ANYWHERE: u64 = 64;
 
+/// Pairs, for each worker, among which the next one is looked for before its flow begins.
+const AHEAD: u64 = 4;
+
 /// Cursors per address family: servers share one by chance.
 const CURSORS: usize = 1024;
 
@@ -20,7 +23,7 @@ const CURSORS: usize = 1024;
 /// tuple is in use is the flow table's knowledge, asked through `is_free`: there is nothing to give back, and nothing that could
 /// disagree with the table.
 ///
-/// Of several workers each takes the pairs whose replies come back to it (`is_free` says so), one of as many as there are workers; it
+/// Of several workers each takes the pairs whose replies come back to it (`is_here` says so), one of as many as there are workers; it
 /// tries that many times more pairs for it.
 ///
 /// Each server has a cursor, which goes through all pairs in an order that visits each once and that outsiders cannot
@@ -31,7 +34,7 @@ const CURSORS: usize = 1024;
 /// With up to 128 pairs each allocation tries all of them.
 ///
 /// Costs one lookup nearly always, 128 (for each worker) at most. What that reads was fetched when the flow before it to the
-/// same server began: the next pair is known by then. Memory: 64 KB per address family, and the addresses.
+/// same server began: the next pair is known by then, but for one time in fifty with several workers. Memory: 64 KB per address family, and the addresses.
 #[derive(Debug)]
 pub struct SnatPorts {
     v4: Pairs,
@@ -57,16 +60,16 @@ impl SnatPorts {
     /// Address and port from which a new flow may go to a server. `key` is that of the packets that come back: with the
     /// server as its source it goes in, and with the pair as its destination it comes out.
     ///
-    /// `is_free` is asked with such keys and their hashes; the pair is the first one for which it says yes, and the hash is the
-    /// result. It may refuse a pair for other reasons than being in use, such as that replies to it would arrive at another
-    /// worker. `look_up` gives the hash of a key, and lets come from memory what `is_free` reads of it; it is also called with
-    /// the key that the next flow to this server is likely to get.
+    /// The pair is the first one with which replies would arrive here, as `is_here` says, and for which `is_free`, asked with the
+    /// key and its hash, says yes; the hash is the result. `look_up` gives the hash of a key that is here, and lets come from
+    /// memory what `is_free` reads of it; it is also called with the key that the next flow to this server is likely to get.
     ///
     /// `None`: all pairs that were tried are refused, or there is no address of the server's family.
     #[inline]
     pub fn allocate(
         &mut self,
         key: &mut FlowKey,
+        is_here: impl Fn(&FlowKey) -> bool,
         look_up: impl Fn(&FlowKey) -> u64,
         mut is_free: impl FnMut(&FlowKey, u64) -> bool,
     ) -> Option<u64> {
@@ -76,19 +79,22 @@ impl SnatPorts {
         let cursor = hasher.hash(key) as usize % CURSORS;
         let mut ready = pairs.take_ready(cursor, key);
         for _ in 0..pairs.in_order {
-            let place = pairs.advance(cursor);
-            let hash = match ready.take() {
-                Some(hash) => hash,
-                None => pairs.lay(place, key, &look_up)?,
-            };
-            if is_free(key, hash) {
-                pairs.make_ready(cursor, key, &look_up);
+            let known = ready.take();
+            if known.is_none() {
+                let place = pairs.advance(cursor);
+                pairs.lay(place, key)?;
+            }
+            // What is ready was here when it was made so.
+            let hash = is_here(key).then(|| known.unwrap_or_else(|| look_up(key)));
+            if let Some(hash) = hash.filter(|hash| is_free(key, *hash)) {
+                pairs.make_ready(cursor, key, &is_here, &look_up);
                 return Some(hash);
             }
         }
         (0..pairs.anywhere).find_map(|_| {
             *tries = tries.wrapping_add(1);
-            let hash = pairs.lay(hasher.hash_number(*tries) % pairs.count, key, &look_up)?;
+            pairs.lay(hasher.hash_number(*tries) % pairs.count, key)?;
+            let hash = is_here(key).then(|| look_up(key))?;
             is_free(key, hash).then_some(hash)
         })
     }
@@ -100,9 +106,11 @@ impl SnatPorts {
 struct Cursor {
     /// The pair that was tried last.
     place: u64,
-    /// The key with the next one for the server that had the last one, and its hash; no flow's without a protocol.
+    /// The key with the next one that is here, for the server that had the last one, its hash and its place; no flow's without a
+    /// protocol.
     ready: FlowKey,
     hash: u64,
+    next: u64,
 }
 
 /// The pairs of one address family, numbered: all addresses with the first port, then all with the second one, ...
@@ -119,6 +127,8 @@ struct Pairs {
     /// How many an allocation tries in the order of the cursor, and then anywhere.
     in_order: u64,
     anywhere: u64,
+    /// How many are looked at for one that can be made ready.
+    ahead: u64,
     cursors: Vec<Cursor>,
 }
 
@@ -136,7 +146,18 @@ impl Pairs {
             true => (count, 0),
             false => (IN_ORDER * workers, ANYWHERE * workers),
         };
-        Pairs { addresses, divisor, first_port: pool.first_port, count, step, in_order, anywhere, cursors }
+        let ahead = AHEAD * workers;
+        Pairs {
+            addresses,
+            divisor,
+            first_port: pool.first_port,
+            count,
+            step,
+            in_order,
+            anywhere,
+            ahead,
+            cursors,
+        }
     }
 
     /// Moves a cursor on; there must be pairs.
@@ -149,36 +170,52 @@ impl Pairs {
         })
     }
 
-    /// Completes a key with a pair; the key's hash.
+    /// Completes a key with a pair.
     #[inline]
-    fn lay(&self, place: u64, key: &mut FlowKey, look_up: impl Fn(&FlowKey) -> u64) -> Option<u64> {
+    fn lay(&self, place: u64, key: &mut FlowKey) -> Option<()> {
         (key.destination, key.destination_port) = self.pair(place)?;
-        Some(look_up(key))
+        Some(())
     }
 
-    /// Completes a key with the next pair of a cursor, if that has been made ready for this server; the key's hash.
+    /// Completes a key with the pair that has been made ready for this server, if one has, and moves the cursor to it; the key's
+    /// hash.
     #[inline]
     fn take_ready(&mut self, cursor: usize, key: &mut FlowKey) -> Option<u64> {
-        let Cursor { ready, hash, .. } = self.cursors.get_mut(cursor)?;
+        let Cursor { place, ready, hash, next } = self.cursors.get_mut(cursor)?;
         let server = |key: &FlowKey| (key.source, key.source_port, key.protocol);
         let same = server(ready) == server(key);
         // Whoever is next makes the cursor go on, and may be refused.
         ready.protocol = 0;
         same.then(|| {
             (key.destination, key.destination_port) = (ready.destination, ready.destination_port);
+            *place = *next;
             *hash
         })
     }
 
-    /// Completes the key of the next flow to the same server.
+    /// Completes the key of the next flow to the same server. The cursor stays: another server may be next.
     #[inline]
-    fn make_ready(&mut self, cursor: usize, key: &FlowKey, look_up: impl Fn(&FlowKey) -> u64) {
-        let Some(Cursor { place, .. }) = self.cursors.get(cursor) else { return };
-        let pair = self.pair(after(*place, self.step, self.count));
-        if let (Some(pair), Some(Cursor { ready, hash, .. })) = (pair, self.cursors.get_mut(cursor)) {
-            *ready = *key;
-            (ready.destination, ready.destination_port) = pair;
-            *hash = look_up(ready);
+    fn make_ready(
+        &mut self,
+        cursor: usize,
+        key: &FlowKey,
+        is_here: impl Fn(&FlowKey) -> bool,
+        look_up: impl Fn(&FlowKey) -> u64,
+    ) {
+        let Some(&Cursor { place: mut next, .. }) = self.cursors.get(cursor) else { return };
+        let mut ready = *key;
+        for _ in 0..self.ahead {
+            next = after(next, self.step, self.count);
+            if self.lay(next, &mut ready).is_none() {
+                return;
+            }
+            if is_here(&ready) {
+                let hash = look_up(&ready);
+                if let Some(cursor) = self.cursors.get_mut(cursor) {
+                    *cursor = Cursor { ready, hash, next, ..*cursor };
+                }
+                return;
+            }
         }
     }
 
@@ -253,10 +290,15 @@ mod tests {
         mut is_free: impl FnMut(&FlowKey) -> bool,
     ) -> Option<FlowKey> {
         let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
-        let given = ports.allocate(&mut key, number, |key, hash| {
-            assert_eq!(hash, number(key), "{key:?}");
-            is_free(key)
-        });
+        let given = ports.allocate(
+            &mut key,
+            |_| true,
+            number,
+            |key, hash| {
+                assert_eq!(hash, number(key), "{key:?}");
+                is_free(key)
+            },
+        );
         assert_eq!((key.source, key.source_port, key.protocol), (source, source_port, protocol));
         given.map(|hash| {
             assert_eq!(hash, number(&key));
@@ -265,7 +307,7 @@ mod tests {
     }
 
     /// In the place of a hash.
-    fn number(key: &FlowKey) -> u64 {
+    pub(super) fn number(key: &FlowKey) -> u64 {
         let FlowKey { source, destination, source_port, destination_port, protocol, .. } = *key;
         let ports = u64::from(source_port) << 24 | u64::from(destination_port) << 8 | u64::from(protocol);
         let ends = u128::from_ne_bytes(source.0) ^ u128::from_ne_bytes(destination.0).rotate_left(1);
@@ -408,7 +450,7 @@ mod tests {
                 seen.borrow_mut().push((key.source_port, key.destination_port));
                 number(key)
             };
-            let hash = ports.allocate(&mut key, look_up, |_, _| true).unwrap();
+            let hash = ports.allocate(&mut key, |_| true, look_up, |_, _| true).unwrap();
             assert_eq!(hash, number(&key));
             (key.destination_port, seen.into_inner())
         };

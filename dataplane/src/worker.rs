@@ -101,11 +101,13 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
     /// control want sent. `now` is the time of the round.
     pub fn run_once(&mut self, now: Instant) -> Round {
         let mut round = Round::default();
+        // The same for all, or a port whose packets are dear would take turns with one whose are not, and have more of them.
+        let most = self.pipeline.take_most().min(self.io.most());
         for port in 0..self.ports.len() {
-            round.received += self.receive(now, PortId(port as u8));
+            round.received += self.receive(now, most, PortId(port as u8));
         }
         for peer in self.mesh.peers() {
-            round.received += self.take_over(now, peer);
+            round.received += self.take_over(now, most, peer);
         }
         self.pipeline.handle_timeout(now);
         self.take_packets_of_control();
@@ -161,8 +163,8 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
     }
 
     /// One burst from rx to tx.
-    fn receive(&mut self, now: Instant, port: PortId) -> usize {
-        self.io.rx_up_to(self.pipeline.most(), port, &mut self.received);
+    fn receive(&mut self, now: Instant, most: usize, port: PortId) -> usize {
+        self.io.rx_up_to(most, port, &mut self.received);
         let count = self.received.len();
         if count == 0 {
             return 0;

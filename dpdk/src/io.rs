@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dataplane::io::{BURST, Burst, PacketIo, PortId, PortStats};
+use dataplane::io::{BURST, Burst, PacketIo, PortId, PortStats, SHORT_BURST};
 use dpdk_sys::rte_mbuf;
 
 use crate::{Error, Mbuf, Mempool, Port};
@@ -13,7 +13,8 @@ use crate::{Error, Mbuf, Mempool, Port};
 pub struct DpdkIo {
     ports: Vec<Queues>,
     pool: Mempool,
-    /// The largest burst: no more than half of what each port has room for, which would have to take all of it at once.
+    /// The largest burst: no more than half of what each port has room for, which would have to take all of it at once; a short
+    /// one at most once a port has not taken a whole one.
     most: usize,
 }
 
@@ -91,6 +92,11 @@ impl PacketIo for DpdkIo {
     }
 
     #[inline]
+    fn most(&self) -> usize {
+        self.most
+    }
+
+    #[inline]
     fn rx_up_to(&mut self, most: usize, port: PortId, burst: &mut Burst<Mbuf>) {
         let Some(queues) = self.ports.get(port.index()).filter(|queues| queues.receives) else { return };
         let held = burst.len();
@@ -122,6 +128,10 @@ impl PacketIo for DpdkIo {
             let packets = burst.as_mut_ptr();
             let sent = dpdk_sys::tx_burst(queues.port.id(), queues.queue, packets.cast(), count as u16);
             let sent = usize::from(sent).min(count);
+            if sent < count {
+                // Some drivers have fewer descriptors than they say.
+                self.most = self.most.min(SHORT_BURST);
+            }
             std::ptr::copy(packets.add(sent), packets, count - sent);
             burst.set_len(count - sent);
         }

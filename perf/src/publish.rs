@@ -27,7 +27,7 @@ const PARTS: [(&str, &str, &str); 11] = [
         "Latency and loss at a given load, in process",
         "`weir-perf load`: the generator on one core, weir's worker or the bare loop on the other, in short runs in turn. Latency \
          counts from the moment at which a packet was to leave. Loads are parts of what generator and weir carried together right before. The generator sends 32 packets at a time: who then \
-         takes some 32 waits for it, and who is the limit takes 64. So half of that load is at most half of what weir carries. What weir adds is the difference within a round.",
+         takes some 32 waits for it, and who is the limit takes up to 256, or 64 where many open flows. So half of that load is at most half of what weir carries. What weir adds is the difference within a round.",
     ),
     (
         "costly.md",

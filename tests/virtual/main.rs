@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod blind;
+mod bursts;
 mod chaos;
 mod connection_limits;
 mod cookies;

@@ -1,3 +1,5 @@
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use smoltcp::time::{Duration, Instant};
 
 use super::*;
@@ -68,20 +70,26 @@ fn monitor_ports_are_above_the_snat_ports() {
     assert!(monitor_ports(&snapshot).is_empty());
 }
 
-/// Both keys of a flow of that family and protocol.
-fn keys(protocol: Protocol, wide: bool) -> [FlowKey; 2] {
+/// Both keys of a flow of that family and protocol, by its number.
+fn keys(protocol: Protocol, wide: bool, number: u32) -> [FlowKey; 2] {
     let [client, vip, server, snat] = match wide {
         false => ["192.0.2.10:4000", "198.51.100.1:443", "10.0.0.11:8443", "10.0.0.1:1024"],
         true => ["[2001:db8::9]:4000", "[2001:db8::1]:443", "[fd00::11]:8443", "[fd00::1]:1024"],
     }
-    .map(|socket| socket.parse().unwrap());
+    .map(|socket| {
+        let mut socket: SocketAddr = socket.parse().unwrap();
+        if let IpAddr::V6(ip) = socket.ip() {
+            socket.set_ip(Ipv6Addr::from_bits(ip.to_bits() | u128::from(number) << 32).into());
+        }
+        socket
+    });
     [FlowKey::new(protocol, client, vip), FlowKey::new(protocol, server, snat)]
 }
 
 /// A flow that ends, by its number: what its own record says, and the rest of it.
 fn end(protocol: Protocol, wide: bool, bound: bool, number: u32) -> (EndedFlow, Option<[Address; 4]>) {
     let mut flows = FlowTable::new(1, 7, wide).unwrap();
-    let [client, server] = keys(protocol, wide);
+    let [client, server] = keys(protocol, wide, number);
     let id = flows.insert(client).unwrap();
     if bound {
         flows.bind(id, server).unwrap();
@@ -123,7 +131,7 @@ fn what_is_known_of_an_ended_flow_comes_out_as_it_was() {
     }
     for (protocol, wide, bound) in all {
         let record = control.records.receive().unwrap();
-        let [client, server] = keys(protocol, wide);
+        let [client, server] = keys(protocol, wide, 2_000_000);
         assert_eq!((record.service, record.protocol), (ServiceId(3), protocol));
         assert_eq!((record.client, record.vip), (client.source_socket(), client.destination_socket()));
         assert_eq!((record.peer, record.server), (None, bound.then_some(ServerId(9))));
@@ -162,7 +170,10 @@ fn records_that_are_lost_take_their_addresses_with_them() {
         for (number, wide) in [(10 * round, true), (10 * round + 1, round % 2 == 0)] {
             let record = control.records.receive().unwrap();
             assert_eq!(record.from_client.packets, u64::from(number));
-            assert_eq!(record.client, keys(Protocol::Udp, wide)[0].source_socket());
+            let [client, server] = keys(Protocol::Udp, wide, number);
+            assert_eq!((record.client, record.vip), (client.source_socket(), client.destination_socket()));
+            let of_server = (record.server_address, record.snat);
+            assert_eq!(of_server, (Some(server.source_socket()), Some(server.destination_socket())));
         }
         assert!(control.records.receive().is_none());
     }

@@ -308,8 +308,9 @@ impl<P: Policy> Pipeline<P> {
     #[inline]
     fn take_snat(&mut self, key: &mut FlowKey) -> Result<u64, Refusal> {
         let (flows, steering) = (&self.flows, &self.steering);
-        let free = |key: &FlowKey, hash: u64| steering.is_here(key) && flows.is_vacant(hash, key);
-        let hash = self.snat.allocate(key, |key| flows.hash_and_fetch(key), free);
+        let here = |key: &FlowKey| steering.is_here(key);
+        let free = |key: &FlowKey, hash: u64| flows.is_vacant(hash, key);
+        let hash = self.snat.allocate(key, here, |key| flows.hash_and_fetch(key), free);
         hash.ok_or(Refusal::reset(DropReason::SnatExhausted))
     }
 

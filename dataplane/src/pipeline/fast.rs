@@ -56,8 +56,8 @@ type Lanes = [Lane; GROUP];
 /// Groups under way at a time: three, and a power of two.
 const UNDER_WAY: usize = 4;
 
-/// Packets that took the long way, of a burst, from which on the next one is short: what they cost together is about what
-/// [`BURST`] others do.
+/// Packets that take the long way, of [`BURST`]: where there are more, bursts are short. What so many cost together is about what all
+/// others do.
 const MANY: usize = 16;
 
 /// A burst on its way through the stages.
@@ -104,7 +104,9 @@ impl<P: Policy> Pipeline<P> {
             }
         }
         self.counters.rx += burst.len() as u64;
-        self.most = if walk.detours > MANY { SHORT_BURST } else { BURST };
+        if walk.detours * BURST > MANY * burst.len() {
+            self.most = SHORT_BURST;
+        }
         walk.common.filter(|_| walk.verdicts.is_empty())
     }
 
@@ -335,7 +337,10 @@ impl<P: Policy> Pipeline<P> {
         }
         // 1 may stand for another hash.
         let hash = if lane.hash == 1 { self.flows.hash_narrow(glance.key) } else { lane.hash };
-        self.transport(walk.now, buf, &headers, hash)
+        let verdict = self.transport(walk.now, buf, &headers, hash);
+        // That is soon done.
+        walk.detours -= usize::from(matches!(verdict, Verdict::HandOver(_)));
+        verdict
     }
 }
 

@@ -168,7 +168,7 @@ pub struct Pipeline<P: Policy> {
     outgoing: Outgoing,
     /// Somebody watches.
     tracer: Option<Box<Tracer>>,
-    /// See [`Pipeline::most`].
+    /// See [`Pipeline::take_most`].
     most: usize,
 }
 
@@ -254,11 +254,10 @@ impl<P: Policy> Pipeline<P> {
         Ok(pipeline)
     }
 
-    /// Packets that the next burst should have at most, by what the last one was like.
+    /// Packets that each burst of the next round should have at most, by what those since the last call were like.
     #[inline]
-    #[must_use]
-    pub fn most(&self) -> usize {
-        self.most
+    pub fn take_most(&mut self) -> usize {
+        std::mem::replace(&mut self.most, BURST)
     }
 
     /// Acts on a burst received on `port` and counts it as received. `verdicts` has one entry per packet, in order, or

@@ -1,8 +1,10 @@
 //! Several workers and one pool of pairs.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
+use super::tests::number;
 use super::*;
 use crate::header::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::steering::{Seat, Steering};
@@ -17,23 +19,38 @@ struct Desk {
     used: HashSet<FlowKey>,
     /// Allocations in a row that failed.
     refused: usize,
+    /// Keys that were hashed, and fetched.
+    looked_up: Cell<usize>,
 }
 
 impl Desk {
     fn new(pool: &SnatPool, seat: Seat) -> Self {
         let ports = SnatPorts::new(pool, seat.of, 70 + u64::from(seat.number));
-        Desk { ports, steering: Steering::new(seat), used: HashSet::new(), refused: 0 }
+        Desk {
+            ports,
+            steering: Steering::new(seat),
+            used: HashSet::new(),
+            refused: 0,
+            looked_up: Cell::new(0),
+        }
     }
 
     fn take(&mut self, protocol: u8, (source, source_port): (Address, u16)) -> Option<FlowKey> {
         let mut key = FlowKey { source, source_port, protocol, ..FlowKey::default() };
-        let Desk { ports, steering, used, refused } = self;
+        let Desk { ports, steering, used, refused, looked_up } = self;
         let mut asked = 0;
-        let free = |key: &FlowKey, _| {
-            asked += 1;
-            steering.is_here(key) && !used.contains(key)
+        let here = |key: &FlowKey| steering.is_here(key);
+        let look_up = |key: &FlowKey| {
+            assert!(here(key), "another worker's: {key:?}");
+            looked_up.set(looked_up.get() + 1);
+            number(key)
         };
-        let given = ports.allocate(&mut key, |_| 0, free).is_some();
+        let free = |key: &FlowKey, hash| {
+            assert_eq!(hash, number(key), "{key:?}");
+            asked += 1;
+            !used.contains(key)
+        };
+        let given = ports.allocate(&mut key, here, look_up, free).is_some();
         assert!(asked <= 128 * usize::from(steering.seat().of), "{asked} tries");
         *refused = if given { 0 } else { *refused + 1 };
         assert!(!given || used.insert(key), "handed out twice: {key:?}");

@@ -8,17 +8,17 @@ use crate::io::{PacketIo, PortId, SHORT_BURST};
 use crate::mesh::News;
 use crate::policy::Policy;
 
-/// News that are heard from each other worker, and told it of tables, between two bursts: more than the scripts of a burst of new
-/// flows bring up, and not so many that packets wait for them for long.
+/// News of tables that each other worker is told at once, which happens twice in a round: more than the scripts of a burst of new
+/// flows bring up, and not so many that packets wait for them for long. As many as both times are heard.
 const NEWS: usize = 2 * SHORT_BURST;
 
 impl<I: PacketIo, P: Policy> Worker<I, P> {
     /// One burst that another worker handed over, for each port by which its packets came in; and what it told. Before that it
     /// is told what scripts have changed in this round: it need not wait until what it told has been taken in.
-    pub(super) fn take_over(&mut self, now: Instant, peer: u8) -> usize {
+    pub(super) fn take_over(&mut self, now: Instant, most: usize, peer: u8) -> usize {
         let mut taken = 0;
         for port in (0..self.ports.len()).map(|port| PortId(port as u8)) {
-            self.mesh.take_over(self.pipeline.most(), peer, port, &mut self.received);
+            self.mesh.take_over(most, peer, port, &mut self.received);
             let count = self.received.len();
             if count == 0 {
                 continue;
@@ -32,7 +32,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             self.flush(now);
         }
         self.tell_of_tables(peer);
-        for _ in 0..NEWS {
+        for _ in 0..2 * NEWS {
             let Some(news) = self.mesh.hear(peer) else { break };
             self.pipeline.hear(now, news);
         }

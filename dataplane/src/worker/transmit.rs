@@ -105,7 +105,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
             }
             if let Some(queues) = self.ports.get_mut(port.index()) {
                 let _ = queues.own.try_push(buf);
-                if queues.own.is_full() {
+                if queues.own.len() >= SHORT_BURST {
                     self.flush_own(port);
                 }
             }
