@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # profile.sh REPORT [PROGRAM]: where weir's time goes with a million and ten million flows and for new ones: the functions and
 # the instructions that most samples of `perf record -e cpu-clock` fall on. PROGRAM is a weir-perf, target/release/weir-perf
-# without one. Samples are taken only while weir works, not while the end hosts do (weir-perf --sampler). QUICK=1: fewer.
+# without one. Samples are taken in the rounds only (weir-perf --sampler), and those of the end hosts are left out. QUICK=1: fewer.
 set -euo pipefail
 report=$(realpath -m "${1:?the report}")
 cd "$(dirname "$0")/.."
@@ -32,15 +32,15 @@ record() {
         { cat "$place/errors" >&2; exit 1; }
 }
 
-# hot SCENARIO: "SAMPLES|PROGRAM OR LIBRARY|FUNCTION", most first. What weir-perf does to turn perf on and off is left out, and the
-# kernel, which is where that happens.
+# hot SCENARIO: "SAMPLES|PROGRAM OR LIBRARY|FUNCTION", most first. What weir-perf does is left out, with the buffers that its end hosts take
+# and give back, and the kernel.
 hot() {
     perf report -i "$work/$1/samples" --stdio --no-children --sort dso,symbol -F sample,dso,symbol -t '|' 2> /dev/null | awk -F'|' '
         /^#/ || NF < 3 { next }
         { for (i = 2; i <= 3; i++) gsub(/^ +| +$/, "", $i) }
         $3 ~ /^\[k\]/ { next }
         { sub(/^\[.\] /, "", $3) }
-        $3 ~ /^weir_perf::sampler::|^(__)?(GI___)?(libc_)?(read|write|errno_location|pthread_(en|dis)able_asynccancel)$/ { next }
+        $3 ~ /weir_perf::|^(weir_mbuf_alloc|rte_pktmbuf_free)$/ { next }
         { print $1 + 0 "|" $2 "|" $3 }' | sort -t'|' -k1,1nr
 }
 
@@ -90,8 +90,8 @@ describe() {
 {
     echo "# $(basename "$report" .md)"
     echo
-    echo "\`perf/profile.sh\` of weir-perf $("$program" --version | cut -d' ' -f2), a sample each $((period / 1000)) µs of weir's work (\`perf record -e cpu-clock\`):"
-    echo "from rx burst to tx burst and what lies between, nothing of the end hosts, the floor and the kernel. $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), Linux $(uname -r)."
+    echo "\`perf/profile.sh\` of weir-perf $("$program" --version | cut -d' ' -f2), a sample each $((period / 1000)) µs (\`perf record -e cpu-clock\`), those of weir:"
+    echo "nothing of the end hosts on the same core, and of the kernel; functions of the device (eth_ring) are theirs and the floor's as well. $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), Linux $(uname -r)."
     echo "A sample falls on the instruction that waits to retire: behind a fetch (\`prefetch\`) that waits for its address to be translated or for"
     echo "a place among the fetches under way, behind a load that waits for memory. Cycles in the rows include what sampling costs."
     for scenario in udp-1m udp-10m udp-new; do

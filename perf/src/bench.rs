@@ -19,7 +19,6 @@ use scripting::LuaPolicy;
 use smoltcp::time::Instant;
 
 use crate::peer::Peers;
-use crate::sampler::Sampler;
 use crate::scenario::{BATCH, Kind, Scenario};
 use crate::tsc;
 use crate::wire::{PORT, Wire};
@@ -42,7 +41,6 @@ pub struct Bench<W: Wire> {
     time: Time,
     random: u64,
     next: u32,
-    sampler: Option<Sampler>,
 }
 
 /// weir's time, and the clock by which its rounds are recorded.
@@ -103,7 +101,7 @@ impl<W: Wire> Bench<W> {
             Worker::new(io, pipeline, worker_end, mesh).map_err(|error| anyhow!("histogram: {error:?}"))?;
         let peers = Peers::new(mac, scenario.vip(), scenario.talk(), scenario.flows as usize)?;
         let peers = peers.on_seat(seat);
-        Ok(Bench { scenario, worker, wire, control, peers, mac, time, random: SEED, next: 0, sampler: None })
+        Ok(Bench { scenario, worker, wire, control, peers, mac, time, random: SEED, next: 0 })
     }
 
     /// Opens the flows that are there from the start, and lets everything become warm.
@@ -208,15 +206,6 @@ impl<W: Wire> Bench<W> {
         Parts { worker: self.worker, wire: self.wire, control: self.control, peers: self.peers }
     }
 
-    /// From now on perf samples the worker, and nothing else.
-    pub fn sample(&mut self, sampler: Sampler) {
-        self.sampler = Some(sampler);
-    }
-
-    fn sampling(&mut self, on: bool) -> anyhow::Result<()> {
-        self.sampler.as_mut().map_or(Ok(()), |sampler| sampler.set(on))
-    }
-
     /// The worker, to look at.
     pub fn worker(&self) -> &Worker<W::Io, LuaPolicy> {
         &self.worker
@@ -256,11 +245,9 @@ impl<W: Wire> Bench<W> {
         let answers = self.answer()?;
         self.fill(answers)?;
         let (forwarded, dropped) = self.outcome();
-        self.sampling(true)?;
         let begin = tsc::ticks();
         let packets = serve::<W>(&mut self.worker, &mut self.time, WINDOW) as u64;
         let ticks = tsc::ticks() - begin;
-        self.sampling(false)?;
         let (forwarded, dropped) = (self.outcome().0 - forwarded, self.outcome().1 - dropped);
         self.listen()?;
         // An answer to ARP takes a place from time to time.
@@ -286,11 +273,9 @@ impl<W: Wire> Bench<W> {
         let mut ticks = 0;
         loop {
             ensure!(self.wire.flush(), "no room on the wire");
-            self.sampling(true)?;
             let begin = tsc::ticks();
             serve::<W>(&mut self.worker, &mut self.time, usize::MAX);
             ticks += tsc::ticks() - begin;
-            self.sampling(false)?;
             self.listen()?;
             if self.answer()? == 0 {
                 break;

@@ -28,7 +28,7 @@ struct Arguments {
     /// Run on this CPU
     #[arg(long)]
     cpu: Option<u32>,
-    /// Tell perf by the FIFOs here when weir works; see perf/profile.sh
+    /// Tell perf by the FIFOs here when rounds begin and end; see perf/profile.sh
     #[arg(long, value_name = "DIRECTORY", hide = true)]
     sampler: Option<PathBuf>,
     #[command(subcommand)]

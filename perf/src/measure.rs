@@ -116,20 +116,20 @@ impl Lab {
         &self,
         scenario: Scenario,
         effort: Effort,
-        sampler: Option<Sampler>,
+        mut sampler: Option<Sampler>,
     ) -> anyhow::Result<Row> {
         let (io, mac, peers) = self.wire("wire")?;
         let wire = Ring::new(peers);
         let mut bench = Bench::new(scenario, io, wire, mac, tsc::nanoseconds)?;
         bench.prepare().with_context(|| format!("while scenario {} was prepared", scenario.name))?;
-        if let Some(sampler) = sampler {
-            bench.sample(sampler);
-        }
+        let mut sampling = |on| sampler.as_mut().map_or(Ok(()), |sampler| sampler.set(on));
+        sampling(true)?;
         let (mut rounds, begin) = (Vec::new(), Moment::now());
         for _ in 0..effort.rounds {
             rounds.push(round(&mut bench, effort.windows)?);
         }
         let surroundings = begin.until(&Moment::now());
+        sampling(false)?;
         let of = |value: fn(&Round) -> f64| sorted(rounds.iter().map(value).collect());
         let ticks = of(|round| round.ticks);
         let bounds = [middle(&ticks), at(&ticks, 0), at(&ticks, ticks.len().saturating_sub(1))];

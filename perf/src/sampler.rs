@@ -1,4 +1,4 @@
-//! Tells `perf record --control` when weir works, so that it takes no samples of the end hosts: `perf/profile.sh`.
+//! Tells `perf record --control` when rounds begin and end, so that it takes no samples of what was made ready: `perf/profile.sh`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -36,8 +36,7 @@ impl Sampler {
     pub fn set(&mut self, on: bool) -> anyhow::Result<()> {
         self.control.write_all(if on { b"enable\n" } else { b"disable\n" })?;
         for _ in 0..LOOKS {
-            // A thread that slept would give its processor, and its caches, to somebody else. What it does here is sampled: it
-            // must not look like weir's work.
+            // A thread that slept would give its processor, and its caches, to somebody else.
             for _ in 0..TURNS {
                 std::hint::spin_loop();
             }
