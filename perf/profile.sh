@@ -12,7 +12,7 @@ instructions=25
 # Nanoseconds of work between two samples.
 period=50021
 effort=()
-if [ -n "${QUICK:-}" ]; then effort=(--quick); period=10007; fi
+if [ -n "${QUICK:-}" ]; then effort=(--quick); fi
 # KiB that udp-10m needs.
 large=6000000
 
@@ -32,15 +32,15 @@ record() {
         { cat "$place/errors" >&2; exit 1; }
 }
 
-# hot SCENARIO: "SAMPLES|PROGRAM OR LIBRARY|FUNCTION", most first. What weir-perf does is left out, with the buffers that its end hosts take
-# and give back, and the kernel.
+# hot SCENARIO: "SAMPLES|PROGRAM OR LIBRARY|FUNCTION", most first. What weir-perf does is left out, with the frames that its end hosts build
+# and parse, the buffers that they take and give back, and the kernel.
 hot() {
     perf report -i "$work/$1/samples" --stdio --no-children --sort dso,symbol -F sample,dso,symbol -t '|' 2> /dev/null | awk -F'|' '
         /^#/ || NF < 3 { next }
         { for (i = 2; i <= 3; i++) gsub(/^ +| +$/, "", $i) }
         $3 ~ /^\[k\]/ { next }
         { sub(/^\[.\] /, "", $3) }
-        $3 ~ /weir_perf::|^(weir_mbuf_alloc|rte_pktmbuf_free)$/ { next }
+        $3 ~ /weir_perf::|^dataplane::(frame|parse)::|^(weir_mbuf_alloc|weir_mbuf_free|rte_pktmbuf_free)$/ { next }
         { print $1 + 0 "|" $2 "|" $3 }' | sort -t'|' -k1,1nr
 }
 

@@ -8,7 +8,7 @@
 pub const BURST: usize = 256;
 
 /// As many are received at once where many of the last ones took long, because they opened flows or were for scripts, so that
-/// the packets of a burst do not wait too long for each other.
+/// the packets of a burst do not wait too long for each other, and where workers tell each other of tables, so that they hear soon.
 pub const SHORT_BURST: usize = 64;
 
 /// A port, by its place in [`crate::snapshot::Snapshot::interfaces`].

@@ -5,6 +5,7 @@ use smoltcp::time::Duration;
 
 use crate::inside::*;
 use crate::wire;
+use crate::workers::rss;
 use crate::world::*;
 
 const VIP: &str = "192.0.2.10:53";
@@ -52,5 +53,48 @@ fn bursts_are_short_at_all_ports_while_many_packets_open_flows() {
     assert_eq!(taken[5..], [[0, SHORT_BURST], [0, BURST], [0, 4 * BURST - BURST - 5 * SHORT_BURST - BURST]]);
     world.settle();
     assert_eq!(world.inbox(client).len(), 4 * BURST);
+    world.finish();
+}
+
+/// A worker that tells what scripts have changed, and one that hears it, do not let each other wait for long bursts.
+#[test]
+fn bursts_are_short_while_workers_tell_each_other_of_tables() {
+    let script = "avi.vs.table_insert(avi.vs.client_port(), \"here\")\navi.pool.select(\"a\")";
+    let pools = pools(&[("a", &["10.0.0.21:53"])]);
+    let toml = format!("{TWO_ARMS}{pools}{}", scripted("udp/53", "a", &["a"], script));
+    let mut world = World::with_workers(&toml, 2, |frame| rss(frame, 2));
+    let client = world.silent(OUTSIDE, "192.0.2.100");
+    world.silent(INSIDE, "10.0.0.21");
+    let frames: Vec<Vec<u8>> = (4000..4100)
+        .map(|port| {
+            let client_socket = format!("192.0.2.100:{port}").parse().unwrap();
+            world.framed(client, &wire::udp(client_socket, socket(VIP), b"a long request"))
+        })
+        .collect();
+    let (here, there): (Vec<_>, Vec<_>) = frames.into_iter().partition(|frame| rss(frame, 2) == 0);
+    let [known, opening, of_other] = [&here[0], &here[1], &there[0]];
+    world.inject(OUTSIDE, known);
+    world.inject(OUTSIDE, of_other);
+    world.settle();
+    world.round();
+    world.inject(OUTSIDE, opening);
+    for frame in [known, of_other] {
+        for _ in 0..3 * BURST {
+            world.inject(OUTSIDE, frame);
+        }
+    }
+    let waiting = |world: &mut World| {
+        let other = world.others[0].0.io_mut().pending(PortId(OUTSIDE));
+        [world.worker.io_mut().pending(PortId(OUTSIDE)), other]
+    };
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        let before = waiting(&mut world);
+        world.round();
+        let after = waiting(&mut world);
+        taken.push([before[0] - after[0], before[1] - after[1]]);
+    }
+    assert_eq!(taken, [[BURST; 2], [SHORT_BURST; 2], [BURST; 2]]);
+    world.settle();
     world.finish();
 }

@@ -260,6 +260,12 @@ impl<P: Policy> Pipeline<P> {
         std::mem::replace(&mut self.most, BURST)
     }
 
+    /// Lets the bursts of the next round be short: other workers wait for something, or tell of something that scripts wait for.
+    #[inline]
+    pub(crate) fn shorten(&mut self) {
+        self.most = SHORT_BURST;
+    }
+
     /// Acts on a burst received on `port` and counts it as received. `verdicts` has one entry per packet, in order, or
     /// none: then all packets leave by the port that is the result, as [`Verdict::Forward`] says. The counters of the
     /// verdicts are the worker's to move, because only it knows what the device took.

@@ -34,6 +34,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
         self.tell_of_tables(peer);
         for _ in 0..2 * NEWS {
             let Some(news) = self.mesh.hear(peer) else { break };
+            self.pipeline.shorten();
             self.pipeline.hear(now, news);
         }
         taken
@@ -56,6 +57,7 @@ impl<I: PacketIo, P: Policy> Worker<I, P> {
     fn tell_of_tables(&mut self, peer: u8) {
         for _ in 0..NEWS {
             let Some(news) = self.pipeline.tables_mut().poll_news(peer) else { return };
+            self.pipeline.shorten();
             if let Err(News::Table(news)) = self.mesh.tell(peer, News::Table(news)) {
                 self.pipeline.tables_mut().news_refused(peer, news);
                 return;
