@@ -62,13 +62,13 @@ pub trait PacketIo {
     fn rx_burst(&mut self, port: PortId, burst: &mut Burst<Self::Buf>) {
         self.rx_up_to(BURST, port, burst);
     }
+    /// The same until `burst` has `most` frames.
+    fn rx_up_to(&mut self, most: usize, port: PortId, burst: &mut Burst<Self::Buf>);
     /// The largest burst that this side is good for: what can leave at once by each port.
     #[inline]
     fn most(&self) -> usize {
         BURST
     }
-    /// The same until `burst` has `most` frames.
-    fn rx_up_to(&mut self, most: usize, port: PortId, burst: &mut Burst<Self::Buf>);
     /// Sends frames from the front of `burst` and removes what was accepted; what is left stays in `burst`.
     fn tx_burst(&mut self, port: PortId, burst: &mut Burst<Self::Buf>);
     /// An empty frame for a packet that weir originates, or `None` when the pool is empty.

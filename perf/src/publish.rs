@@ -165,7 +165,6 @@ fn plot_flows(path: &Path, benches: &[Value]) -> anyhow::Result<()> {
 }
 
 fn plot_latency(path: &Path, load: &Value) -> anyhow::Result<()> {
-    let array = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let mut lines = Vec::new();
     for curve in array(load.get("curves")) {
         let name = curve.get("name").and_then(Value::as_str).unwrap_or("?");
@@ -192,8 +191,12 @@ fn plot_latency(path: &Path, load: &Value) -> anyhow::Result<()> {
     plot::lines(path, axes, &lines)
 }
 
+/// The elements of an array; none where there is none.
+fn array(value: Option<&Value>) -> Vec<Value> {
+    value.and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
 fn plot_tables(path: &Path, tables: &Value) -> anyhow::Result<()> {
-    let array = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let mut lines = Vec::new();
     for load in array(tables.get("loads")) {
         let name = load.get("load").and_then(Value::as_str).unwrap_or("?");

@@ -75,6 +75,15 @@ struct Walk<'a> {
     common: Option<PortId>,
 }
 
+impl Walk<'_> {
+    /// Counts a packet that took the long way; to hand one over is soon done.
+    #[inline]
+    fn took_long(&mut self, verdict: Verdict) -> Verdict {
+        self.detours += usize::from(!matches!(verdict, Verdict::HandOver(_)));
+        verdict
+    }
+}
+
 impl<P: Policy> Pipeline<P> {
     /// All stages for one burst; see [`Pipeline::process`]. `LINK` is the length of the link header at this port.
     pub(super) fn stages<const LINK: usize, B: PacketBuf>(
@@ -305,7 +314,10 @@ impl<P: Policy> Pipeline<P> {
     ) -> Verdict {
         match lane.is_wide() {
             true => self.act_wide::<LINK, B>(buf, lane, walk),
-            false => self.act_narrow::<LINK, B>(buf, lane, walk),
+            false => {
+                let verdict = self.act_narrow::<LINK, B>(buf, lane, walk);
+                walk.took_long(verdict)
+            }
         }
     }
 
@@ -317,7 +329,6 @@ impl<P: Policy> Pipeline<P> {
         lane: &Lane,
         walk: &mut Walk<'_>,
     ) -> Verdict {
-        walk.detours += 1;
         if lane.hash == 0 {
             walk.acted += 1;
             let parsed = walk.parsed.get(walk.acted - 1).copied();
@@ -337,10 +348,7 @@ impl<P: Policy> Pipeline<P> {
         }
         // 1 may stand for another hash.
         let hash = if lane.hash == 1 { self.flows.hash_narrow(glance.key) } else { lane.hash };
-        let verdict = self.transport(walk.now, buf, &headers, hash);
-        // That is soon done.
-        walk.detours -= usize::from(matches!(verdict, Verdict::HandOver(_)));
-        verdict
+        self.transport(walk.now, buf, &headers, hash)
     }
 }
 

@@ -75,8 +75,8 @@ impl<P: Policy> Pipeline<P> {
         match self.shortcut_wide::<LINK, B>(walk.millis, buf, lane) {
             Some(out) => Verdict::Forward(out),
             None => {
-                walk.detours += 1;
-                self.detour_wide::<LINK, B>(walk.now, buf, lane)
+                let verdict = self.detour_wide::<LINK, B>(walk.now, buf, lane);
+                walk.took_long(verdict)
             }
         }
     }
