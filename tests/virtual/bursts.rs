@@ -98,3 +98,38 @@ fn bursts_are_short_while_workers_tell_each_other_of_tables() {
     world.settle();
     world.finish();
 }
+
+/// To hand packets to the worker of their flow costs little: bursts stay long, over IPv4 and IPv6.
+#[test]
+fn bursts_stay_long_where_packets_are_handed_over() {
+    for (vip, client, server) in
+        [(VIP, "192.0.2.100", "10.0.0.21"), ("[2001:db8:1::10]:53", "2001:db8:1::100", "2001:db8:2::21")]
+    {
+        let pools = pools(&[("a", &["10.0.0.21:53", "[2001:db8:2::21]:53"])]);
+        let toml = with_ipv6(&format!(
+            "{TWO_ARMS}{pools}{}",
+            scripted("udp/53", "a", &["a"], r#"avi.pool.select("a")"#)
+        ));
+        // A card that has one queue for all.
+        let mut world = World::with_workers(&toml, 2, |_| 0);
+        let host = world.silent(OUTSIDE, client);
+        world.silent(INSIDE, server);
+        let frame_of = |port: u16| {
+            let source = std::net::SocketAddr::new(address(client), port);
+            world.framed(host, &wire::udp(source, socket(vip), b"a long request"))
+        };
+        let frame = (4000..).map(frame_of).find(|frame| rss(frame, 2) == 1).unwrap();
+        world.inject(OUTSIDE, &frame);
+        world.settle();
+        for _ in 0..3 * BURST {
+            world.inject(OUTSIDE, &frame);
+        }
+        for left in [2 * BURST, BURST, 0] {
+            world.round();
+            assert_eq!(world.worker.io_mut().pending(PortId(OUTSIDE)), left, "{vip}");
+        }
+        world.settle();
+        assert!(world.worker.pipeline().counters().handed_over >= 3 * BURST as u64, "{vip}");
+        world.finish();
+    }
+}
